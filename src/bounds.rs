@@ -1,0 +1,79 @@
+//! Every limit: name, unit, default. Beyond one the caller gets a typed refusal at once and nothing is registered.
+
+use std::time::Duration;
+
+/// Bytes of a flow's name, at most.
+pub const FLOW_NAME_BYTES: usize = 64;
+/// Bytes of a scope and of an id, at most.
+pub const KEY_PART_BYTES: usize = 255;
+/// Bytes that a request, an answer, a reason or a checkpoint may be configured to hold, at most: 16 MiB.
+pub const PAYLOAD_BYTES_CEILING: usize = 16 * 1024 * 1024;
+
+/// What an engine holds at most. The defaults fit a Lightning node; every field can be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of one canonical request. Default 64 KiB, at most 16 MiB.
+    pub request_bytes: usize,
+    /// Bytes of one answer, reason or checkpoint. Default 64 KiB, at most 16 MiB. A longer answer is given to the
+    /// callers at hand and recorded as *not kept*.
+    pub answer_bytes: usize,
+    /// Requests in flight. Default 10,000.
+    pub in_flight: usize,
+    /// Requests in flight per scope. Default 1,000.
+    pub in_flight_per_scope: usize,
+    /// Callers that wait for one key. Default 1,024.
+    pub waiters_per_key: usize,
+    /// Live records and tombstones per scope. Default 100,000.
+    pub records_per_scope: u64,
+    /// Transitions in one transaction. Default 1,024.
+    pub batch_transitions: usize,
+    /// Bytes in one transaction. Default 4 MiB; a single larger transition still gets one of its own.
+    pub batch_bytes: usize,
+    /// Records that one slice of the expiry sweep removes. Default 256.
+    pub expiry_slice: usize,
+    /// Re-runs of one record that may end unknown before it is left alone. Default 5.
+    pub recoveries: u8,
+    /// How often the expiry sweep runs by itself. Default 60 s.
+    pub expiry_sweep_every: Duration,
+    /// How long `shutdown` waits for running operations before it leaves them in doubt. Default 10 s.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_bytes: 64 * 1024,
+            answer_bytes: 64 * 1024,
+            in_flight: 10_000,
+            in_flight_per_scope: 1_000,
+            waiters_per_key: 1_024,
+            records_per_scope: 100_000,
+            batch_transitions: 1_024,
+            batch_bytes: 4 * 1024 * 1024,
+            expiry_slice: 256,
+            recoveries: 5,
+            expiry_sweep_every: Duration::from_secs(60),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Limits {
+    /// The same limits with the payload sizes cut to [`PAYLOAD_BYTES_CEILING`] and every count at least one.
+    pub(crate) fn sound(mut self) -> Self {
+        self.request_bytes = self.request_bytes.min(PAYLOAD_BYTES_CEILING);
+        self.answer_bytes = self.answer_bytes.min(PAYLOAD_BYTES_CEILING);
+        for count in [
+            &mut self.in_flight,
+            &mut self.in_flight_per_scope,
+            &mut self.waiters_per_key,
+            &mut self.batch_transitions,
+            &mut self.expiry_slice,
+        ] {
+            *count = (*count).max(1);
+        }
+        self.expiry_sweep_every = self.expiry_sweep_every.max(Duration::from_millis(1));
+        self
+    }
+}

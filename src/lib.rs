@@ -1,0 +1,24 @@
+//! ibid
+mod bounds;
+mod error;
+mod fingerprint;
+mod key;
+mod machine;
+mod outcome;
+mod policy;
+mod record;
+pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod time;
+
+pub use bounds::{Limits, PAYLOAD_BYTES_CEILING};
+pub use error::{Class, Error, ErrorKind};
+pub use fingerprint::Fingerprint;
+pub use key::{InvalidKey, Key, NodeId};
+pub use outcome::{End, Ended, Failure, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved};
+pub use policy::{
+    AfterCheckpoint, AfterCompleted, AfterExpiry, Flow, InDoubt, OnFailure, Policy, Retention, WhileRunning,
+};
+pub use record::{AttemptId, BootId, Bytes, Mark, Origin, Record, State, Status, Token};
+pub use time::{Clock, SystemClock, UnixMillis};

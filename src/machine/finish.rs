@@ -1,0 +1,146 @@
+//! The operation reports: a checkpoint, its end; or the end comes from outside.
+
+use super::expire::{Seen, earliest, finished, next};
+use super::recover::in_doubt;
+use super::{Alarm, Context, Release, Said, Step, Write};
+use crate::error::{Error, ErrorKind};
+use crate::outcome::{End, Ended, Reason, Resolved};
+use crate::policy::{AfterCheckpoint, OnFailure};
+use crate::record::{Bytes, Origin, Record, State};
+use crate::time::UnixMillis;
+
+/// Saves bytes on the way, and the expiry of what they describe.
+pub(super) fn checkpoint(
+    seen: Seen<'_>,
+    attempt: u32,
+    bytes: Bytes,
+    expires_at: Option<UnixMillis>,
+    cx: Context<'_>,
+) -> Step {
+    match seen {
+        Seen::Record(record) if record.attempt.number == attempt => match record.state {
+            State::Registered | State::Dispatched => {
+                let expires_at = earliest(record.expires_at, expires_at);
+                let record = Record { checkpoint: Some(bytes), expires_at, ..next(record, cx.now) };
+                Step::say(Said::Saved).putting(record)
+            }
+            State::InDoubt | State::Completed(_) | State::Failed(..) | State::Tombstone(_) => fenced_off(),
+        },
+        Seen::Record(_) | Seen::Absent | Seen::Tombstone(_) => fenced_off(),
+    }
+}
+
+fn fenced_off() -> Step {
+    Step::say(Said::FencedOff).raising(Alarm::FencedOff)
+}
+
+/// The operation of `attempt` ended.
+pub(super) fn finish(seen: Seen<'_>, attempt: u32, end: &End, cx: Context<'_>) -> Step {
+    let record = match seen {
+        Seen::Record(record) if record.attempt.number == attempt => record,
+        Seen::Record(_) | Seen::Absent | Seen::Tombstone(_) => return fenced_off(),
+    };
+    match &record.state {
+        State::Registered | State::InDoubt => finish_running(record, end, cx),
+        State::Dispatched => match end {
+            End::Done(answer, stated) => complete(record, answer, *stated, cx),
+            End::Definitive(reason) => fail(record, Origin::Resolved, reason.bytes(), cx),
+            End::Accepted | End::Unknown(_) => Step::say(Said::Nothing),
+        },
+        State::Completed(_) | State::Failed(..) => match end {
+            End::Done(answer, _) => second_end(record, &Ended::Completed(answer.clone()), cx),
+            End::Definitive(reason) => second_end(record, &Ended::Failed(reason.bytes().clone()), cx),
+            // The end overtook the operation's own return, which says nothing more.
+            End::Accepted | End::Unknown(_) => Step::say(Said::Nothing),
+        },
+        State::Tombstone(_) => fenced_off(),
+    }
+}
+
+fn finish_running(record: &Record, end: &End, cx: Context<'_>) -> Step {
+    match end {
+        End::Done(answer, stated) => complete(record, answer, *stated, cx),
+        End::Accepted => {
+            let record = Record { state: State::Dispatched, ..next(record, cx.now) };
+            Step::say(Said::Nothing).putting(record).releasing(Release::Accepted)
+        }
+        End::Unknown(reason) => doubt(record, true, reason, cx),
+        End::Definitive(reason) => match (cx.policy.after_checkpoint, &record.checkpoint) {
+            (AfterCheckpoint::Doubt, Some(_)) => doubt(record, false, reason, cx),
+            (AfterCheckpoint::Doubt | AfterCheckpoint::Believe, _) => match cx.policy.on_failure {
+                OnFailure::Forget => Step::say(Said::Nothing)
+                    .writing(Write::Remove)
+                    .releasing(Release::All(Err(ErrorKind::Failed(reason.clone()).into()))),
+                OnFailure::Keep => {
+                    let step = fail(record, Origin::RolledBack, reason.bytes(), cx);
+                    step.releasing(Release::All(Err(ErrorKind::Failed(reason.clone()).into())))
+                }
+            },
+        },
+    }
+}
+
+fn doubt(record: &Record, counts: bool, reason: &Reason, cx: Context<'_>) -> Step {
+    let error = Error::from(ErrorKind::InDoubt(Some(reason.clone())));
+    Step::say(Said::Nothing).putting(in_doubt(record, counts, cx.now)).releasing(Release::All(Err(error)))
+}
+
+/// An answer over the limit goes to the callers at hand and is recorded as not kept.
+fn complete(record: &Record, answer: &Bytes, stated: Option<UnixMillis>, cx: Context<'_>) -> Step {
+    let kept = (answer.len() <= cx.answer_bytes).then(|| answer.clone());
+    Step::say(Said::Nothing)
+        .putting(finished(record, State::Completed(kept), stated, cx))
+        .releasing(Release::All(Ok(answer.clone())))
+}
+
+/// A reason over the limit is cut: it is there to be read, and the key must not stay in flight for its length.
+fn fail(record: &Record, origin: Origin, reason: &Bytes, cx: Context<'_>) -> Step {
+    let kept: Bytes = reason.get(..cx.answer_bytes).map_or_else(|| reason.clone(), Into::into);
+    let error = super::failure(origin, &kept);
+    Step::say(Said::Nothing)
+        .putting(finished(record, State::Failed(origin, kept), None, cx))
+        .releasing(Release::All(Err(error.into())))
+}
+
+/// An end for a record that has one: the first stays, a different one is kept beside it.
+fn second_end(record: &Record, end: &Ended, cx: Context<'_>) -> Step {
+    let (same, bytes) = match (&record.state, end) {
+        (State::Completed(Some(recorded)), Ended::Completed(answer)) => (recorded == answer, answer),
+        (State::Completed(None), Ended::Completed(answer)) => (true, answer),
+        (State::Failed(_, recorded), Ended::Failed(reason)) => (recorded == reason, reason),
+        (_, Ended::Completed(bytes) | Ended::Failed(bytes)) => (false, bytes),
+    };
+    if same {
+        return Step::say(Said::Resolved(Resolved::Already));
+    }
+    let status = record.state.status();
+    let step = Step::say(Said::Resolved(Resolved::Contradicts(status))).raising(Alarm::Contradiction(status));
+    if record.contradiction.is_some() {
+        return step;
+    }
+    let kept: Bytes = bytes.get(..cx.answer_bytes).map_or_else(|| bytes.clone(), Into::into);
+    step.putting(Record { contradiction: Some(kept), ..next(record, cx.now) })
+}
+
+/// The end, told from outside. Without an attempt number it belongs to whatever attempt is recorded.
+pub(super) fn resolve(seen: Seen<'_>, attempt: Option<u32>, end: &Ended, cx: Context<'_>) -> Step {
+    let record = match seen {
+        Seen::Absent | Seen::Tombstone(_) => return Step::say(Said::Resolved(Resolved::NotFound)),
+        Seen::Record(record) => record,
+    };
+    if attempt.is_some_and(|attempt| attempt != record.attempt.number) {
+        return Step::say(Said::Resolved(Resolved::FencedOff)).raising(Alarm::FencedOff);
+    }
+    let mut step = match (&record.state, end) {
+        (State::Registered | State::Dispatched | State::InDoubt, Ended::Completed(answer)) => {
+            complete(record, answer, None, cx)
+        }
+        (State::Registered | State::Dispatched | State::InDoubt, Ended::Failed(reason)) => {
+            fail(record, Origin::Resolved, reason, cx)
+        }
+        (State::Completed(_) | State::Failed(..), _) => return second_end(record, end, cx),
+        (State::Tombstone(_), _) => return Step::say(Said::Resolved(Resolved::NotFound)),
+    };
+    step.caller = Said::Resolved(Resolved::Recorded);
+    step
+}

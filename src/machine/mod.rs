@@ -1,0 +1,190 @@
+//! The one pure function that decides: `(record, event, context) -> step`.
+//!
+//! No clock, no I/O, no log: values in, values out. What a step *writes* is committed first; only then is the one who
+//! asked answered, are the waiters released, does the operation start.
+//!
+//! A record past the end of its grace reads as absent (or as its tombstone), swept or not, so no row below depends on
+//! when an expiry sweep ran. *live* means that an attempt of this record runs in this process; a Registered record
+//! without a live attempt is treated as InDoubt.
+//!
+//! | record | admit, same request | admit, other request | finish / resolve | forget | fence | interrupt | expire |
+//! |---|---|---|---|---|---|---|---|
+//! | absent | register, start | register, start | NotFound | NotFound | tombstone | - | - |
+//! | Registered, live | join or Duplicate | Mismatch | Completed, Failed, Dispatched, InDoubt or removed | InFlight | found | InDoubt | - |
+//! | Registered, not live | as InDoubt | Mismatch | as live | InFlight | found | InDoubt | - |
+//! | Dispatched | join or Duplicate | Mismatch | Completed or Failed | InFlight | found | - | - |
+//! | InDoubt | Ambiguous, re-run or Duplicate | Mismatch | Completed, Failed or Dispatched | InFlight | found | - | - |
+//! | Completed, answering | replay or Duplicate | Mismatch | no change; another end is a contradiction | removed | found | - | - |
+//! | Completed, in its grace | Expired (and pruned) or as absent | the same | as answering | removed | found | - | - |
+//! | Completed, lapsed | as absent | as absent | NotFound | NotFound | tombstone | - | removed, or tombstone |
+//! | Failed | the reason again, or Duplicate | as Completed | as Completed | removed | found | - | as Completed |
+//! | Tombstone(fenced) | Fenced | Fenced | NotFound | Tombstone | fenced | - | removed at its end |
+//! | Tombstone(expired) | Expired | Expired | NotFound | Tombstone | found | - | removed at its end |
+//!
+//! `forget` leaves the flow's tombstone, if it has one. A finish from an older attempt is fenced off in every row.
+
+mod admit;
+mod expire;
+mod finish;
+mod recover;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+use crate::fingerprint::Fingerprint;
+use crate::outcome::{End, Ended, Fenced, Forgotten, How, Outcome, Reply, Resolved};
+use crate::policy::Policy;
+use crate::record::{BootId, Bytes, Origin, Record, Status, Token};
+use crate::time::UnixMillis;
+
+/// What a decision depends on beside record and event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) now: UnixMillis,
+    pub(crate) policy: &'a Policy,
+    /// Whether an attempt of the record runs in this process.
+    pub(crate) live: bool,
+    /// Re-runs that may end unknown.
+    pub(crate) recoveries: u8,
+    /// A longer answer is not kept.
+    pub(crate) answer_bytes: usize,
+}
+
+/// What happens to a key. Expiry and interruption need no policy and come from the supervisor: see [`expire`] and
+/// [`interrupt`].
+#[derive(Debug)]
+pub(crate) enum Event<'a> {
+    Admit(&'a Admission),
+    Track(Option<Fingerprint>),
+    Checkpoint { attempt: u32, bytes: Bytes, expires_at: Option<UnixMillis> },
+    Finish { attempt: u32, end: &'a End },
+    Resolve { attempt: Option<u32>, end: &'a Ended },
+    Forget,
+    Fence,
+}
+
+/// A request that asks to run.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    pub(crate) fingerprint: Fingerprint,
+    pub(crate) request: Bytes,
+    /// For [`Retention::FromRequest`](crate::policy::Retention::FromRequest).
+    pub(crate) retention: Option<Duration>,
+    pub(crate) boot: BootId,
+    /// For a new record; a re-run keeps its own.
+    pub(crate) token: Token,
+    /// Why the operation must not start now. A record answers all the same.
+    pub(crate) barred: Option<ErrorKind>,
+}
+
+/// A decision.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) write: Write,
+    pub(crate) caller: Said,
+    pub(crate) waiters: Release,
+    pub(crate) alarm: Option<Alarm>,
+}
+
+/// What the store does first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Write {
+    Keep,
+    /// Nothing but the clock mark: an answer depends on how late it is.
+    Touch,
+    Put(Box<Record>),
+    Remove,
+}
+
+/// What the one who asked gets, after the write.
+#[derive(Clone, Debug)]
+pub(crate) enum Said {
+    Nothing,
+    /// The operation starts with the record just written; the caller waits for its end.
+    Start,
+    Wait,
+    Reply(Result<Reply, Error>),
+    Saved,
+    FencedOff,
+    Resolved(Resolved),
+    Forgotten(Forgotten),
+    Fenced(Fenced),
+}
+
+/// What those who wait get, after the write.
+#[derive(Clone, Debug)]
+pub(crate) enum Release {
+    Nobody,
+    /// The caller that started the operation hears that it was accepted; the others wait on.
+    Accepted,
+    All(Result<Bytes, Error>),
+}
+
+/// What somebody must hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Alarm {
+    /// A second end contradicts the recorded one.
+    Contradiction(Status),
+    /// An end came from an attempt that is not the record's.
+    FencedOff,
+}
+
+/// Decides. `record` is what the store holds, lapsed or not.
+pub(crate) fn step(record: Option<&Record>, event: Event<'_>, cx: Context<'_>) -> Step {
+    let seen = expire::seen(record, cx.now);
+    match event {
+        Event::Admit(admission) => admit::admit(record, seen, admission, cx),
+        Event::Track(fingerprint) => admit::track(seen, fingerprint, cx),
+        Event::Fence => admit::fence(record, seen, cx),
+        Event::Checkpoint { attempt, bytes, expires_at } => finish::checkpoint(seen, attempt, bytes, expires_at, cx),
+        Event::Finish { attempt, end } => finish::finish(seen, attempt, end, cx),
+        Event::Resolve { attempt, end } => finish::resolve(seen, attempt, end, cx),
+        Event::Forget => expire::forget(seen, cx),
+    }
+}
+
+pub(crate) use expire::expire;
+pub(crate) use recover::interrupt;
+
+impl Step {
+    fn say(caller: Said) -> Self {
+        Self { write: Write::Keep, caller, waiters: Release::Nobody, alarm: None }
+    }
+
+    fn refuse(kind: ErrorKind) -> Self {
+        Self::say(Said::Reply(Err(kind.into())))
+    }
+
+    fn replay(answer: &Bytes) -> Self {
+        Self::say(Said::Reply(Ok(Reply::Answer(Outcome { how: How::Replayed, answer: answer.clone() }))))
+    }
+
+    fn writing(mut self, write: Write) -> Self {
+        self.write = write;
+        self
+    }
+
+    fn putting(self, record: Record) -> Self {
+        self.writing(Write::Put(Box::new(record)))
+    }
+
+    fn releasing(mut self, waiters: Release) -> Self {
+        self.waiters = waiters;
+        self
+    }
+
+    fn raising(mut self, alarm: Alarm) -> Self {
+        self.alarm = Some(alarm);
+        self
+    }
+}
+
+/// What a retry or a tracker of a failed record is told.
+fn failure(origin: Origin, reason: &Bytes) -> ErrorKind {
+    match origin {
+        Origin::RolledBack => ErrorKind::Failed(crate::outcome::Reason::from_bytes(reason.clone())),
+        Origin::Resolved => ErrorKind::Duplicate(Status::Failed),
+    }
+}

@@ -1,0 +1,234 @@
+//! The policy grid: what a flow answers in each situation, as named values, with one preset per known flow.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bounds::FLOW_NAME_BYTES;
+use crate::key::{InvalidKey, Key};
+
+/// The same request arrives while the first one runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhileRunning {
+    /// It waits and gets the same answer.
+    Join,
+    /// It is told *Duplicate*, with the state, at once.
+    Refuse,
+}
+
+/// The same request arrives after the first one completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterCompleted {
+    /// It gets the stored answer, byte for byte.
+    Replay,
+    /// It is told *Duplicate*, with the state.
+    Refuse,
+}
+
+/// The operation ended with proof that it had no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The record goes; the next request runs.
+    Forget,
+    /// The reason is stored and every retry gets it again.
+    Keep,
+}
+
+/// What a proof of "no effect" is worth once the attempt has saved a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterCheckpoint {
+    /// It is believed.
+    Believe,
+    /// It is not: something outside may have been written. The record stays in doubt with its checkpoint, and the caller
+    /// still gets the operation's own error.
+    Doubt,
+}
+
+/// A record is found in doubt: after a restart, a panic, an abort or an unclassified error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InDoubt {
+    /// Every retry is told *Ambiguous*; nothing runs again.
+    Ambiguous,
+    /// The next identical request runs it again: same token, last checkpoint.
+    Rerun,
+    /// Somebody who knows must say (`resolve`); until then a retry is *Duplicate*, in doubt.
+    Ask,
+}
+
+/// A request arrives between a record's expiry and the end of its grace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterExpiry {
+    /// *Conflict* (expired) once; the record is pruned and the next request runs.
+    RefuseOnce,
+    /// *Conflict* (expired) until the grace ends.
+    Refuse,
+    /// It runs at once.
+    Rerun,
+}
+
+/// How long a finished record answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// The request says, counted from the admission of the attempt: see [`Call::retention`](crate::Call::retention).
+    FromRequest,
+    /// This long, counted from the finish.
+    Fixed(Duration),
+    /// Until somebody forgets it by name.
+    UntilForgotten,
+}
+
+/// A flow's answers to every question of the grid. Start from a preset and change what differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub(crate) while_running: WhileRunning,
+    pub(crate) after_completed: AfterCompleted,
+    pub(crate) on_failure: OnFailure,
+    pub(crate) after_checkpoint: AfterCheckpoint,
+    pub(crate) in_doubt: InDoubt,
+    pub(crate) after_expiry: AfterExpiry,
+    pub(crate) retention: Retention,
+    pub(crate) grace: Duration,
+    pub(crate) tombstone: Option<Duration>,
+}
+
+impl Policy {
+    /// Replay for `retention` after the finish: duplicates join, a failure is forgotten, in doubt is *Ambiguous*, an
+    /// expired key runs anew.
+    #[must_use]
+    pub fn replay(retention: Duration) -> Self {
+        Self {
+            while_running: WhileRunning::Join,
+            after_completed: AfterCompleted::Replay,
+            on_failure: OnFailure::Forget,
+            after_checkpoint: AfterCheckpoint::Believe,
+            in_doubt: InDoubt::Ambiguous,
+            after_expiry: AfterExpiry::Rerun,
+            retention: Retention::Fixed(retention),
+            grace: Duration::ZERO,
+            tombstone: None,
+        }
+    }
+
+    /// System 1, `async_order.request_invoice`: duplicates join, a completed invoice replays until it expires, then
+    /// `stale_flow` once within a grace of two minutes; an operation's error is never stored; in doubt re-runs with the
+    /// last checkpoint. (rgb-lightning-node issue 31; the grace and `RefuseOnce` are ours.)
+    #[must_use]
+    pub fn request_invoice() -> Self {
+        Self {
+            in_doubt: InDoubt::Rerun,
+            after_expiry: AfterExpiry::RefuseOnce,
+            retention: Retention::FromRequest,
+            grace: Duration::from_secs(120),
+            ..Self::replay(Duration::ZERO)
+        }
+    }
+
+    /// Sets what a duplicate gets while the first one runs.
+    #[must_use]
+    pub fn while_running(mut self, choice: WhileRunning) -> Self {
+        self.while_running = choice;
+        self
+    }
+
+    /// Sets what a duplicate gets after the first one completed.
+    #[must_use]
+    pub fn after_completed(mut self, choice: AfterCompleted) -> Self {
+        self.after_completed = choice;
+        self
+    }
+
+    /// Sets what happens when the operation surely had no effect.
+    #[must_use]
+    pub fn on_failure(mut self, choice: OnFailure) -> Self {
+        self.on_failure = choice;
+        self
+    }
+
+    /// Sets what such a failure is worth after a checkpoint.
+    #[must_use]
+    pub fn after_checkpoint(mut self, choice: AfterCheckpoint) -> Self {
+        self.after_checkpoint = choice;
+        self
+    }
+
+    /// Sets what a retry gets for a record in doubt.
+    #[must_use]
+    pub fn in_doubt(mut self, choice: InDoubt) -> Self {
+        self.in_doubt = choice;
+        self
+    }
+
+    /// Sets what a request gets between expiry and the end of the grace.
+    #[must_use]
+    pub fn after_expiry(mut self, choice: AfterExpiry) -> Self {
+        self.after_expiry = choice;
+        self
+    }
+
+    /// Sets how long a finished record answers.
+    #[must_use]
+    pub fn retention(mut self, choice: Retention) -> Self {
+        self.retention = choice;
+        self
+    }
+
+    /// Sets how long an expired record lingers to answer by [`AfterExpiry`]. A record keeps the grace it was finished
+    /// under.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Lets a small marker outlive each record of this flow by `lifetime` after the grace: until then a late retry gets
+    /// *Conflict* (expired) instead of a second run. Also left behind by `forget`.
+    #[must_use]
+    pub fn tombstone(mut self, lifetime: Duration) -> Self {
+        self.tombstone = Some(lifetime);
+        self
+    }
+}
+
+/// A kind of operation and its policy. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Flow(Arc<Named>);
+
+#[derive(Debug)]
+struct Named {
+    name: Box<str>,
+    policy: Policy,
+}
+
+impl Flow {
+    /// A flow of that name: 1 to 64 bytes, part of every key, so it must stay the same for as long as records live.
+    ///
+    /// # Errors
+    /// [`InvalidKey::FlowLength`].
+    pub fn new(name: impl Into<String>, policy: Policy) -> Result<Self, InvalidKey> {
+        let name = name.into().into_boxed_str();
+        if name.is_empty() || name.len() > FLOW_NAME_BYTES {
+            return Err(InvalidKey::FlowLength(name.len()));
+        }
+        Ok(Self(Arc::new(Named { name, policy })))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.0.policy
+    }
+
+    /// The key of `id` under `scope`, 1 to 255 bytes each. The scope is the authenticated principal: take it from the
+    /// transport (a TLS client, a [`NodeId`](crate::NodeId)), never from the body of the request.
+    ///
+    /// # Errors
+    /// [`InvalidKey::ScopeLength`], [`InvalidKey::IdLength`].
+    pub fn key(&self, scope: impl AsRef<[u8]>, id: impl AsRef<[u8]>) -> Result<Key, InvalidKey> {
+        Key::new(self.name(), scope.as_ref(), id.as_ref())
+    }
+}

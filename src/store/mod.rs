@@ -1,0 +1,212 @@
+//! What survives: the [`Store`] trait, and the two stores that come with the crate.
+//!
+//! One batch of changes goes in, one transaction comes out, and each change gets its own verdict: a change decided on a
+//! version of the record that is no longer there is *fenced off* and leaves the rest of the batch alone. Reads see
+//! committed state only.
+
+mod codec;
+mod memory;
+mod redb;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::key::Key;
+use crate::record::{Record, Token};
+use crate::time::UnixMillis;
+
+pub(crate) use codec::{from_bytes, to_bytes};
+pub use memory::MemoryStore;
+pub use redb::{RedbOptions, RedbStore};
+
+/// Durable records. One writer (the engine's supervisor) calls [`commit`](Store::commit), [`rest`](Store::rest) and
+/// [`close`](Store::close); reads come from any thread at any time. A store passes the suite in
+/// `ibid::testing::conformance`.
+pub trait Store: Send + Sync + 'static {
+    /// Applies the batch in one durable transaction and gives one verdict per change, in order. When it returns, what was
+    /// applied survives a power loss. A batch without changes still makes its clock mark durable.
+    ///
+    /// # Errors
+    /// On an error nothing is known about any change, except for [`StoreError::RolledBack`].
+    fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError>;
+
+    /// The record of `key` as last committed.
+    ///
+    /// # Errors
+    /// [`StoreError::Quarantined`] if what is stored does not decode: such a key must never be taken for absent.
+    fn get(&self, key: &Key) -> Result<Option<Record>, StoreError>;
+
+    /// Records whose end is still to come (registered, dispatched, in doubt), in order of arrival, beginning behind
+    /// `after`, at most `limit`. Reads the in-flight index only.
+    ///
+    /// # Errors
+    /// [`StoreError`]; an entry that does not decode is listed as such and stops nothing.
+    fn in_flight(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<Entry>, StoreError>;
+
+    /// Records and tombstones with [`removable_at`](Record::removable_at) at or before `now`, oldest first, at most `limit`.
+    /// Reads the expiry index only.
+    ///
+    /// # Errors
+    /// [`StoreError`]; an entry that does not decode is left out and stays.
+    fn removable(&self, now: UnixMillis, limit: usize) -> Result<Vec<(Key, Record)>, StoreError>;
+
+    /// How many records stand in each state.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn totals(&self) -> Result<Totals, StoreError>;
+
+    /// The highest [`Batch::now`] ever committed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn clock_mark(&self) -> Result<UnixMillis, StoreError>;
+
+    /// Called when nothing has been committed for a while: a good time for whatever makes the next opening fast.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn rest(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Gives up the file and its lock. Every later call fails with [`StoreError::Closed`].
+    ///
+    /// # Errors
+    /// [`StoreError`]; the file is given up all the same.
+    fn close(&self) -> Result<(), StoreError>;
+}
+
+/// Changes for one transaction.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// The engine's time. The highest one is kept as the clock mark, in the same transaction.
+    pub now: UnixMillis,
+    /// A put that would give a scope more records than this gets [`Verdict::QuotaExceeded`]. Puts that replace a stored
+    /// record always pass.
+    pub records_per_scope: u64,
+    /// In order; a later change of the same key sees the earlier one.
+    pub changes: Vec<Change>,
+}
+
+/// One change, decided on one version of one record.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Which record.
+    pub key: Key,
+    /// The version it was decided on; `None`: there was none.
+    pub expected: Option<Version>,
+    /// The new record; `None`: it goes.
+    pub put: Option<Box<Record>>,
+}
+
+/// One version of one record. The token tells a record from a later one under the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// [`Record::revision`].
+    pub revision: u64,
+    /// [`AttemptId::token`](crate::AttemptId::token).
+    pub token: Token,
+}
+
+impl Version {
+    /// The version of this record.
+    #[must_use]
+    pub fn of(record: &Record) -> Self {
+        Self { revision: record.revision, token: record.attempt.token }
+    }
+}
+
+/// What became of one change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is durable.
+    Applied,
+    /// The record was not at the expected version; nothing was changed.
+    Fenced,
+    /// The scope is full; nothing was changed.
+    QuotaExceeded,
+    /// What is stored for the key does not decode; nothing was changed.
+    Quarantined,
+}
+
+/// A place in the in-flight index, to go on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cursor(pub u64);
+
+/// One entry of the in-flight index.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its place.
+    pub cursor: Cursor,
+    /// Key and record, or `None` where they do not decode.
+    pub found: Option<(Key, Record)>,
+}
+
+/// Records by state, as stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Registered.
+    pub registered: u64,
+    /// Dispatched.
+    pub dispatched: u64,
+    /// In doubt.
+    pub in_doubt: u64,
+    /// Completed, expired ones that are not swept yet included.
+    pub completed: u64,
+    /// Failed, likewise.
+    pub failed: u64,
+    /// Tombstones, likewise.
+    pub tombstone: u64,
+}
+
+/// Why a store could not do as asked.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Reading or writing failed. After a commit: what was in it may or may not be durable.
+    Io(Arc<dyn std::error::Error + Send + Sync>),
+    /// The transaction was surely rolled back.
+    RolledBack(Arc<dyn std::error::Error + Send + Sync>),
+    /// The record of this key does not decode; the others are not touched by that.
+    Quarantined,
+    /// The file as a whole is damaged, or is not a store. It was not changed; restore it from a backup. An empty store in its
+    /// place would run requests twice.
+    Corrupt(String),
+    /// The file was written by a newer version of the crate. It was not changed.
+    UnsupportedVersion {
+        /// In the file.
+        found: u32,
+        /// The newest this version reads.
+        supported: u32,
+    },
+    /// Another engine, in this or another process, has the file open.
+    AlreadyOpen,
+    /// The store was closed.
+    Closed,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(_) => f.write_str("reading or writing the store failed"),
+            Self::RolledBack(_) => f.write_str("the transaction was rolled back"),
+            Self::Quarantined => f.write_str("the record does not decode and is quarantined"),
+            Self::Corrupt(what) => write!(f, "the store is damaged: {what}"),
+            Self::UnsupportedVersion { found, supported } => {
+                write!(f, "the store has format {found}, this version reads up to {supported}")
+            }
+            Self::AlreadyOpen => f.write_str("the store is open elsewhere"),
+            Self::Closed => f.write_str("the store is closed"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io(source) | Self::RolledBack(source) => Some(&**source),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! stub
+/// stub
+#[derive(Debug)]
+pub struct RedbStore;
+/// stub
+#[derive(Debug)]
+pub struct RedbOptions;

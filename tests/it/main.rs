@@ -1,0 +1,1 @@
+//! One test binary; one promise or danger per file.
