@@ -5,6 +5,7 @@
 //! committed state only.
 
 mod codec;
+mod decide;
 mod memory;
 mod redb;
 
@@ -12,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::key::Key;
-use crate::record::{Record, Token};
+use crate::record::{Record, Status, Token};
 use crate::time::UnixMillis;
 
 pub(crate) use codec::{from_bytes, to_bytes};
@@ -67,6 +68,16 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`].
     fn rest(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Called after a [`commit`](Store::commit) whose end is unknown, before anything is read back: gives up what the failed
+    /// commit has left in memory and opens anew. From `Ok` on, reads show what is stored, and commits work again.
+    /// May be called as often as it takes; while it fails, so do reads and commits.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn reopen(&self) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -158,6 +169,19 @@ pub struct Totals {
     pub failed: u64,
     /// Tombstones, likewise.
     pub tombstone: u64,
+}
+
+impl Totals {
+    fn of_mut(&mut self, status: Status) -> &mut u64 {
+        match status {
+            Status::Registered => &mut self.registered,
+            Status::Dispatched => &mut self.dispatched,
+            Status::InDoubt => &mut self.in_doubt,
+            Status::Completed => &mut self.completed,
+            Status::Failed => &mut self.failed,
+            Status::Tombstone => &mut self.tombstone,
+        }
+    }
 }
 
 /// Why a store could not do as asked.

@@ -1,0 +1,170 @@
+//! Rows: golden bytes, round trips, damage.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::key::encode_hex;
+
+fn bytes(text: &str) -> Bytes {
+    text.as_bytes().into()
+}
+
+fn key() -> Key {
+    Key::new("flow", b"scope", b"id").unwrap()
+}
+
+fn record(state: State) -> Record {
+    Record {
+        revision: 3,
+        fingerprint: Fingerprint::from_bytes([0xf0; 32]),
+        request: bytes("request"),
+        attempt: AttemptId { number: 2, boot: BootId([0xb0; 16]), token: Token([0x70; 32]) },
+        state,
+        checkpoint: Some(bytes("")),
+        recoveries: 1,
+        created_at: UnixMillis(1_700_000_000_000),
+        updated_at: UnixMillis(1_700_000_000_001),
+        expires_at: Some(UnixMillis(0)),
+        lapses_at: Some(UnixMillis(u64::MAX)),
+        tombstone_until: None,
+        contradiction: None,
+    }
+}
+
+fn every_state() -> [State; 9] {
+    [
+        State::Registered,
+        State::Dispatched,
+        State::InDoubt,
+        State::Completed(None),
+        State::Completed(Some(bytes("answer"))),
+        State::Failed(Origin::RolledBack, bytes("no")),
+        State::Failed(Origin::Resolved, bytes("")),
+        State::Tombstone(Mark::Fenced),
+        State::Tombstone(Mark::Expired),
+    ]
+}
+
+/// What every golden row has between its checksum and its state: key, revision, fingerprint, request, attempt.
+const HEAD: &str = "\
+    0d04666c6f770573636f7065696403f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0077265\
+    717565737402b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b07070707070707070707070707070707070707070707070707070707070707070";
+
+/// What every golden row has after its state: checkpoint, recoveries, times, contradiction.
+const TAIL: &str = "01000180d095ffbc3181d095ffbc31010001ffffffffffffffffff010000";
+
+#[test]
+fn the_bytes_of_every_state_are_frozen() {
+    // The checksum and the state of each, around HEAD and TAIL.
+    let golden = [
+        ("0684aa50c3cba1cf", "00"),
+        ("ac6db34c2d576cff", "01"),
+        ("c691734cfed04154", "02"),
+        ("5b3b57e565f9856c", "0300"),
+        ("d370935e68430700", "030106616e73776572"),
+        ("4ddc22b5164a0466", "0400026e6f"),
+        ("2440a23a743a8d86", "040100"),
+        ("2d1447596ff2225d", "0500"),
+        ("f3b92ffa33cc0dbf", "0501"),
+    ];
+    for (state, (checksum, middle)) in every_state().into_iter().zip(golden) {
+        let row = encode_row(&key(), &record(state.clone())).unwrap();
+        assert_eq!(encode_hex(&row), format!("01{checksum}{HEAD}{middle}{TAIL}"), "{state:?}");
+        assert_eq!(decode_row(&row).unwrap(), (key(), record(state)));
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_a_row_is_quarantined() {
+    for state in every_state() {
+        let mut row = encode_row(&key(), &record(state)).unwrap();
+        for bit in 0..row.len() * 8 {
+            row[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(decode_row(&row), Err(StoreError::Quarantined)), "bit {bit}");
+            row[bit / 8] ^= 1 << (bit % 8);
+        }
+        assert!(decode_row(&row).is_ok());
+    }
+}
+
+#[test]
+fn a_row_that_is_cut_or_goes_on_or_has_another_version_is_quarantined() {
+    let row = encode_row(&key(), &record(State::Registered)).unwrap();
+    for len in 0..row.len() {
+        assert!(matches!(decode_row(&row[..len]), Err(StoreError::Quarantined)), "{len} bytes");
+    }
+    // With a checksum that fits, so that what comes behind the checksum is what refuses.
+    let seal = |version: u8, body: &[u8]| [&[version], checksum(version, body).as_slice(), body].concat();
+    let body = &row[1 + CHECKSUM_BYTES..];
+    assert!(decode_row(&seal(VERSION, body)).is_ok());
+    for sealed in [
+        seal(VERSION, &[body, &[0]].concat()),
+        seal(VERSION, &body[..body.len() - 1]),
+        seal(VERSION + 1, body),
+        // The first byte of the key's canonical form is the length of the flow's name.
+        seal(VERSION, &[&body[..1], &[0xff], &body[2..]].concat()),
+    ] {
+        assert!(matches!(decode_row(&sealed), Err(StoreError::Quarantined)));
+    }
+}
+
+#[test]
+fn values_of_the_host_must_use_every_byte() {
+    let stored = to_bytes(&(7u8, "seven")).unwrap();
+    assert_eq!(from_bytes::<(u8, String)>(&stored).unwrap(), (7, "seven".to_owned()));
+    assert!(from_bytes::<u8>(&stored).is_err());
+}
+
+fn any_bytes() -> impl Strategy<Value = Bytes> {
+    prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
+}
+
+fn any_state() -> impl Strategy<Value = State> {
+    prop_oneof![
+        Just(State::Registered),
+        Just(State::Dispatched),
+        Just(State::InDoubt),
+        prop::option::of(any_bytes()).prop_map(State::Completed),
+        (prop_oneof![Just(Origin::RolledBack), Just(Origin::Resolved)], any_bytes())
+            .prop_map(|(origin, reason)| State::Failed(origin, reason)),
+        prop_oneof![Just(Mark::Fenced), Just(Mark::Expired)].prop_map(State::Tombstone),
+    ]
+}
+
+fn any_key() -> impl Strategy<Value = Key> {
+    let part = || prop::collection::vec(any::<u8>(), 1..=255);
+    ("[a-zé]{1,32}", part(), part()).prop_map(|(flow, scope, id)| Key::new(&flow, &scope, &id).unwrap())
+}
+
+prop_compose! {
+    fn any_record()(
+        (revision, fingerprint, request) in (any::<u64>(), any::<[u8; 32]>(), any_bytes()),
+        (number, boot, token) in (any::<u32>(), any::<[u8; 16]>(), any::<[u8; 32]>()),
+        (state, recoveries) in (any_state(), any::<u8>()),
+        (checkpoint, contradiction) in (prop::option::of(any_bytes()), prop::option::of(any_bytes())),
+        (created, updated) in (any::<u64>(), any::<u64>()),
+        ends in prop::array::uniform3(prop::option::of(any::<u64>().prop_map(UnixMillis))),
+    ) -> Record {
+        let [expires_at, lapses_at, tombstone_until] = ends;
+        Record {
+            revision, request, state, checkpoint, recoveries, expires_at, lapses_at, tombstone_until, contradiction,
+            fingerprint: Fingerprint::from_bytes(fingerprint),
+            attempt: AttemptId { number, boot: BootId(boot), token: Token(token) },
+            created_at: UnixMillis(created),
+            updated_at: UnixMillis(updated),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_record_reads_back_as_it_was_written(key in any_key(), record in any_record()) {
+        let row = encode_row(&key, &record).unwrap();
+        prop_assert_eq!(decode_row(&row).unwrap(), (key, record));
+    }
+
+    #[test]
+    fn no_bytes_at_all_make_it_panic(row in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(decode_row(&row).is_err());
+    }
+}

@@ -1,7 +1,0 @@
-//! stub
-/// stub
-#[derive(Debug)]
-pub struct RedbStore;
-/// stub
-#[derive(Debug)]
-pub struct RedbOptions;

@@ -1,0 +1,198 @@
+//! One batch in one transaction: every change is decided before its first write, since redb takes no single write back.
+
+use std::collections::BTreeMap;
+
+use ::redb::{Table, WriteTransaction};
+
+use super::error::{storage, table};
+use super::tables::{
+    CLOCK_MARK, COUNTERS, EXPIRY, Found, IN_FLIGHT, KEYS, KeyHash, RECORDS, TOTALS, encode_totals, find, hash_of,
+    read_clock_mark, read_counter, read_totals, scope_counter,
+};
+use crate::key::Key;
+use crate::record::Record;
+use crate::store::codec::encode_row;
+use crate::store::decide::decide;
+use crate::store::{Batch, Change, StoreError, Totals, Verdict};
+
+/// What a batch came to.
+pub(super) struct Applied {
+    pub(super) verdicts: Vec<Verdict>,
+    /// Whether there is anything to commit.
+    pub(super) wrote: bool,
+}
+
+/// Writes the batch into the transaction. New records get their places from `next_seq` on; a place that is given out and
+/// not committed stays a gap, which harms nothing.
+pub(super) fn apply(txn: &WriteTransaction, batch: &Batch, next_seq: &mut u64) -> Result<Applied, StoreError> {
+    let mut work = Work {
+        rows: Rows::open(txn)?,
+        counters: Counters::open(txn)?,
+        records_per_scope: batch.records_per_scope,
+        next_seq,
+        wrote: false,
+    };
+    let verdicts = batch.changes.iter().map(|change| work.change(change)).collect::<Result<_, _>>()?;
+    let moved = work.counters.finish(batch)?;
+    Ok(Applied { verdicts, wrote: work.wrote || moved })
+}
+
+struct Work<'txn, 'seq> {
+    rows: Rows<'txn>,
+    counters: Counters<'txn>,
+    records_per_scope: u64,
+    next_seq: &'seq mut u64,
+    wrote: bool,
+}
+
+impl Work<'_, '_> {
+    fn change(&mut self, change: &Change) -> Result<Verdict, StoreError> {
+        let found = match find(&self.rows.keys, &self.rows.records, &change.key) {
+            Err(StoreError::Quarantined) => return Ok(Verdict::Quarantined),
+            found => found?,
+        };
+        let current = found.as_ref().map(|found| &found.record);
+        let in_scope = self.counters.scope(change.key.scope())?.now;
+        if let Err(verdict) = decide(change, current, in_scope, self.records_per_scope) {
+            return Ok(verdict);
+        }
+        let row = change.put.as_deref().map(|record| encode_row(&change.key, record)).transpose()?;
+        match (&found, change.put.as_deref().zip(row)) {
+            (None, None) => return Ok(Verdict::Applied),
+            (None, Some((record, row))) => {
+                self.rows.insert(*self.next_seq, &change.key, record, &row)?;
+                *self.next_seq = self.next_seq.saturating_add(1);
+            }
+            (Some(found), Some((record, row))) => self.rows.replace(found, record, &row)?,
+            (Some(found), None) => self.rows.remove(found, &change.key)?,
+        }
+        self.counters.count(change.key.scope(), current, change.put.as_deref())?;
+        self.wrote = true;
+        Ok(Verdict::Applied)
+    }
+}
+
+/// The records and their indexes.
+struct Rows<'txn> {
+    records: Table<'txn, u64, &'static [u8]>,
+    keys: Table<'txn, &'static KeyHash, u64>,
+    expiry: Table<'txn, (u64, u64), ()>,
+    in_flight: Table<'txn, u64, ()>,
+}
+
+impl<'txn> Rows<'txn> {
+    fn open(txn: &'txn WriteTransaction) -> Result<Self, StoreError> {
+        Ok(Self {
+            records: txn.open_table(RECORDS).map_err(table)?,
+            keys: txn.open_table(KEYS).map_err(table)?,
+            expiry: txn.open_table(EXPIRY).map_err(table)?,
+            in_flight: txn.open_table(IN_FLIGHT).map_err(table)?,
+        })
+    }
+
+    fn insert(&mut self, seq: u64, key: &Key, record: &Record, row: &[u8]) -> Result<(), StoreError> {
+        self.records.insert(seq, row).map_err(storage)?;
+        self.keys.insert(&hash_of(key), seq).map_err(storage)?;
+        self.index(seq, None, Some(record))
+    }
+
+    fn replace(&mut self, found: &Found, record: &Record, row: &[u8]) -> Result<(), StoreError> {
+        self.records.insert(found.seq, row).map_err(storage)?;
+        self.index(found.seq, Some(&found.record), Some(record))
+    }
+
+    fn remove(&mut self, found: &Found, key: &Key) -> Result<(), StoreError> {
+        self.records.remove(found.seq).map_err(storage)?;
+        self.keys.remove(&hash_of(key)).map_err(storage)?;
+        self.index(found.seq, Some(&found.record), None)
+    }
+
+    /// Moves the entries of the two indexes that the change touches, and no others: an entry that stays costs no page.
+    fn index(&mut self, seq: u64, old: Option<&Record>, new: Option<&Record>) -> Result<(), StoreError> {
+        let removable = |record: Option<&Record>| record.and_then(Record::removable_at).map(|at| (at.0, seq));
+        let (old_expiry, new_expiry) = (removable(old), removable(new));
+        if old_expiry != new_expiry {
+            if let Some(entry) = old_expiry {
+                self.expiry.remove(entry).map_err(storage)?;
+            }
+            if let Some(entry) = new_expiry {
+                self.expiry.insert(entry, ()).map_err(storage)?;
+            }
+        }
+        let in_flight = |record: Option<&Record>| record.is_some_and(|record| record.state.status().is_in_flight());
+        match (in_flight(old), in_flight(new)) {
+            (true, false) => self.in_flight.remove(seq).map_err(storage).map(|_| ()),
+            (false, true) => self.in_flight.insert(seq, ()).map_err(storage).map(|_| ()),
+            (true, true) | (false, false) => Ok(()),
+        }
+    }
+}
+
+/// The counters, read once and written once per transaction, and only where they have moved.
+struct Counters<'txn> {
+    table: Table<'txn, &'static [u8], &'static [u8]>,
+    stored_totals: Totals,
+    totals: Totals,
+    scopes: BTreeMap<Vec<u8>, Counter>,
+}
+
+#[derive(Clone, Copy)]
+struct Counter {
+    stored: u64,
+    now: u64,
+}
+
+impl<'txn> Counters<'txn> {
+    fn open(txn: &'txn WriteTransaction) -> Result<Self, StoreError> {
+        let table = txn.open_table(COUNTERS).map_err(table)?;
+        let totals = read_totals(&table)?;
+        Ok(Self { table, stored_totals: totals, totals, scopes: BTreeMap::new() })
+    }
+
+    fn scope(&mut self, scope: &[u8]) -> Result<&mut Counter, StoreError> {
+        let name = scope_counter(scope);
+        let stored = match self.scopes.get(&name) {
+            Some(counter) => counter.stored,
+            None => read_counter(&self.table, &name)?,
+        };
+        Ok(self.scopes.entry(name).or_insert(Counter { stored, now: stored }))
+    }
+
+    fn count(&mut self, scope: &[u8], old: Option<&Record>, new: Option<&Record>) -> Result<(), StoreError> {
+        if let Some(record) = old {
+            less(self.totals.of_mut(record.state.status()));
+            less(&mut self.scope(scope)?.now);
+        }
+        if let Some(record) = new {
+            *self.totals.of_mut(record.state.status()) += 1;
+            self.scope(scope)?.now += 1;
+        }
+        Ok(())
+    }
+
+    /// Writes what has moved, the clock mark included. Says whether anything has.
+    fn finish(mut self, batch: &Batch) -> Result<bool, StoreError> {
+        for (name, counter) in self.scopes {
+            match counter {
+                Counter { stored, now } if stored == now => {}
+                Counter { now: 0, .. } => drop(self.table.remove(name.as_slice()).map_err(storage)?),
+                Counter { now, .. } => {
+                    drop(self.table.insert(name.as_slice(), now.to_be_bytes().as_slice()).map_err(storage)?);
+                }
+            }
+        }
+        if self.totals != self.stored_totals {
+            self.table.insert(TOTALS, encode_totals(&self.totals).as_slice()).map_err(storage)?;
+        }
+        let later = batch.now > read_clock_mark(&self.table)?;
+        if later {
+            self.table.insert(CLOCK_MARK, batch.now.0.to_be_bytes().as_slice()).map_err(storage)?;
+        }
+        Ok(later)
+    }
+}
+
+fn less(count: &mut u64) {
+    debug_assert!(*count > 0, "a record was there that nobody had counted");
+    *count = count.saturating_sub(1);
+}

@@ -1,0 +1,133 @@
+//! Layout: the tables, and how a record is found.
+//!
+//! ```text
+//! records    seq                      -> row (see codec)        in order of arrival
+//! keys       first 16 B of SHA-256    -> seq
+//! expiry     (removable_at ms, seq)   -> ()                     records that may be removed one day
+//! in_flight  seq                      -> ()                     records whose end is to come
+//! counters   b"c"                     -> clock mark, 8 B
+//!            b"t"                     -> totals by state, 6 * 8 B
+//!            b"s" scope               -> records of the scope, 8 B; none at zero
+//! meta       "format"                 -> 4 B; never written again after creation
+//! ```
+//! A commit costs pages, not rows. A finish rewrites the page that its registration has written a moment ago, since both
+//! are at the end of `records`; the keys, which no order can be made of, are cut to 16 bytes and point there. Everything
+//! that every commit writes stands in `counters`. Numbers are big-endian where we encode them.
+
+use ::redb::{ReadableTable, TableDefinition};
+use sha2::{Digest, Sha256};
+
+use super::error::storage;
+use crate::key::Key;
+use crate::record::Record;
+use crate::store::codec::decode_row;
+use crate::store::{StoreError, Totals};
+use crate::time::UnixMillis;
+
+/// The format this version writes, and the newest it reads.
+pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT_KEY: &str = "format";
+
+pub(super) const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
+pub(super) const KEYS: TableDefinition<'_, &KeyHash, u64> = TableDefinition::new("keys");
+pub(super) const EXPIRY: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("expiry");
+pub(super) const IN_FLIGHT: TableDefinition<'_, u64, ()> = TableDefinition::new("in_flight");
+pub(super) const COUNTERS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("counters");
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+pub(super) const CLOCK_MARK: &[u8] = b"c";
+pub(super) const TOTALS: &[u8] = b"t";
+
+/// The beginning of SHA-256 over a key's canonical bytes. Two keys that share it are told apart by their rows.
+pub(super) type KeyHash = [u8; 16];
+
+pub(super) fn hash_of(key: &Key) -> KeyHash {
+    let digest: [u8; 32] = Sha256::digest(key.as_bytes()).into();
+    let mut hash = [0; 16];
+    for (place, byte) in hash.iter_mut().zip(digest) {
+        *place = byte;
+    }
+    hash
+}
+
+/// Under which key `counters` counts the records of a scope.
+pub(super) fn scope_counter(scope: &[u8]) -> Vec<u8> {
+    [b"s", scope].concat()
+}
+
+/// A record and its place.
+pub(super) struct Found {
+    pub(super) seq: u64,
+    pub(super) record: Record,
+}
+
+/// The record of `key`, through the index. A row that does not decode, is gone, or belongs to another key is quarantined.
+pub(super) fn find(
+    keys: &impl ReadableTable<&'static KeyHash, u64>,
+    records: &impl ReadableTable<u64, &'static [u8]>,
+    key: &Key,
+) -> Result<Option<Found>, StoreError> {
+    let Some(seq) = keys.get(&hash_of(key)).map_err(storage)?.map(|seq| seq.value()) else {
+        return Ok(None);
+    };
+    match row(records, seq)? {
+        Some((stored, record)) if stored == *key => Ok(Some(Found { seq, record })),
+        _ => Err(StoreError::Quarantined),
+    }
+}
+
+/// Key and record at `seq`; `None` where they do not decode.
+pub(super) fn row(
+    records: &impl ReadableTable<u64, &'static [u8]>,
+    seq: u64,
+) -> Result<Option<(Key, Record)>, StoreError> {
+    Ok(records.get(seq).map_err(storage)?.and_then(|row| decode_row(row.value()).ok()))
+}
+
+pub(super) fn read_totals(counters: &impl ReadableTable<&'static [u8], &'static [u8]>) -> Result<Totals, StoreError> {
+    let Some(stored) = counters.get(TOTALS).map_err(storage)? else {
+        return Ok(Totals::default());
+    };
+    decode_totals(stored.value()).ok_or_else(|| damaged("the totals"))
+}
+
+pub(super) fn read_clock_mark(
+    counters: &impl ReadableTable<&'static [u8], &'static [u8]>,
+) -> Result<UnixMillis, StoreError> {
+    read_counter(counters, CLOCK_MARK).map(UnixMillis)
+}
+
+/// One number of `counters`; a missing one is zero.
+pub(super) fn read_counter(
+    counters: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    name: &[u8],
+) -> Result<u64, StoreError> {
+    let Some(stored) = counters.get(name).map_err(storage)? else {
+        return Ok(0);
+    };
+    stored.value().try_into().map(u64::from_be_bytes).map_err(|_| damaged("a counter"))
+}
+
+pub(super) fn encode_totals(totals: &Totals) -> Vec<u8> {
+    let Totals { registered, dispatched, in_doubt, completed, failed, tombstone } = *totals;
+    [registered, dispatched, in_doubt, completed, failed, tombstone].iter().flat_map(|n| n.to_be_bytes()).collect()
+}
+
+fn decode_totals(stored: &[u8]) -> Option<Totals> {
+    let (numbers, rest) = stored.as_chunks::<8>();
+    match (numbers, rest) {
+        ([registered, dispatched, in_doubt, completed, failed, tombstone], []) => Some(Totals {
+            registered: u64::from_be_bytes(*registered),
+            dispatched: u64::from_be_bytes(*dispatched),
+            in_doubt: u64::from_be_bytes(*in_doubt),
+            completed: u64::from_be_bytes(*completed),
+            failed: u64::from_be_bytes(*failed),
+            tombstone: u64::from_be_bytes(*tombstone),
+        }),
+        _ => None,
+    }
+}
+
+pub(super) fn damaged(what: &str) -> StoreError {
+    StoreError::Corrupt(format!("{what} cannot be read; restore the file from a backup"))
+}

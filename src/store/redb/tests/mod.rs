@@ -1,0 +1,1 @@
+//! The file, its creation, its damage and its crashes.

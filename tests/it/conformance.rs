@@ -1,0 +1,186 @@
+//! Every store passes the suite, and the two stores agree after every batch of long random runs.
+
+use std::sync::Arc;
+
+use ibid::store::{Batch, Change, Cursor, MemoryStore, RedbOptions, RedbStore, Store, Totals, Verdict, Version};
+use ibid::testing::conformance;
+use ibid::{AttemptId, BootId, Bytes, Fingerprint, Flow, Key, Mark, Origin, Policy, Record, State, Token, UnixMillis};
+use proptest::prelude::*;
+
+fn open(directory: &tempfile::TempDir) -> Arc<dyn Store> {
+    let options = RedbOptions::default().cache_bytes(1024 * 1024);
+    Arc::new(RedbStore::open(directory.path().join("ibid.redb"), options).unwrap())
+}
+
+#[test]
+fn the_memory_store_passes_the_suite() {
+    conformance::suite(|| Arc::new(MemoryStore::new()));
+}
+
+#[test]
+fn the_redb_store_passes_the_suite() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = std::cell::Cell::new(0);
+    conformance::suite(|| {
+        opened.set(opened.get() + 1);
+        let path = directory.path().join(format!("{}.redb", opened.get()));
+        Arc::new(RedbStore::open(path, RedbOptions::default()).unwrap())
+    });
+}
+
+#[test]
+fn the_redb_store_keeps_its_records_when_it_is_reopened() {
+    let directory = tempfile::tempdir().unwrap();
+    conformance::reopening(|| open(&directory));
+}
+
+/// One step of a random run, over a handful of keys so that changes meet.
+#[derive(Clone, Debug)]
+enum Step {
+    Commit { now: u64, records_per_scope: u64, changes: Vec<Wish> },
+    Rest,
+    Reopen,
+}
+
+#[derive(Clone, Debug)]
+struct Wish {
+    key: u8,
+    /// The version that is there, or some other one.
+    honest: bool,
+    put: Option<Record>,
+}
+
+fn any_bytes() -> impl Strategy<Value = Bytes> {
+    prop_oneof![
+        9 => prop::collection::vec(any::<u8>(), 0..20),
+        1 => prop::collection::vec(any::<u8>(), 1_000..6_000),
+    ]
+    .prop_map(Bytes::from)
+}
+
+fn any_state() -> impl Strategy<Value = State> {
+    prop_oneof![
+        3 => Just(State::Registered),
+        1 => Just(State::Dispatched),
+        1 => Just(State::InDoubt),
+        3 => prop::option::of(any_bytes()).prop_map(State::Completed),
+        1 => any_bytes().prop_map(|reason| State::Failed(Origin::RolledBack, reason)),
+        1 => any_bytes().prop_map(|reason| State::Failed(Origin::Resolved, reason)),
+        1 => prop_oneof![Just(Mark::Fenced), Just(Mark::Expired)].prop_map(State::Tombstone),
+    ]
+}
+
+prop_compose! {
+    fn any_record()(
+        (state, request, token, revision) in (any_state(), any_bytes(), 0u8..3, 1u64..3),
+        checkpoint in prop::option::of(any_bytes()),
+        ends in prop::array::uniform3(prop::option::of((0u64..8).prop_map(UnixMillis))),
+    ) -> Record {
+        let [expires_at, lapses_at, tombstone_until] = ends;
+        Record {
+            revision, request, state, checkpoint, expires_at, lapses_at, tombstone_until,
+            fingerprint: Fingerprint::of("flow", &[token]),
+            attempt: AttemptId { number: 1, boot: BootId([0; 16]), token: Token([token; 32]) },
+            recoveries: 0,
+            created_at: UnixMillis(1),
+            updated_at: UnixMillis(2),
+            contradiction: None,
+        }
+    }
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let wish = (0u8..12, prop::bool::weighted(0.8), prop::option::weighted(0.8, any_record()))
+        .prop_map(|(key, honest, put)| Wish { key, honest, put });
+    prop_oneof![
+        20 => (0u64..20, 0u64..5, prop::collection::vec(wish, 0..24))
+            .prop_map(|(now, records_per_scope, changes)| Step::Commit { now, records_per_scope, changes }),
+        1 => Just(Step::Rest),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// Two flows and three scopes.
+fn key(n: u8) -> Key {
+    let flow = if n % 2 == 0 { "even" } else { "odd" };
+    let flow = Flow::new(flow, Policy::request_invoice()).unwrap();
+    flow.key([n % 3], [n]).unwrap()
+}
+
+/// Everything a store lets one see. Places in the index are the store's own affair, their order is not.
+#[derive(Debug, PartialEq)]
+struct View {
+    records: Vec<Option<Record>>,
+    in_flight: Vec<(Key, Record)>,
+    removable: Vec<Vec<(Key, Record)>>,
+    totals: Totals,
+    clock_mark: UnixMillis,
+}
+
+fn view(store: &dyn Store) -> View {
+    let mut in_flight = Vec::new();
+    let mut cursor: Option<Cursor> = None;
+    loop {
+        let page = store.in_flight(cursor, 3).unwrap();
+        let Some(last) = page.last() else { break };
+        cursor = Some(last.cursor);
+        in_flight.extend(page.into_iter().map(|entry| entry.found.unwrap()));
+    }
+    View {
+        records: (0..12).map(|n| store.get(&key(n)).unwrap()).collect(),
+        in_flight,
+        removable: (0..9).map(|now| store.removable(UnixMillis(now), 4).unwrap()).collect(),
+        totals: store.totals().unwrap(),
+        clock_mark: store.clock_mark().unwrap(),
+    }
+}
+
+/// Turns the wishes into changes, each honest one against what the changes before it will have left.
+fn changes(store: &dyn Store, wishes: Vec<Wish>) -> Vec<Change> {
+    let mut latest: Vec<Option<Version>> =
+        (0..12).map(|n| store.get(&key(n)).unwrap().as_ref().map(Version::of)).collect();
+    let mut changes = Vec::new();
+    for wish in wishes {
+        let there = &mut latest[usize::from(wish.key)];
+        let wrong = Version { revision: 7, token: Token([9; 32]) };
+        let expected = match (wish.honest, *there) {
+            (true, there) => there,
+            (false, None) => Some(wrong),
+            (false, Some(_)) => None,
+        };
+        if wish.honest {
+            *there = wish.put.as_ref().map(Version::of);
+        }
+        changes.push(Change { key: key(wish.key), expected, put: wish.put.map(Box::new) });
+    }
+    changes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_two_stores_agree_after_every_batch(steps in prop::collection::vec(any_step(), 1..30)) {
+        let directory = tempfile::tempdir().unwrap();
+        let memory = MemoryStore::new();
+        let mut redb = open(&directory);
+        let mut applied = 0;
+        for step in steps {
+            match step {
+                Step::Commit { now, records_per_scope, changes: wishes } => {
+                    let changes = changes(&memory, wishes);
+                    let batch = Batch { now: UnixMillis(now), records_per_scope, changes };
+                    let verdicts = memory.commit(&batch).unwrap();
+                    prop_assert_eq!(&redb.commit(&batch).unwrap(), &verdicts);
+                    applied += verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();
+                }
+                Step::Rest => redb.rest().unwrap(),
+                Step::Reopen => {
+                    redb.close().unwrap();
+                    redb = open(&directory);
+                }
+            }
+            prop_assert_eq!(view(&memory), view(&*redb), "after {} applied changes", applied);
+        }
+    }
+}
