@@ -128,7 +128,7 @@ impl Creation {
     /// Gives up the name aside, and makes the names durable.
     pub(super) fn finish(self) -> io::Result<()> {
         match fs::remove_file(&self.aside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => sync_directory(&self.target),
         }
     }

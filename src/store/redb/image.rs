@@ -1,4 +1,4 @@
-//! A file in memory: what a new store is built in, and what the crash tests cut and tear.
+//! A file in memory: what a new store is built in, and what the tests cut, tear and let fail.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,58 +7,76 @@ use ::redb::StorageBackend;
 
 /// The bytes of a file. Clones share them.
 #[derive(Clone, Default)]
-pub(super) struct Image(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Image(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    bytes: Vec<u8>,
+    failing: bool,
+}
 
 impl Image {
-    #[cfg(test)]
-    pub(super) fn of(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(bytes)))
-    }
-
     /// What the file holds.
     pub(super) fn bytes(&self) -> Vec<u8> {
-        self.lock().clone()
+        self.lock().bytes.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
+    #[cfg(test)]
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(Mutex::new(State { bytes, failing: false })))
+    }
+
+    /// Whether writes, syncs and changes of length fail from here on.
+    #[cfg(test)]
+    pub(super) fn set_failing(&self, failing: bool) {
+        self.lock().failing = failing;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writable(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.lock();
+        if state.failing { Err(io::Error::other("the disk has failed")) } else { Ok(state) }
     }
 }
 
 impl std::fmt::Debug for Image {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Image({} bytes)", self.lock().len())
+        write!(f, "Image({} bytes)", self.lock().bytes.len())
     }
 }
 
 impl StorageBackend for Image {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.lock().len() as u64)
+        Ok(self.lock().bytes.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let image = self.lock();
-        let place = span(offset, out.len()).and_then(|span| image.get(span)).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let state = self.lock();
+        let place =
+            span(offset, out.len()).and_then(|span| state.bytes.get(span)).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(place);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.lock().resize(usize::try_from(len).map_err(io::Error::other)?, 0);
+        self.writable()?.bytes.resize(usize::try_from(len).map_err(io::Error::other)?, 0);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        Ok(())
+        self.writable().map(|_| ())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut image = self.lock();
+        let mut state = self.writable()?;
         let span = span(offset, data.len()).ok_or(io::ErrorKind::InvalidInput)?;
-        if image.len() < span.end {
-            image.resize(span.end, 0);
+        if state.bytes.len() < span.end {
+            state.bytes.resize(span.end, 0);
         }
-        if let Some(place) = image.get_mut(span) {
+        if let Some(place) = state.bytes.get_mut(span) {
             place.copy_from_slice(data);
         }
         Ok(())

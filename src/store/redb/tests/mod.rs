@@ -1,1 +1,113 @@
-//! The file, its creation, its damage and its crashes.
+//! The file: its creation, its damage, its crashes, and whether its tables agree.
+
+mod crash;
+mod creation;
+mod damage;
+mod faults;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ::redb::ReadableTable;
+
+use super::tables::{COUNTERS, EXPIRY, IN_FLIGHT, KEYS, RECORDS, hash_of, read_clock_mark, read_totals, scope_counter};
+use super::*;
+use crate::fingerprint::Fingerprint;
+use crate::record::{AttemptId, BootId, State, Token};
+use crate::store::codec::decode_row;
+use crate::store::{Change, Version};
+
+fn small() -> RedbOptions {
+    RedbOptions::default().cache_bytes(1024 * 1024)
+}
+
+fn key(scope: u8, id: u8) -> Key {
+    Key::new("flow", &[scope], &[id]).unwrap()
+}
+
+/// A record at revision 1 with a token of its own.
+fn registered(token: u64) -> Record {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&token.to_be_bytes());
+    Record {
+        revision: 1,
+        fingerprint: Fingerprint::of("flow", &bytes),
+        request: bytes.as_slice().into(),
+        attempt: AttemptId { number: 1, boot: BootId([0; 16]), token: Token(bytes) },
+        state: State::Registered,
+        checkpoint: None,
+        recoveries: 0,
+        created_at: UnixMillis(token),
+        updated_at: UnixMillis(token),
+        expires_at: None,
+        lapses_at: None,
+        tombstone_until: None,
+        contradiction: None,
+    }
+}
+
+fn completed(before: &Record, answer: &[u8], lapses_at: u64) -> Record {
+    Record {
+        revision: before.revision + 1,
+        state: State::Completed(Some(answer.into())),
+        lapses_at: Some(UnixMillis(lapses_at)),
+        ..before.clone()
+    }
+}
+
+fn put(key: &Key, expected: Option<&Record>, record: &Record) -> Change {
+    Change { key: key.clone(), expected: expected.map(Version::of), put: Some(Box::new(record.clone())) }
+}
+
+fn batch(now: u64, changes: Vec<Change>) -> Batch {
+    Batch { now: UnixMillis(now), records_per_scope: 1_000, changes }
+}
+
+/// Everything that is stored, by key, after checking that the tables tell one story.
+fn check_invariants(store: &RedbStore) -> (BTreeMap<Key, Record>, UnixMillis) {
+    store
+        .read(|txn| {
+            let records = txn.open_table(RECORDS).map_err(table)?;
+            let keys = txn.open_table(KEYS).map_err(table)?;
+            let expiry = txn.open_table(EXPIRY).map_err(table)?;
+            let in_flight = txn.open_table(IN_FLIGHT).map_err(table)?;
+            let counters = txn.open_table(COUNTERS).map_err(table)?;
+
+            let mut stored = BTreeMap::new();
+            let (mut expected_keys, mut expected_expiry) = (BTreeMap::new(), BTreeSet::new());
+            let (mut expected_in_flight, mut totals) = (BTreeSet::new(), Totals::default());
+            let mut scopes: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+            for entry in ReadableTable::iter(&records).unwrap() {
+                let (seq, row) = entry.unwrap();
+                let (key, record) = decode_row(row.value()).expect("every row decodes");
+                expected_keys.insert(hash_of(&key), seq.value());
+                expected_expiry.extend(record.removable_at().map(|at| (at.0, seq.value())));
+                if record.state.status().is_in_flight() {
+                    expected_in_flight.insert(seq.value());
+                }
+                *totals.of_mut(record.state.status()) += 1;
+                *scopes.entry(scope_counter(key.scope())).or_default() += 1;
+                assert!(stored.insert(key, record).is_none(), "one row per key");
+            }
+            let found: BTreeMap<_, _> = ReadableTable::iter(&keys)
+                .unwrap()
+                .map(Result::unwrap)
+                .map(|(hash, seq)| (*hash.value(), seq.value()))
+                .collect();
+            assert_eq!(found, expected_keys, "keys");
+            let found: BTreeSet<_> =
+                ReadableTable::iter(&expiry).unwrap().map(|entry| entry.unwrap().0.value()).collect();
+            assert_eq!(found, expected_expiry, "expiry");
+            let found: BTreeSet<_> =
+                ReadableTable::iter(&in_flight).unwrap().map(|entry| entry.unwrap().0.value()).collect();
+            assert_eq!(found, expected_in_flight, "in flight");
+            assert_eq!(read_totals(&counters)?, totals, "totals");
+            let found: BTreeMap<_, _> = ReadableTable::range(&counters, b"s".as_slice()..b"t".as_slice())
+                .unwrap()
+                .map(Result::unwrap)
+                .map(|(name, count)| (name.value().to_vec(), u64::from_be_bytes(count.value().try_into().unwrap())))
+                .collect();
+            assert_eq!(found, scopes, "records by scope");
+            Ok((stored, read_clock_mark(&counters)?))
+        })
+        .unwrap()
+}

@@ -1,0 +1,159 @@
+//! Damage: what is stored for one key, and the file as a whole. Nothing of it may pass for an absent record.
+
+use ::redb::StorageBackend;
+
+use super::super::create::first_commit;
+use super::super::image::Image;
+use super::super::open::builder;
+use super::super::tables::{FORMAT_KEY, META};
+use super::*;
+
+fn over(image: &Image) -> Result<RedbStore, StoreError> {
+    let image = image.clone();
+    RedbStore::with_backend(move || image.clone(), small())
+}
+
+/// A store with three records of scope 1: two in flight, the last completed.
+fn three_records() -> (Image, RedbStore) {
+    let image = Image::of(first_commit(&small()).unwrap());
+    let store = over(&image).unwrap();
+    let done = registered(3);
+    let changes = vec![
+        put(&key(1, 1), None, &registered(1)),
+        put(&key(1, 2), None, &registered(2)),
+        put(&key(1, 3), None, &done),
+        put(&key(1, 3), Some(&done), &completed(&done, b"answer", 5)),
+    ];
+    store.commit(&batch(1, changes)).unwrap();
+    (image, store)
+}
+
+/// Changes the rows behind the store's back.
+fn tamper(store: &RedbStore, change: impl FnOnce(&WriteTransaction)) {
+    let txn = store.begin_write().unwrap();
+    change(&txn);
+    txn.commit().unwrap();
+}
+
+fn flip_a_bit(txn: &WriteTransaction, seq: u64) {
+    let mut records = txn.open_table(RECORDS).unwrap();
+    let mut row = records.get(seq).unwrap().unwrap().value().to_vec();
+    row[20] ^= 1;
+    records.insert(seq, row.as_slice()).unwrap();
+}
+
+fn quarantines(store: &RedbStore, key: &Key) {
+    assert!(matches!(store.get(key), Err(StoreError::Quarantined)));
+    let version = Some(Version::of(&registered(1)));
+    for expected in [None, version] {
+        for put in [None, Some(Box::new(registered(9)))] {
+            let change = Change { key: key.clone(), expected, put };
+            assert_eq!(store.commit(&batch(2, vec![change])).unwrap(), [Verdict::Quarantined]);
+        }
+    }
+    assert!(matches!(store.get(key), Err(StoreError::Quarantined)), "and it stays so");
+}
+
+#[test]
+fn a_damaged_row_is_quarantined_and_the_others_are_not_touched() {
+    let (_, store) = three_records();
+    tamper(&store, |txn| flip_a_bit(txn, 1));
+    quarantines(&store, &key(1, 1));
+    assert_eq!(store.get(&key(1, 2)).unwrap(), Some(registered(2)));
+    let entries = store.in_flight(None, 9).unwrap();
+    let found: Vec<_> = entries.iter().map(|entry| entry.found.as_ref().map(|(key, _)| key.clone())).collect();
+    assert_eq!(found, [None, Some(key(1, 2))], "listed as what it is, in its place");
+    let verdicts = store
+        .commit(&batch(3, vec![put(&key(1, 1), None, &registered(9)), put(&key(1, 4), None, &registered(4))]))
+        .unwrap();
+    assert_eq!(verdicts, [Verdict::Quarantined, Verdict::Applied]);
+}
+
+#[test]
+fn damaged_rows_at_the_head_of_the_expiry_index_hold_nothing_up() {
+    let (_, store) = three_records();
+    let late = registered(4);
+    store.commit(&batch(1, vec![put(&key(1, 4), None, &completed(&late, b"", 6))])).unwrap();
+    tamper(&store, |txn| flip_a_bit(txn, 3));
+    let due = store.removable(UnixMillis(9), 1).unwrap();
+    assert_eq!(due.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), [key(1, 4)]);
+}
+
+#[test]
+fn a_key_that_points_at_another_keys_row_or_at_none_is_quarantined() {
+    let (_, store) = three_records();
+    let colliding = key(2, 2);
+    tamper(&store, |txn| {
+        txn.open_table(KEYS).unwrap().insert(&hash_of(&colliding), 1).unwrap();
+        txn.open_table(KEYS).unwrap().insert(&hash_of(&key(2, 3)), 77).unwrap();
+    });
+    quarantines(&store, &colliding);
+    quarantines(&store, &key(2, 3));
+    assert_eq!(store.get(&key(1, 1)).unwrap(), Some(registered(1)));
+}
+
+#[test]
+fn a_newer_format_and_a_foreign_database_are_refused_and_left_as_they_are() {
+    let newer = Image::of(first_commit(&small()).unwrap());
+    let foreign = Image::default();
+    for (image, format) in [(&newer, Some(2u32)), (&foreign, None)] {
+        let database = builder(&small()).create_with_backend(image.clone()).unwrap();
+        let txn = database.begin_write().unwrap();
+        if let Some(format) = format {
+            txn.open_table(META).unwrap().insert(FORMAT_KEY, format.to_be_bytes().as_slice()).unwrap();
+        }
+        txn.commit().unwrap();
+        // Not closed: a file that a crash has left must stay as it is, too.
+        std::mem::forget(database);
+        let before = image.bytes();
+        match (over(image), format) {
+            (Err(StoreError::UnsupportedVersion { found: 2, supported: 1 }), Some(_)) => {}
+            (Err(StoreError::Corrupt(_)), None) => {}
+            (other, _) => panic!("{other:?}"),
+        }
+        assert!(image.bytes() == before, "the file was changed");
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_the_file_never_gives_wrong_records() {
+    let (image, store) = three_records();
+    store.close().unwrap();
+    let clean = image.bytes();
+    let (records, clock_mark) = check_invariants(&over(&Image::of(clean.clone())).unwrap());
+    let (mut opened, mut refused) = (0, 0);
+    // Every bit of what the header begins with, then one in each stretch of what is in use.
+    let used = clean.iter().rposition(|byte| *byte != 0).unwrap();
+    let bits = (0..64 * 8).chain((64 * 8..used * 8).step_by(used / 64 + 5));
+    for bit in bits {
+        let mut bytes = clean.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let damaged = Image::of(bytes.clone());
+        match over(&damaged) {
+            Ok(store) => {
+                assert_eq!(check_invariants(&store), (records.clone(), clock_mark), "bit {bit}");
+                opened += 1;
+                // Closing takes as long as opening, and shows nothing more.
+                damaged.set_failing(true);
+            }
+            Err(error) => {
+                assert!(matches!(error, StoreError::Corrupt(_)), "bit {bit}: {error:?}");
+                assert!(damaged.bytes() == bytes, "bit {bit}: the file was changed");
+                refused += 1;
+            }
+        }
+    }
+    assert!(opened > 0 && refused > 0, "{opened} opened, {refused} refused");
+}
+
+#[test]
+fn a_file_that_is_cut_anywhere_is_refused_and_left_as_it_is() {
+    let (image, store) = three_records();
+    store.close().unwrap();
+    let clean = image.bytes();
+    for len in (0..clean.len()).step_by(997).chain([1, 9, 64, 319, 320]) {
+        let cut = Image::of(clean[..len].to_vec());
+        assert!(matches!(over(&cut), Err(StoreError::Corrupt(_))), "{len} bytes");
+        assert_eq!(cut.len().unwrap(), len as u64, "the file was changed");
+    }
+}
