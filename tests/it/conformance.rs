@@ -102,7 +102,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 /// Two flows and three scopes.
 fn key(n: u8) -> Key {
-    let flow = if n % 2 == 0 { "even" } else { "odd" };
+    let flow = if n.is_multiple_of(2) { "even" } else { "odd" };
     let flow = Flow::new(flow, Policy::request_invoice()).unwrap();
     flow.key([n % 3], [n]).unwrap()
 }

@@ -1,0 +1,116 @@
+//! Files: those of every released format still open, and what is no store is refused and left as it is.
+
+use std::fs;
+use std::path::Path;
+
+use ibid::store::{RedbOptions, RedbStore, Store, StoreError, Totals};
+use ibid::{AttemptId, BootId, Bytes, Fingerprint, Flow, Key, Mark, Origin, Policy, Record, State, Token, UnixMillis};
+
+fn key(id: u8) -> Key {
+    Flow::new("fixture", Policy::request_invoice()).unwrap().key(b"scope", [id]).unwrap()
+}
+
+fn bytes(text: &str) -> Bytes {
+    text.as_bytes().into()
+}
+
+/// The records that the fixture of format 1 holds. Never changed: the file is older than any change.
+fn fixture_records() -> Vec<(Key, Record)> {
+    let states = [
+        State::Registered,
+        State::Dispatched,
+        State::InDoubt,
+        State::Completed(Some(bytes("answer"))),
+        State::Completed(Some(bytes(""))),
+        State::Completed(None),
+        State::Failed(Origin::RolledBack, bytes("rolled back")),
+        State::Failed(Origin::Resolved, bytes("")),
+        State::Tombstone(Mark::Fenced),
+        State::Tombstone(Mark::Expired),
+    ];
+    let record = |(id, state)| {
+        let record = Record {
+            revision: u64::from(id) + 1,
+            fingerprint: Fingerprint::of("fixture", &[id]),
+            request: [id; 7].as_slice().into(),
+            attempt: AttemptId { number: u32::from(id), boot: BootId([id; 16]), token: Token([id; 32]) },
+            state,
+            checkpoint: [None, Some(bytes("")), Some(bytes("checkpoint"))][usize::from(id) % 3].clone(),
+            recoveries: id,
+            created_at: UnixMillis(1_700_000_000_000),
+            updated_at: UnixMillis(1_700_000_000_000 + u64::from(id)),
+            expires_at: Some(UnixMillis(1_700_000_100_000)),
+            lapses_at: Some(UnixMillis(1_700_000_200_000)),
+            tombstone_until: (id % 2 == 1).then_some(UnixMillis(1_700_000_300_000)),
+            contradiction: [Some(bytes("late")), None, Some(bytes(""))][usize::from(id) % 3].clone(),
+        };
+        (key(id), record)
+    };
+    (0..).zip(states).map(record).collect()
+}
+
+/// Reads a fixture: its length, then lines of an offset and the bytes there, in hex; everything else is zero.
+fn unpack(fixture: &str) -> Vec<u8> {
+    let mut lines = fixture.lines();
+    let length = lines.next().unwrap().strip_prefix("# length ").unwrap().parse().unwrap();
+    let mut file = vec![0; length];
+    for line in lines {
+        let (offset, hex) = line.split_once(' ').unwrap();
+        let offset = usize::from_str_radix(offset, 16).unwrap();
+        for (index, pair) in hex.as_bytes().chunks(2).enumerate() {
+            file[offset + index] = u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        }
+    }
+    file
+}
+
+fn open(path: &Path) -> Result<RedbStore, StoreError> {
+    RedbStore::open(path, RedbOptions::default())
+}
+
+#[test]
+fn a_file_of_format_1_opens_with_every_record_it_was_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ibid.redb");
+    fs::write(&path, unpack(include_str!("fixtures/format-1.hex"))).unwrap();
+    let store = open(&path).unwrap();
+    for (key, record) in fixture_records() {
+        assert_eq!(store.get(&key).unwrap(), Some(record));
+    }
+    let expected = Totals { registered: 1, dispatched: 1, in_doubt: 1, completed: 3, failed: 2, tombstone: 2 };
+    assert_eq!(store.totals().unwrap(), expected);
+    assert_eq!(store.clock_mark().unwrap(), UnixMillis(1_700_000_000_009));
+    assert_eq!(store.in_flight(None, 9).unwrap().len(), 3);
+    assert_eq!(store.removable(UnixMillis(u64::MAX), 99).unwrap().len(), 6, "the fenced tombstone stands for ever");
+}
+
+#[test]
+fn a_file_that_is_no_store_is_refused_and_left_as_it_is() {
+    let store = unpack(include_str!("fixtures/format-1.hex"));
+    // Every copy of one reason: the live one, and what free pages still hold.
+    let reason = b"rolled back";
+    let copies: Vec<usize> = (0..store.len() - reason.len()).filter(|at| store[*at..].starts_with(reason)).collect();
+    let mut damaged = store.clone();
+    copies.iter().for_each(|at| damaged[*at] ^= 0x10);
+    assert!(!copies.is_empty());
+    for (what, content) in [
+        ("an empty file", Vec::new()),
+        ("one byte", vec![0]),
+        ("zeros", vec![0; 8_192]),
+        ("text", b"# notes\n".repeat(1_000)),
+        ("half a store", store[..store.len() / 2].to_vec()),
+        ("the first page of a store", store[..4_096].to_vec()),
+        ("a damaged store", damaged),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ibid.redb");
+        fs::write(&path, &content).unwrap();
+        let error = open(&path).unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt(_)), "{what}: {error:?}");
+        assert!(error.to_string().contains("backup"), "{what}: the text says what to do: {error}");
+        assert!(fs::read(&path).unwrap() == content, "{what} was changed");
+        // And it is not held: the file can be put right.
+        fs::write(&path, &store).unwrap();
+        open(&path).unwrap();
+    }
+}
