@@ -133,16 +133,22 @@ pub(crate) enum Alarm {
 
 /// Decides. `record` is what the store holds, lapsed or not.
 pub(crate) fn step(record: Option<&Record>, event: Event<'_>, cx: Context<'_>) -> Step {
-    let seen = expire::seen(record, cx.now);
-    match event {
-        Event::Admit(admission) => admit::admit(record, seen, admission, cx),
-        Event::Track(fingerprint) => admit::track(seen, fingerprint, cx),
-        Event::Fence => admit::fence(record, seen, cx),
-        Event::Checkpoint { attempt, bytes, expires_at } => finish::checkpoint(seen, attempt, bytes, expires_at, cx),
-        Event::Finish { attempt, end } => finish::finish(seen, attempt, end, cx),
-        Event::Resolve { attempt, end } => finish::resolve(seen, attempt, end, cx),
-        Event::Forget => expire::forget(seen, cx),
-    }
+    let stored = expire::seen(record, cx.now);
+    let left = record.and_then(|record| recover::left(record, cx));
+    let read = expire::seen(left.as_ref().or(record), cx.now);
+    let asked = expire::asked(read, cx);
+    let (step, seen) = match event {
+        Event::Admit(admission) => (admit::admit(record, asked, admission, cx), asked),
+        Event::Track(fingerprint) => (admit::track(asked, fingerprint, cx), asked),
+        Event::Fence => (admit::fence(record, read, cx), read),
+        Event::Forget => (expire::forget(read, cx), read),
+        Event::Checkpoint { attempt, bytes, expires_at } => {
+            (finish::checkpoint(stored, attempt, bytes, expires_at, cx), stored)
+        }
+        Event::Finish { attempt, end } => (finish::finish(stored, attempt, end, cx), stored),
+        Event::Resolve { attempt, end } => (finish::resolve(stored, attempt, end, cx), stored),
+    };
+    if expire::is_late(record, seen) { step.touching() } else { step }
 }
 
 pub(crate) use expire::expire;
@@ -159,6 +165,14 @@ impl Step {
 
     fn replay(answer: &Bytes) -> Self {
         Self::say(Said::Reply(Ok(Reply::Answer(Outcome { how: How::Replayed, answer: answer.clone() }))))
+    }
+
+    /// Makes the time durable where the answer depends on it, so that a clock set back over a restart revives nothing.
+    fn touching(mut self) -> Self {
+        if self.write == Write::Keep {
+            self.write = Write::Touch;
+        }
+        self
     }
 
     fn writing(mut self, write: Write) -> Self {
