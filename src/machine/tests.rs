@@ -4,6 +4,7 @@
 //! its tombstone, if it has one, stands until 1720.
 
 mod edges;
+mod model;
 mod show;
 mod table;
 
