@@ -3,6 +3,13 @@
 //! Times are small numbers of milliseconds after [`T`]: a record is admitted at 0, answers until 600, lapses at 720, and
 //! its tombstone, if it has one, stands until 1720.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test may stop where it is wrong"
+)]
+
 mod edges;
 mod model;
 mod show;
