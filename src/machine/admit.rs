@@ -1,8 +1,7 @@
 //! A request arrives, somebody asks how it stands, or the key is forbidden.
 
-use super::expire::{self, Seen, next, prune};
-use super::recover::in_doubt;
-use super::{Admission, Context, Said, Step, Write, failure};
+use super::expire::{self, Seen, is_given_up, next, prune};
+use super::{Admission, Context, Said, Step, failure};
 use crate::error::ErrorKind;
 use crate::fingerprint::Fingerprint;
 use crate::outcome::Fenced;
@@ -23,8 +22,7 @@ pub(super) fn admit(stored: Option<&Record>, seen: Seen<'_>, admission: &Admissi
         return Step::refuse(ErrorKind::Mismatch);
     }
     match &record.state {
-        State::Registered if cx.live => join(Status::Registered, cx),
-        State::Registered => admit_in_doubt(&in_doubt(record, true, cx.now), admission, cx),
+        State::Registered => join(Status::Registered, cx),
         State::InDoubt => admit_in_doubt(record, admission, cx),
         State::Dispatched => join(Status::Dispatched, cx),
         State::Completed(answer) => match (cx.policy.after_completed, answer) {
@@ -37,27 +35,22 @@ pub(super) fn admit(stored: Option<&Record>, seen: Seen<'_>, admission: &Admissi
     }
 }
 
-/// Finished records expire; so does one in doubt whose re-runs are used up, which nobody will finish any more.
+/// Finished records expire; so does one that is given up.
 fn is_expired(record: &Record, cx: Context<'_>) -> bool {
     let can_expire = match record.state {
         State::Completed(_) | State::Failed(..) => true,
-        State::InDoubt => cx.policy.in_doubt == InDoubt::Rerun && record.recoveries >= cx.recoveries,
+        State::InDoubt => is_given_up(record, cx),
         State::Registered | State::Dispatched | State::Tombstone(_) => false,
     };
     can_expire && record.expires_at.is_some_and(|end| cx.now >= end)
 }
 
 fn admit_expired(record: &Record, admission: &Admission, cx: Context<'_>) -> Step {
-    // A finished record carries the end of its grace; one in doubt never lapses in the store, so it is worked out here.
-    let in_grace = record.expires_at.is_some_and(|end| cx.now < end.saturating_add(cx.policy.grace));
-    if !record.state.status().is_in_flight() || in_grace {
-        match cx.policy.after_expiry {
-            AfterExpiry::RefuseOnce => return Step::refuse(ErrorKind::Expired).writing(prune(record, cx)),
-            AfterExpiry::Refuse => return Step::refuse(ErrorKind::Expired).writing(Write::Touch),
-            AfterExpiry::Rerun => {}
-        }
+    match cx.policy.after_expiry {
+        AfterExpiry::RefuseOnce => Step::refuse(ErrorKind::Expired).writing(prune(record, cx)),
+        AfterExpiry::Refuse => Step::refuse(ErrorKind::Expired).touching(),
+        AfterExpiry::Rerun => register(Some(record), admission, cx).touching(),
     }
-    register(Some(record), admission, cx)
 }
 
 fn join(status: Status, cx: Context<'_>) -> Step {
@@ -71,7 +64,7 @@ fn admit_in_doubt(record: &Record, admission: &Admission, cx: Context<'_>) -> St
     match cx.policy.in_doubt {
         InDoubt::Ambiguous => Step::refuse(ErrorKind::InDoubt(None)),
         InDoubt::Ask => Step::refuse(ErrorKind::Duplicate(Status::InDoubt)),
-        InDoubt::Rerun if record.recoveries >= cx.recoveries => Step::refuse(ErrorKind::RecoveriesExhausted),
+        InDoubt::Rerun if is_given_up(record, cx) => Step::refuse(ErrorKind::RecoveriesExhausted),
         InDoubt::Rerun => rerun(record, admission, cx),
     }
 }
@@ -148,14 +141,13 @@ pub(super) fn track(seen: Seen<'_>, fingerprint: Option<Fingerprint>, cx: Contex
         return Step::refuse(ErrorKind::Mismatch);
     }
     if is_expired(record, cx) {
-        return Step::refuse(ErrorKind::Expired).writing(Write::Touch);
+        return Step::refuse(ErrorKind::Expired).touching();
     }
     match &record.state {
-        State::Registered if cx.live => Step::say(Said::Wait),
-        State::Dispatched => Step::say(Said::Wait),
-        State::Registered | State::InDoubt => match cx.policy.in_doubt {
+        State::Registered | State::Dispatched => Step::say(Said::Wait),
+        State::InDoubt => match cx.policy.in_doubt {
             InDoubt::Ask => Step::say(Said::Wait),
-            InDoubt::Rerun if record.recoveries >= cx.recoveries => Step::refuse(ErrorKind::RecoveriesExhausted),
+            InDoubt::Rerun if is_given_up(record, cx) => Step::refuse(ErrorKind::RecoveriesExhausted),
             InDoubt::Ambiguous | InDoubt::Rerun => Step::refuse(ErrorKind::InDoubt(None)),
         },
         State::Completed(Some(answer)) => Step::replay(answer),

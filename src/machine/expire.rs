@@ -2,11 +2,12 @@
 
 use super::{Context, Said, Step, Write};
 use crate::outcome::Forgotten;
-use crate::policy::Retention;
-use crate::record::{Mark, Record, State};
+use crate::policy::{InDoubt, Policy, Retention};
+use crate::record::{Mark, Record, State, Status};
 use crate::time::UnixMillis;
 
 /// A record as it reads at `now`.
+#[derive(Clone, Copy)]
 pub(super) enum Seen<'a> {
     Absent,
     /// A tombstone, or a lapsed record whose tombstone stands in for it.
@@ -21,14 +22,53 @@ pub(super) fn seen(record: Option<&Record>, now: UnixMillis) -> Seen<'_> {
     match &record.state {
         State::Tombstone(_) if record.tombstone_until.is_some_and(|end| now >= end) => Seen::Absent,
         State::Tombstone(mark) => Seen::Tombstone(*mark),
-        State::Completed(_) | State::Failed(..) => match (record.lapses_at, record.tombstone_until) {
-            (Some(end), _) if now < end => Seen::Record(record),
-            (None, _) => Seen::Record(record),
-            (Some(_), Some(end)) if now < end => Seen::Tombstone(Mark::Expired),
-            (Some(_), _) => Seen::Absent,
-        },
+        State::Completed(_) | State::Failed(..) => lapsing(record, (record.lapses_at, record.tombstone_until), now),
         State::Registered | State::Dispatched | State::InDoubt => Seen::Record(record),
     }
+}
+
+fn lapsing(record: &Record, ends: (Option<UnixMillis>, Option<UnixMillis>), now: UnixMillis) -> Seen<'_> {
+    match ends {
+        (Some(end), _) if now < end => Seen::Record(record),
+        (None, _) => Seen::Record(record),
+        (Some(_), Some(end)) if now < end => Seen::Tombstone(Mark::Expired),
+        (Some(_), _) => Seen::Absent,
+    }
+}
+
+/// The same for one who wants an answer: a record that is given up lapses like a finished one. In the store it stays,
+/// for whoever comes to know its end.
+pub(super) fn asked<'a>(seen: Seen<'a>, cx: Context<'_>) -> Seen<'a> {
+    match seen {
+        Seen::Record(record) if is_given_up(record, cx) => lapsing(record, ends(record.expires_at, cx.policy), cx.now),
+        Seen::Record(_) | Seen::Tombstone(_) | Seen::Absent => seen,
+    }
+}
+
+/// Whether what is stored reads as something else because of its age: an answer given then depends on how late it is.
+pub(super) fn is_late(stored: Option<&Record>, seen: Seen<'_>) -> bool {
+    match seen {
+        Seen::Record(_) => false,
+        Seen::Absent => stored.is_some(),
+        Seen::Tombstone(_) => stored.is_some_and(|record| record.state.status() != Status::Tombstone),
+    }
+}
+
+/// In doubt with its re-runs used up: nobody will finish it by itself any more.
+pub(super) fn is_given_up(record: &Record, cx: Context<'_>) -> bool {
+    record.state.status() == Status::InDoubt
+        && cx.policy.in_doubt == InDoubt::Rerun
+        && record.recoveries >= cx.recoveries
+}
+
+/// The end of the grace, and of the tombstone after it.
+fn ends(expires_at: Option<UnixMillis>, policy: &Policy) -> (Option<UnixMillis>, Option<UnixMillis>) {
+    let lapses_at = expires_at.map(|end| end.saturating_add(policy.grace));
+    let tombstone_until = match (lapses_at, policy.tombstone) {
+        (Some(end), Some(lifetime)) => Some(end.saturating_add(lifetime)),
+        (None, _) | (_, None) => None,
+    };
+    (lapses_at, tombstone_until)
 }
 
 /// The finished form of `record`, with its times: it answers until the earliest of the bound its request set, what the
@@ -40,11 +80,7 @@ pub(super) fn finished(record: &Record, state: State, stated: Option<UnixMillis>
         Retention::UntilForgotten => record.expires_at,
     };
     let expires_at = earliest(retained, stated);
-    let lapses_at = expires_at.map(|end| end.saturating_add(cx.policy.grace));
-    let tombstone_until = match (lapses_at, cx.policy.tombstone) {
-        (Some(end), Some(lifetime)) => Some(end.saturating_add(lifetime)),
-        (None, _) | (_, None) => None,
-    };
+    let (lapses_at, tombstone_until) = ends(expires_at, cx.policy);
     Record { state, expires_at, lapses_at, tombstone_until, ..next(record, cx.now) }
 }
 
@@ -94,17 +130,22 @@ pub(super) fn forget(seen: Seen<'_>, cx: Context<'_>) -> Step {
         Seen::Record(record) if record.state.status().is_in_flight() => {
             said(Forgotten::InFlight(record.state.status()))
         }
-        Seen::Record(record) => said(Forgotten::Forgotten).writing(prune(record, cx)),
+        Seen::Record(record) => {
+            let until = cx.policy.tombstone.map(|lifetime| cx.now.saturating_add(lifetime));
+            said(Forgotten::Forgotten).writing(end(record, until, cx.now))
+        }
     }
 }
 
-/// Ends a finished record now, leaving the flow's tombstone if it has one.
+/// Ends an expired record before its grace does. Its tombstone, if it has one, stands as long as it would have.
 pub(super) fn prune(record: &Record, cx: Context<'_>) -> Write {
-    match cx.policy.tombstone {
-        Some(lifetime) => {
-            let until = cx.now.saturating_add(lifetime);
-            Write::Put(Box::new(tombstone(record, Mark::Expired, Some(until), cx.now)))
-        }
+    let until = if is_given_up(record, cx) { ends(record.expires_at, cx.policy).1 } else { record.tombstone_until };
+    end(record, until, cx.now)
+}
+
+fn end(record: &Record, tombstone_until: Option<UnixMillis>, now: UnixMillis) -> Write {
+    match tombstone_until {
+        Some(until) => Write::Put(Box::new(tombstone(record, Mark::Expired, Some(until), now))),
         None => Write::Remove,
     }
 }

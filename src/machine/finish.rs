@@ -6,7 +6,7 @@ use super::{Alarm, Context, Release, Said, Step, Write};
 use crate::error::{Error, ErrorKind};
 use crate::outcome::{End, Ended, Reason, Resolved};
 use crate::policy::{AfterCheckpoint, OnFailure};
-use crate::record::{Bytes, Origin, Record, State};
+use crate::record::{Bytes, Origin, Record, State, Status};
 use crate::time::UnixMillis;
 
 /// Saves bytes on the way, and the expiry of what they describe.
@@ -80,9 +80,14 @@ fn finish_running(record: &Record, end: &End, cx: Context<'_>) -> Step {
     }
 }
 
+/// An attempt leaves its record in doubt once: what it says again later neither counts nor is written.
 fn doubt(record: &Record, counts: bool, reason: &Reason, cx: Context<'_>) -> Step {
     let error = Error::from(ErrorKind::InDoubt(Some(reason.clone())));
-    Step::say(Said::Nothing).putting(in_doubt(record, counts, cx.now)).releasing(Release::All(Err(error)))
+    let step = Step::say(Said::Nothing).releasing(Release::All(Err(error)));
+    if record.state.status() == Status::InDoubt {
+        return step;
+    }
+    step.putting(in_doubt(record, counts, cx.now))
 }
 
 /// An answer over the limit goes to the callers at hand and is recorded as not kept.
@@ -95,11 +100,15 @@ fn complete(record: &Record, answer: &Bytes, stated: Option<UnixMillis>, cx: Con
 
 /// A reason over the limit is cut: it is there to be read, and the key must not stay in flight for its length.
 fn fail(record: &Record, origin: Origin, reason: &Bytes, cx: Context<'_>) -> Step {
-    let kept: Bytes = reason.get(..cx.answer_bytes).map_or_else(|| reason.clone(), Into::into);
+    let kept = cut(reason, cx);
     let error = super::failure(origin, &kept);
     Step::say(Said::Nothing)
         .putting(finished(record, State::Failed(origin, kept), None, cx))
         .releasing(Release::All(Err(error.into())))
+}
+
+fn cut(bytes: &Bytes, cx: Context<'_>) -> Bytes {
+    bytes.get(..cx.answer_bytes).map_or_else(|| bytes.clone(), Into::into)
 }
 
 /// An end for a record that has one: the first stays, a different one is kept beside it.
@@ -107,7 +116,7 @@ fn second_end(record: &Record, end: &Ended, cx: Context<'_>) -> Step {
     let (same, bytes) = match (&record.state, end) {
         (State::Completed(Some(recorded)), Ended::Completed(answer)) => (recorded == answer, answer),
         (State::Completed(None), Ended::Completed(answer)) => (true, answer),
-        (State::Failed(_, recorded), Ended::Failed(reason)) => (recorded == reason, reason),
+        (State::Failed(_, recorded), Ended::Failed(reason)) => (*recorded == cut(reason, cx), reason),
         (_, Ended::Completed(bytes) | Ended::Failed(bytes)) => (false, bytes),
     };
     if same {
@@ -118,8 +127,7 @@ fn second_end(record: &Record, end: &Ended, cx: Context<'_>) -> Step {
     if record.contradiction.is_some() {
         return step;
     }
-    let kept: Bytes = bytes.get(..cx.answer_bytes).map_or_else(|| bytes.clone(), Into::into);
-    step.putting(Record { contradiction: Some(kept), ..next(record, cx.now) })
+    step.putting(Record { contradiction: Some(cut(bytes, cx)), ..next(record, cx.now) })
 }
 
 /// The end, told from outside. Without an attempt number it belongs to whatever attempt is recorded.

@@ -5,23 +5,35 @@
 //!
 //! A record past the end of its grace reads as absent (or as its tombstone), swept or not, so no row below depends on
 //! when an expiry sweep ran. *live* means that an attempt of this record runs in this process; a Registered record
-//! without a live attempt is treated as InDoubt.
+//! without a live attempt reads as InDoubt, so no row depends on whether its interruption was recorded. *Given up* is
+//! InDoubt under a policy that re-runs, with its re-runs used up: for who asks it expires and lapses like a finished
+//! record, but nothing is removed before it, and its end can still be told.
 //!
-//! | record | admit, same request | admit, other request | finish / resolve | forget | fence | interrupt | expire |
-//! |---|---|---|---|---|---|---|---|
-//! | absent | register, start | register, start | NotFound | NotFound | tombstone | - | - |
-//! | Registered, live | join or Duplicate | Mismatch | Completed, Failed, Dispatched, InDoubt or removed | InFlight | found | InDoubt | - |
-//! | Registered, not live | as InDoubt | Mismatch | as live | InFlight | found | InDoubt | - |
-//! | Dispatched | join or Duplicate | Mismatch | Completed or Failed | InFlight | found | - | - |
-//! | InDoubt | Ambiguous, re-run or Duplicate | Mismatch | Completed, Failed or Dispatched | InFlight | found | - | - |
-//! | Completed, answering | replay or Duplicate | Mismatch | no change; another end is a contradiction | removed | found | - | - |
-//! | Completed, in its grace | Expired (and pruned) or as absent | the same | as answering | removed | found | - | - |
-//! | Completed, lapsed | as absent | as absent | NotFound | NotFound | tombstone | - | removed, or tombstone |
-//! | Failed | the reason again, or Duplicate | as Completed | as Completed | removed | found | - | as Completed |
-//! | Tombstone(fenced) | Fenced | Fenced | NotFound | Tombstone | fenced | - | removed at its end |
-//! | Tombstone(expired) | Expired | Expired | NotFound | Tombstone | found | - | removed at its end |
+//! | record | admit, same request | admit, other request | track | finish / resolve | forget | fence | interrupt | expire |
+//! |---|---|---|---|---|---|---|---|---|
+//! | absent | register, start | register, start | NotFound | FencedOff / NotFound | NotFound | tombstone | - | - |
+//! | Registered, live | join or Duplicate | Mismatch | wait | Completed, Failed, Dispatched, InDoubt or removed | InFlight | found | InDoubt | - |
+//! | Registered, not live | as InDoubt | Mismatch | as InDoubt | as live | as InDoubt | as InDoubt | InDoubt | - |
+//! | Dispatched | join or Duplicate | Mismatch | wait | Completed or Failed | InFlight | found | - | - |
+//! | InDoubt | Ambiguous, re-run or Duplicate | Mismatch | InDoubt, or wait where somebody is asked | as live; unknown again writes nothing | InFlight | found | - | - |
+//! | InDoubt, given up | RecoveriesExhausted | Mismatch | RecoveriesExhausted | as InDoubt | InFlight | found | - | - |
+//! | the same, in its grace | Expired (and pruned) or as absent | the same | Expired | as InDoubt | InFlight | found | - | - |
+//! | the same, past it | as absent, or as its tombstone | the same | the same | as InDoubt | InFlight | found | - | - |
+//! | Completed, answering | replay or Duplicate | Mismatch | replay | no change; another end is a contradiction | removed | found | - | - |
+//! | Completed, in its grace | Expired (and pruned) or as absent | the same | Expired | as answering | removed | found | - | - |
+//! | Completed, lapsed | as absent | as absent | NotFound | as absent | NotFound | tombstone | - | removed |
+//! | Completed, lapsed, tombstone to follow | Expired | Expired | Expired | as absent | Tombstone | found | - | tombstone |
+//! | Failed | the reason again, or Duplicate | as Completed | as admit | as Completed | as Completed | found | - | as Completed |
+//! | Tombstone(fenced) | Fenced | Fenced | Fenced | as absent | Tombstone | fenced | - | removed at its end |
+//! | Tombstone(expired) | Expired | Expired | Expired | as absent | Tombstone | found | - | removed at its end |
+//! | Tombstone, past its end | as absent | as absent | NotFound | as absent | NotFound | tombstone | - | removed |
 //!
-//! `forget` leaves the flow's tombstone, if it has one. A finish from an older attempt is fenced off in every row.
+//! - A report of an older attempt is fenced off in every row. A checkpoint is saved while Registered or Dispatched and
+//!   fenced off in every other row.
+//! - A track with another fingerprint is a Mismatch wherever there is a record to compare with.
+//! - A barred request gets the same answers from a record; where it would start, it is told why not and nothing changes.
+//! - `forget` leaves the flow's tombstone, if it has one; what is pruned in its grace leaves the one it was finished with.
+//! - Where the answer came of being late and nothing else is written, the clock mark is ([`Write::Touch`]).
 
 mod admit;
 mod expire;
@@ -133,16 +145,22 @@ pub(crate) enum Alarm {
 
 /// Decides. `record` is what the store holds, lapsed or not.
 pub(crate) fn step(record: Option<&Record>, event: Event<'_>, cx: Context<'_>) -> Step {
-    let seen = expire::seen(record, cx.now);
-    match event {
-        Event::Admit(admission) => admit::admit(record, seen, admission, cx),
-        Event::Track(fingerprint) => admit::track(seen, fingerprint, cx),
-        Event::Fence => admit::fence(record, seen, cx),
-        Event::Checkpoint { attempt, bytes, expires_at } => finish::checkpoint(seen, attempt, bytes, expires_at, cx),
-        Event::Finish { attempt, end } => finish::finish(seen, attempt, end, cx),
-        Event::Resolve { attempt, end } => finish::resolve(seen, attempt, end, cx),
-        Event::Forget => expire::forget(seen, cx),
-    }
+    let stored = expire::seen(record, cx.now);
+    let left = record.and_then(|record| recover::left(record, cx));
+    let read = expire::seen(left.as_ref().or(record), cx.now);
+    let asked = expire::asked(read, cx);
+    let (step, seen) = match event {
+        Event::Admit(admission) => (admit::admit(record, asked, admission, cx), asked),
+        Event::Track(fingerprint) => (admit::track(asked, fingerprint, cx), asked),
+        Event::Fence => (admit::fence(record, read, cx), read),
+        Event::Forget => (expire::forget(read, cx), read),
+        Event::Checkpoint { attempt, bytes, expires_at } => {
+            (finish::checkpoint(stored, attempt, bytes, expires_at, cx), stored)
+        }
+        Event::Finish { attempt, end } => (finish::finish(stored, attempt, end, cx), stored),
+        Event::Resolve { attempt, end } => (finish::resolve(stored, attempt, end, cx), stored),
+    };
+    if expire::is_late(record, seen) { step.touching() } else { step }
 }
 
 pub(crate) use expire::expire;
@@ -159,6 +177,14 @@ impl Step {
 
     fn replay(answer: &Bytes) -> Self {
         Self::say(Said::Reply(Ok(Reply::Answer(Outcome { how: How::Replayed, answer: answer.clone() }))))
+    }
+
+    /// Makes the time durable where the answer depends on it, so that a clock set back over a restart revives nothing.
+    fn touching(mut self) -> Self {
+        if self.write == Write::Keep {
+            self.write = Write::Touch;
+        }
+        self
     }
 
     fn writing(mut self, write: Write) -> Self {

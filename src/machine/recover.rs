@@ -1,5 +1,6 @@
 //! What was left behind by another boot, or by an end that was never recorded.
 
+use super::Context;
 use super::expire::next;
 use crate::record::{Record, State};
 use crate::time::UnixMillis;
@@ -13,6 +14,15 @@ pub(crate) fn interrupt(record: &Record, now: UnixMillis) -> Option<Record> {
         State::Registered => Some(in_doubt(record, true, now)),
         State::Dispatched | State::InDoubt | State::Completed(_) | State::Failed(..) | State::Tombstone(_) => None,
     }
+}
+
+/// How a Registered record reads while no attempt of it runs here: as in doubt, whether or not its interruption has been
+/// recorded. `None` if it reads as it is. It is still the stored revision.
+pub(super) fn left(record: &Record, cx: Context<'_>) -> Option<Record> {
+    if cx.live {
+        return None;
+    }
+    interrupt(record, cx.now).map(|doubted| Record { revision: record.revision, ..doubted })
 }
 
 /// `record` in doubt. `counts`: its attempt ended unknown, rather than with an error that is merely not believed.

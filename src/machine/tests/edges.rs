@@ -1,0 +1,529 @@
+//! The edges, as sentences: one key, driven through its life by hand.
+
+use super::*;
+use crate::machine::tests::show;
+use crate::machine::{Event, Step, Write, interrupt, step};
+use crate::outcome::{End, Ended};
+use crate::policy::{AfterCheckpoint, AfterCompleted, InDoubt, OnFailure};
+use crate::record::{Mark, Origin};
+
+/// One key, its store and its clock; what a step writes is applied at once.
+struct Key {
+    policy: Policy,
+    stored: Option<Record>,
+    live: bool,
+    now: u64,
+}
+
+impl Key {
+    fn new(policy: Policy) -> Self {
+        Self { policy, stored: None, live: false, now: 0 }
+    }
+
+    fn holding(policy: Policy, record: Record) -> Self {
+        Self { stored: Some(record), ..Self::new(policy) }
+    }
+
+    fn apply(&mut self, step: &Step) -> String {
+        match &step.write {
+            Write::Keep | Write::Touch => {}
+            Write::Put(record) => self.stored = Some((**record).clone()),
+            Write::Remove => self.stored = None,
+        }
+        if matches!(step.caller, crate::machine::Said::Start) {
+            self.live = true;
+        }
+        show::caller(&step.caller)
+    }
+
+    /// The event at `now`; what the caller is told.
+    fn event(&mut self, now: u64, event: Event<'_>) -> String {
+        self.now = now;
+        let cx = Context { live: self.live, ..cx(&self.policy, now) };
+        let step = step(self.stored.as_ref(), event, cx);
+        self.apply(&step)
+    }
+
+    fn admit(&mut self, now: u64) -> String {
+        self.event(now, Event::Admit(&admission("same")))
+    }
+
+    fn finish(&mut self, now: u64, end: End) -> String {
+        let attempt = self.record().attempt.number;
+        let said = self.event(now, Event::Finish { attempt, end: &end });
+        self.live = false;
+        said
+    }
+
+    fn done(&mut self, now: u64) -> String {
+        self.finish(now, End::Done(bytes("A"), None))
+    }
+
+    fn unknown(&mut self, now: u64) -> String {
+        self.finish(now, End::Unknown(reason("U")))
+    }
+
+    fn checkpoint(&mut self, now: u64, expires_at: Option<u64>) -> String {
+        let attempt = self.record().attempt.number;
+        self.event(now, Event::Checkpoint { attempt, bytes: bytes("c"), expires_at: expires_at.map(at) })
+    }
+
+    fn restart(&mut self) {
+        self.live = false;
+        if let Some(doubted) = self.stored.as_ref().and_then(|record| interrupt(record, at(self.now))) {
+            self.stored = Some(doubted);
+        }
+    }
+
+    fn record(&self) -> &Record {
+        self.stored.as_ref().expect("a record")
+    }
+}
+
+fn rerun() -> Policy {
+    policy().in_doubt(InDoubt::Rerun)
+}
+
+#[test]
+fn an_answer_is_replayed_until_the_last_millisecond_and_now_equal_to_expires_at_is_expired() {
+    let mut key = Key::new(policy());
+    assert_eq!(key.admit(0), "Start");
+    key.done(20);
+    assert_eq!(key.admit(599), "replayed A");
+    assert_eq!(key.admit(600), "Expired");
+}
+
+#[test]
+fn refuse_once_does_not_stick() {
+    for request in ["same", "other"] {
+        let mut key = Key::holding(policy(), ended(State::Completed(Some(bytes("A")))));
+        assert_eq!(key.event(650, Event::Admit(&admission(request))), "Expired");
+        assert_eq!(key.event(650, Event::Admit(&admission(request))), "Start");
+        assert_eq!(key.record().attempt.number, 1);
+    }
+}
+
+#[test]
+fn refuse_sticks_until_the_grace_ends_and_rerun_never_refuses() {
+    let completed = || ended(State::Completed(Some(bytes("A"))));
+    let mut refuse = Key::holding(policy().after_expiry(AfterExpiry::Refuse), completed());
+    assert_eq!(refuse.admit(600), "Expired");
+    assert_eq!(refuse.admit(719), "Expired");
+    assert_eq!(refuse.admit(720), "Start");
+    let mut rerun = Key::holding(policy().after_expiry(AfterExpiry::Rerun), completed());
+    assert_eq!(rerun.admit(600), "Start");
+}
+
+#[test]
+fn without_a_grace_an_expired_key_runs_at_once() {
+    let mut key = Key::new(policy().grace(Duration::ZERO));
+    key.admit(0);
+    key.done(1);
+    assert_eq!(key.admit(600), "Start");
+}
+
+#[test]
+fn an_expiry_stated_with_the_answer_shortens_the_bound_and_never_lengthens_it() {
+    for (stated, expires_at) in [(0, 0), (599, 599), (601, 600), (9999, 600)] {
+        let mut key = Key::new(policy());
+        key.admit(0);
+        key.finish(20, End::Done(bytes("A"), Some(at(stated))));
+        assert_eq!(key.record().expires_at, Some(at(expires_at)), "stated {stated}");
+        assert_eq!(key.record().lapses_at, Some(at(expires_at + 120)), "stated {stated}");
+    }
+}
+
+#[test]
+fn an_expiry_stated_with_a_checkpoint_shortens_the_bound_and_a_later_one_does_not_lengthen_it() {
+    let mut key = Key::new(policy());
+    key.admit(0);
+    key.checkpoint(5, Some(9999));
+    assert_eq!(key.record().expires_at, Some(at(600)));
+    key.checkpoint(6, Some(500));
+    assert_eq!(key.record().expires_at, Some(at(500)));
+    key.checkpoint(7, Some(550));
+    key.checkpoint(8, None);
+    assert_eq!(key.record().expires_at, Some(at(500)));
+    key.finish(9, End::Done(bytes("A"), Some(at(580))));
+    assert_eq!(key.record().expires_at, Some(at(500)));
+}
+
+#[test]
+fn a_slow_operation_does_not_lengthen_the_bound_that_its_request_set() {
+    let mut key = Key::new(policy());
+    key.admit(0);
+    key.done(700);
+    assert_eq!(key.record().expires_at, Some(at(600)), "expired before it was there");
+    assert_eq!(key.admit(700), "Expired");
+}
+
+#[test]
+fn a_fixed_retention_counts_from_the_finish_and_a_request_may_only_shorten_it() {
+    let fixed = |retention: Option<Duration>| {
+        let mut key = Key::new(policy().retention(Retention::Fixed(RETENTION)));
+        key.event(0, Event::Admit(&Admission { retention, ..admission("same") }));
+        key.done(50);
+        key.record().expires_at
+    };
+    assert_eq!(fixed(None), Some(at(650)));
+    assert_eq!(fixed(Some(Duration::from_millis(100))), Some(at(100)));
+    assert_eq!(fixed(Some(Duration::from_secs(9))), Some(at(650)));
+}
+
+#[test]
+fn what_is_kept_until_forgotten_never_expires_unless_the_operation_says_when() {
+    for (stated, last) in [(None, u64::MAX - T), (Some(at(400)), 399)] {
+        let mut key = Key::new(policy().retention(Retention::UntilForgotten));
+        key.event(0, Event::Admit(&Admission { retention: None, ..admission("same") }));
+        key.finish(1, End::Done(bytes("A"), stated));
+        assert_eq!(key.record().expires_at, stated);
+        assert_eq!(key.admit(last), "replayed A");
+    }
+}
+
+#[test]
+fn a_retention_that_overflows_or_is_missing_registers_nothing() {
+    let mut key = Key::new(policy());
+    assert_eq!(key.admit(u64::MAX - T - 600), "Start", "the end of time still fits");
+    for policy in [policy(), policy().retention(Retention::Fixed(RETENTION))] {
+        let mut key = Key::new(policy);
+        assert_eq!(key.admit(u64::MAX - T - 599), "RetentionOverflow");
+        assert_eq!(key.stored, None);
+    }
+    let mut key = Key::new(policy().retention(Retention::Fixed(Duration::MAX)));
+    assert_eq!(key.event(0, Event::Admit(&Admission { retention: None, ..admission("same") })), "RetentionOverflow");
+    let mut key = Key::new(policy());
+    assert_eq!(key.event(0, Event::Admit(&Admission { retention: None, ..admission("same") })), "RetentionMissing");
+    assert_eq!(key.stored, None);
+}
+
+#[test]
+fn a_grace_and_a_tombstone_at_the_end_of_time_saturate() {
+    let mut key = Key::new(policy().grace(Duration::MAX).tombstone(Duration::MAX));
+    key.admit(0);
+    key.done(1);
+    assert_eq!(key.record().lapses_at, Some(UnixMillis(u64::MAX)));
+    assert_eq!(key.record().tombstone_until, Some(UnixMillis(u64::MAX)));
+}
+
+#[test]
+fn a_rerun_with_a_checkpoint_keeps_the_bound_of_the_attempt_that_minted() {
+    let mut key = Key::new(rerun());
+    key.admit(0);
+    key.checkpoint(10, Some(590));
+    key.restart();
+    assert_eq!(key.admit(300), "Start");
+    assert_eq!((key.record().expires_at, &key.record().checkpoint), (Some(at(590)), &Some(bytes("c"))));
+    key.done(310);
+    assert_eq!(key.admit(590), "Expired");
+}
+
+#[test]
+fn a_rerun_with_a_checkpoint_needs_no_bound_of_its_own() {
+    let checkpointed = Record { checkpoint: Some(bytes("c")), ..record(State::InDoubt) };
+    let mut key = Key::holding(rerun(), checkpointed);
+    assert_eq!(key.event(10, Event::Admit(&Admission { retention: None, ..admission("same") })), "Start");
+}
+
+#[test]
+fn a_rerun_without_a_checkpoint_takes_a_new_bound() {
+    let mut key = Key::new(rerun());
+    key.admit(0);
+    key.restart();
+    assert_eq!(key.admit(300), "Start");
+    assert_eq!(key.record().expires_at, Some(at(900)));
+    key.restart();
+    assert_eq!(key.event(310, Event::Admit(&Admission { retention: None, ..admission("same") })), "InDoubt");
+    assert_eq!(key.record().attempt.number, 2, "what has no bound does not run");
+}
+
+#[test]
+fn a_rerun_reads_the_request_and_the_time_of_the_record() {
+    let mut key = Key::new(rerun());
+    key.admit(0);
+    key.restart();
+    let reworded = Admission { request: bytes("SAME"), ..admission("same") };
+    assert_eq!(key.event(300, Event::Admit(&reworded)), "Start");
+    assert_eq!((&key.record().request, key.record().created_at), (&bytes("same"), at(0)));
+}
+
+#[test]
+fn the_token_stays_the_same_over_reruns_and_differs_for_a_new_record() {
+    let with = |token| Admission { token: Token([token; 32]), ..admission("same") };
+    let mut key = Key::new(rerun());
+    for (attempt, token) in [(1, 7), (2, 8), (3, 9)] {
+        assert_eq!(key.event(0, Event::Admit(&with(token))), "Start");
+        assert_eq!((key.record().attempt.number, key.record().attempt.token), (attempt, Token([7; 32])));
+        key.unknown(1);
+    }
+    key.event(2, Event::Admit(&with(10)));
+    key.done(3);
+    key.admit(800);
+    assert_eq!((key.record().attempt.number, key.record().attempt.token), (1, NEW_TOKEN));
+}
+
+#[test]
+fn the_end_of_an_older_attempt_is_fenced_off_and_the_newer_one_is_unharmed() {
+    let mut key = Key::new(rerun());
+    key.admit(0);
+    key.restart();
+    key.admit(10);
+    let before = key.stored.clone();
+    let late = End::Done(bytes("late"), None);
+    assert_eq!(key.event(20, Event::Finish { attempt: 1, end: &late }), "FencedOff");
+    assert_eq!(key.stored, before);
+    key.done(30);
+    assert_eq!(key.admit(40), "replayed A");
+}
+
+#[test]
+fn unknown_ends_of_reruns_count_and_the_fifth_exhausts() {
+    let mut key = Key::new(rerun());
+    for attempt in 1..=6 {
+        assert_eq!(key.admit(10 * u64::from(attempt)), "Start", "attempt {attempt}");
+        if attempt % 2 == 0 {
+            key.unknown(0);
+        } else {
+            key.restart();
+        }
+        assert_eq!(u32::from(key.record().recoveries), attempt - 1, "the first run is no re-run");
+    }
+    assert_eq!(key.admit(100), "RecoveriesExhausted");
+    assert_eq!(key.event(100, Event::Admit(&admission("other"))), "Mismatch");
+}
+
+#[test]
+fn a_rerun_left_behind_counts_whether_or_not_its_interruption_was_recorded() {
+    let left = Record { recoveries: RECOVERIES - 1, ..record(State::Registered) };
+    let mut key = Key::holding(rerun(), left);
+    assert_eq!(key.admit(10), "RecoveriesExhausted");
+    assert_eq!(key.event(10, Event::Track(None)), "RecoveriesExhausted");
+    key.restart();
+    assert_eq!(key.admit(10), "RecoveriesExhausted");
+}
+
+#[test]
+fn an_attempt_that_ends_unknown_twice_counts_once() {
+    let mut key = Key::holding(rerun(), record(State::Registered));
+    key.unknown(1);
+    key.unknown(2);
+    assert_eq!(key.record().recoveries, 1);
+}
+
+#[test]
+fn typed_errors_do_not_count_towards_the_limit_of_reruns() {
+    let mut key = Key::new(rerun().after_checkpoint(AfterCheckpoint::Doubt));
+    key.admit(0);
+    key.checkpoint(0, None);
+    for attempt in 1..=20 {
+        key.finish(1, End::Definitive(reason("R")));
+        assert_eq!((key.record().attempt.number, key.record().recoveries), (attempt, 0));
+        assert_eq!(key.admit(2), "Start");
+    }
+}
+
+#[test]
+fn exhausted_and_expired_is_refused_once_and_then_runs() {
+    let exhausted = Record { recoveries: RECOVERIES, ..record(State::InDoubt) };
+    let mut key = Key::holding(rerun(), exhausted.clone());
+    assert_eq!(key.admit(599), "RecoveriesExhausted");
+    assert_eq!(key.admit(600), "Expired");
+    assert_eq!(key.admit(600), "Start");
+    assert_eq!((key.record().recoveries, key.record().attempt.token), (0, NEW_TOKEN));
+
+    let mut key = Key::holding(rerun(), exhausted.clone());
+    assert_eq!(key.admit(720), "Start", "past its grace it reads as absent");
+    let mut key = Key::holding(rerun().after_expiry(AfterExpiry::Rerun), exhausted.clone());
+    assert_eq!(key.admit(600), "Start");
+    let mut key = Key::holding(rerun().tombstone(TOMBSTONE), exhausted);
+    assert_eq!(key.admit(1719), "Expired", "its tombstone stands");
+    assert_eq!(key.event(1719, Event::Track(None)), "Expired");
+    assert_eq!(key.event(1720, Event::Track(None)), "NotFound");
+    assert_eq!(key.admit(1720), "Start");
+}
+
+#[test]
+fn who_knows_the_end_of_an_exhausted_record_is_heard_also_after_its_grace() {
+    let exhausted = Record { recoveries: RECOVERIES, ..record(State::InDoubt) };
+    let mut key = Key::holding(rerun(), exhausted);
+    assert_eq!(
+        key.event(5000, Event::Resolve { attempt: None, end: &Ended::Completed(bytes("A")) }),
+        "Resolved(Recorded)"
+    );
+}
+
+#[test]
+fn in_doubt_with_reruns_left_never_expires() {
+    for policy in [rerun(), policy(), policy().in_doubt(InDoubt::Ask)] {
+        let said = Key::holding(policy, record(State::InDoubt)).admit(1_000_000);
+        assert!(["Start", "InDoubt", "Duplicate(InDoubt)"].contains(&said.as_str()), "{said}");
+    }
+}
+
+#[test]
+fn a_barred_request_registers_nothing_uses_up_no_rerun_and_still_gets_its_replay() {
+    let mut key = Key::new(policy());
+    assert_eq!(key.event(0, Event::Admit(&barred("same"))), "Failed(barred)");
+    assert_eq!(key.stored, None);
+
+    let doubted = record(State::InDoubt);
+    let mut key = Key::holding(rerun(), doubted.clone());
+    assert_eq!(key.event(0, Event::Admit(&barred("same"))), "InDoubt(barred)");
+    assert_eq!(key.event(0, Event::Admit(&barred("other"))), "Mismatch");
+    let busy = Admission { barred: Some(ErrorKind::Busy), ..admission("same") };
+    assert_eq!(key.event(0, Event::Admit(&busy)), "InDoubt");
+    assert_eq!(key.stored, Some(doubted));
+
+    let mut key = Key::holding(policy(), ended(State::Completed(Some(bytes("A")))));
+    assert_eq!(key.event(10, Event::Admit(&barred("same"))), "replayed A");
+}
+
+#[test]
+fn a_contradiction_is_written_once_beside_the_record_and_changes_no_answer() {
+    let mut key = Key::holding(policy(), ended(State::Completed(Some(bytes("A")))));
+    let mut told = |text: &str| {
+        let end = Ended::Completed(bytes(text));
+        let step = step(key.stored.as_ref(), Event::Resolve { attempt: None, end: &end }, cx(&key.policy, 10));
+        (key.apply(&step), step.alarm.is_some(), matches!(step.write, Write::Put(_)))
+    };
+    assert_eq!(told("A"), ("Resolved(Already)".into(), false, false));
+    assert_eq!(told("B"), ("Resolved(Contradicts(Completed))".into(), true, true));
+    assert_eq!(told("C"), ("Resolved(Contradicts(Completed))".into(), true, false), "heard, not written again");
+    assert_eq!(told("A"), ("Resolved(Already)".into(), false, false));
+    assert_eq!(key.record().contradiction, Some(bytes("B")));
+    assert_eq!(key.admit(11), "replayed A");
+}
+
+#[test]
+fn an_end_told_twice_is_no_contradiction_even_if_its_reason_had_to_be_cut() {
+    let mut key = Key::holding(policy(), record(State::Dispatched));
+    let end = Ended::Failed(bytes("much too long a reason"));
+    assert_eq!(key.event(1, Event::Resolve { attempt: None, end: &end }), "Resolved(Recorded)");
+    assert_eq!(key.record().state, State::Failed(Origin::Resolved, bytes("much too")));
+    assert_eq!(key.event(2, Event::Resolve { attempt: None, end: &end }), "Resolved(Already)");
+}
+
+#[test]
+fn an_answer_over_the_limit_is_given_now_and_told_as_not_kept_later() {
+    for (answer, later) in [("8 bytes.", "replayed 8 bytes."), ("9 bytes..", "AnswerNotKept")] {
+        let mut key = Key::new(policy());
+        key.admit(0);
+        let end = End::Done(bytes(answer), None);
+        let step = step(key.stored.as_ref(), Event::Finish { attempt: 1, end: &end }, live(&key.policy, 1));
+        assert!(show::step(&step, at(1)).ends_with(&format!("release {answer}")));
+        key.apply(&step);
+        key.live = false;
+        assert_eq!(key.admit(2), later);
+    }
+}
+
+#[test]
+fn a_kept_failure_gives_every_retry_the_same_reason_and_expires_like_an_answer() {
+    let mut key = Key::new(policy().on_failure(OnFailure::Keep));
+    key.admit(0);
+    key.finish(1, End::Definitive(reason("R")));
+    assert_eq!(key.admit(2), "Failed(R)");
+    assert_eq!(key.event(599, Event::Track(None)), "Failed(R)");
+    assert_eq!(key.admit(600), "Expired");
+}
+
+#[test]
+fn an_end_that_overtakes_the_acceptance_stays() {
+    let mut key = Key::new(policy());
+    key.admit(0);
+    key.event(1, Event::Resolve { attempt: Some(1), end: &Ended::Completed(bytes("A")) });
+    assert_eq!(key.finish(2, End::Accepted), "Nothing");
+    assert_eq!(key.admit(3), "replayed A");
+}
+
+#[test]
+fn fence_forbids_an_absent_key_and_changes_nothing_about_a_record() {
+    let mut key = Key::new(policy());
+    assert_eq!(key.event(0, Event::Fence), "Fenced(Fenced)");
+    for request in ["same", "other"] {
+        assert_eq!(key.event(u64::MAX - T, Event::Admit(&admission(request))), "Fenced");
+    }
+    assert_eq!(key.event(1, Event::Fence), "Fenced(Fenced)");
+
+    for state in [State::Registered, State::Dispatched, State::InDoubt] {
+        let status = state.status();
+        let mut key = Key::holding(policy(), record(state));
+        key.live = true;
+        let before = key.stored.clone();
+        assert_eq!(key.event(1, Event::Fence), format!("Fenced(Found({status:?}))"));
+        assert_eq!(key.stored, before);
+    }
+}
+
+#[test]
+fn a_fenced_key_holds_none_of_the_dead_record_it_replaced() {
+    let dead =
+        Record { checkpoint: Some(bytes("c")), contradiction: Some(bytes("B")), ..ended(State::Completed(None)) };
+    let mut key = Key::holding(policy(), dead);
+    assert_eq!(key.event(720, Event::Fence), "Fenced(Fenced)");
+    let left = key.record();
+    assert!(left.request.is_empty() && left.checkpoint.is_none() && left.contradiction.is_none());
+    assert_eq!((left.expires_at, left.lapses_at, left.revision), (None, None, 8));
+}
+
+#[test]
+fn a_forgotten_key_is_free_again_unless_the_flow_leaves_a_tombstone() {
+    let completed = ended(State::Completed(Some(bytes("A"))));
+    let mut key = Key::holding(policy(), completed.clone());
+    assert_eq!(key.event(10, Event::Forget), "Forgotten(Forgotten)");
+    assert_eq!(key.event(10, Event::Forget), "Forgotten(NotFound)");
+    assert_eq!(key.admit(10), "Start");
+
+    let mut key = Key::holding(policy().tombstone(TOMBSTONE), completed);
+    assert_eq!(key.event(10, Event::Forget), "Forgotten(Forgotten)");
+    assert_eq!(key.event(10, Event::Forget), "Forgotten(Tombstone)");
+    assert_eq!(key.admit(1009), "Expired");
+    assert_eq!(key.admit(1010), "Start");
+}
+
+#[test]
+fn a_record_keeps_the_grace_and_the_tombstone_it_was_finished_under() {
+    let finished = |policy: Policy| {
+        let mut key = Key::new(policy);
+        key.admit(0);
+        key.done(1);
+        key
+    };
+    let mut key = finished(policy());
+    key.policy = policy().grace(Duration::from_secs(9)).tombstone(TOMBSTONE);
+    assert_eq!(key.admit(720), "Start", "not the longer grace of today, nor its tombstone");
+    let mut key = finished(policy());
+    key.policy = policy().grace(Duration::ZERO);
+    assert_eq!(key.admit(719), "Expired", "not the shorter one");
+    let mut key = finished(policy().tombstone(TOMBSTONE));
+    key.policy = policy();
+    assert_eq!(key.admit(719), "Expired");
+    assert_eq!(key.admit(1719), "Expired", "pruned in the grace, its tombstone stands as long as it would have");
+    assert_eq!(key.admit(1720), "Start");
+}
+
+#[test]
+fn an_answer_that_came_of_being_late_makes_the_time_durable() {
+    let completed = ended(State::Completed(Some(bytes("A"))));
+    let marked = Record { tombstone_until: Some(at(1720)), ..completed.clone() };
+    let over = Record { tombstone_until: Some(at(700)), ..record(State::Tombstone(Mark::Expired)) };
+    let refuse = policy().after_expiry(AfterExpiry::Refuse);
+    for (stored, now) in [(&completed, 600), (&completed, 720), (&marked, 720), (&over, 700)] {
+        for event in [Event::Admit(&barred("same")), Event::Track(None)] {
+            let said = format!("{event:?} at {now}");
+            assert_eq!(step(Some(stored), event, cx(&refuse, now)).write, Write::Touch, "{said}");
+        }
+    }
+    assert_eq!(step(Some(&completed), Event::Track(None), cx(&refuse, 599)).write, Write::Keep, "a replay is free");
+}
+
+#[test]
+fn a_refusing_flow_names_the_state_and_an_asking_one_waits() {
+    let refuse = policy().after_completed(AfterCompleted::Refuse).in_doubt(InDoubt::Ask);
+    let mut key = Key::holding(refuse, record(State::InDoubt));
+    assert_eq!(key.admit(1), "Duplicate(InDoubt)");
+    assert_eq!(key.event(1, Event::Track(None)), "Wait");
+    key.event(2, Event::Resolve { attempt: None, end: &Ended::Completed(bytes("A")) });
+    assert_eq!(key.admit(3), "Duplicate(Completed)");
+    assert_eq!(key.event(3, Event::Track(None)), "replayed A", "who tracks gets the answer");
+}

@@ -1,0 +1,545 @@
+//! Random runs against a naive model of promises 1 and 2: one key, its whole life, restarts and clock moves included.
+//!
+//! The model (`Life`) knows nothing of records: it remembers which request owns the key, how often its operation was
+//! started, and the first answer. The driver (`World`) applies what the machine writes and holds what it says against it.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::machine::tests::show;
+use crate::machine::{Event, Release, Said, Step, Write, expire, interrupt, step};
+use crate::outcome::{End, Ended};
+use crate::policy::{AfterCheckpoint, AfterCompleted, InDoubt, OnFailure, WhileRunning};
+use crate::record::Status;
+
+/// Fewer than the default, so that random runs come to the end of them.
+const RERUNS: u8 = 1;
+const REQUESTS: [&str; 2] = ["same", "other"];
+
+#[derive(Clone, Debug)]
+enum Op {
+    Admit {
+        request: usize,
+        barred: bool,
+    },
+    Track(Option<usize>),
+    Checkpoint {
+        older: bool,
+        expires_in: Option<u64>,
+    },
+    Finish {
+        older: bool,
+        end: Ending,
+    },
+    Resolve {
+        older: bool,
+        answer: Option<u8>,
+    },
+    Forget,
+    Fence,
+    Restart {
+        recorded: bool,
+        clock_back: bool,
+    },
+    ExpirySweep,
+    Wait(u64),
+    /// To a time that the record names, or one millisecond before it.
+    Edge {
+        which: usize,
+        before: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Done(u8, Option<u64>),
+    TooLong,
+    Accepted,
+    Definitive,
+    Unknown,
+}
+
+/// What the key is to the model.
+#[derive(Clone, Debug, PartialEq)]
+enum Life {
+    Free,
+    Fenced { until: u64 },
+    Marked { until: u64 },
+    Owned(Owned),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Owned {
+    request: usize,
+    starts: u32,
+    reruns_unknown: u8,
+    checkpointed: bool,
+    /// `u64::MAX`: none.
+    bound: u64,
+    phase: Phase,
+    /// Somebody was told that it is over.
+    told_over: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Phase {
+    Running,
+    Dispatched,
+    Doubt,
+    /// What every later identical request is told.
+    Ended(String),
+}
+
+/// How a life looks to one who asks.
+#[derive(PartialEq)]
+enum Look {
+    Free,
+    Fenced,
+    Marked,
+    Expired,
+    Alive,
+}
+
+struct World {
+    policy: Policy,
+    life: Life,
+    stored: Option<Record>,
+    live: bool,
+    now: u64,
+    /// The durable clock mark: a restart may set the clock back to it.
+    mark: u64,
+    tokens: u8,
+}
+
+impl World {
+    fn new(policy: Policy) -> Self {
+        Self { policy, life: Life::Free, stored: None, live: false, now: 0, mark: 0, tokens: 0 }
+    }
+
+    fn ends(&self, expires_at: u64) -> (u64, u64) {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap();
+        let lapses = expires_at.saturating_add(millis(self.policy.grace));
+        (lapses, self.policy.tombstone.map_or(lapses, |lifetime| lapses.saturating_add(millis(lifetime))))
+    }
+
+    fn given_up(&self, owned: &Owned) -> bool {
+        owned.phase == Phase::Doubt && self.policy.in_doubt == InDoubt::Rerun && owned.reruns_unknown >= RERUNS
+    }
+
+    fn look(&self) -> Look {
+        match &self.life {
+            Life::Free => Look::Free,
+            Life::Fenced { until } if self.now < *until => Look::Fenced,
+            Life::Marked { until } if self.now < *until => Look::Marked,
+            Life::Fenced { .. } | Life::Marked { .. } => Look::Free,
+            Life::Owned(owned) => {
+                let over = matches!(owned.phase, Phase::Ended(_)) || self.given_up(owned);
+                let (lapses, tombstone) = self.ends(owned.bound);
+                match self.now {
+                    now if !over || owned.bound == u64::MAX || now < owned.bound => Look::Alive,
+                    now if now < lapses => Look::Expired,
+                    now if now < tombstone => Look::Marked,
+                    _ => Look::Free,
+                }
+            }
+        }
+    }
+
+    /// What a request must be told.
+    fn predict(&self, request: usize, barred: bool) -> String {
+        let run = if barred { "Failed(barred)" } else { "Start" };
+        let owned = match (self.look(), &self.life) {
+            (Look::Free, _) => return run.into(),
+            (Look::Fenced, _) => return "Fenced".into(),
+            (Look::Expired, _) if self.policy.after_expiry == AfterExpiry::Rerun => return run.into(),
+            (Look::Alive, Life::Owned(owned)) => owned,
+            _ => return "Expired".into(),
+        };
+        if owned.request != request {
+            return "Mismatch".into();
+        }
+        let refuses = self.policy.while_running == WhileRunning::Refuse;
+        match &owned.phase {
+            Phase::Running if refuses => "Duplicate(Registered)".into(),
+            Phase::Dispatched if refuses => "Duplicate(Dispatched)".into(),
+            Phase::Running | Phase::Dispatched => "Wait".into(),
+            Phase::Doubt => match self.policy.in_doubt {
+                InDoubt::Ambiguous => "InDoubt".into(),
+                InDoubt::Ask => "Duplicate(InDoubt)".into(),
+                InDoubt::Rerun if self.given_up(owned) => "RecoveriesExhausted".into(),
+                InDoubt::Rerun if barred => "InDoubt(barred)".into(),
+                InDoubt::Rerun => "Start".into(),
+            },
+            Phase::Ended(told) => {
+                let completed = told == "AnswerNotKept" || told.starts_with("replayed");
+                let refuse = completed && self.policy.after_completed == AfterCompleted::Refuse;
+                if refuse { "Duplicate(Completed)".into() } else { told.clone() }
+            }
+        }
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context { live: self.live, recoveries: RERUNS, ..cx(&self.policy, self.now) }
+    }
+
+    /// Decides and applies; an expiry sweep or a recorded interruption just before must not have changed what is said.
+    fn decide<'e>(&mut self, event: impl Fn() -> Event<'e>) -> Step {
+        let decide = |stored: Option<&Record>| step(stored, event(), self.context());
+        let said = |step: &Step| format!("{:?}", (show::caller(&step.caller), &step.waiters, step.alarm));
+        let step = decide(self.stored.as_ref());
+        if let Some(stored) = &self.stored {
+            let swept = match expire(stored, at(self.now)) {
+                Write::Keep | Write::Touch => self.stored.clone(),
+                Write::Put(record) => Some(*record),
+                Write::Remove => None,
+            };
+            assert_eq!(said(&step), said(&decide(swept.as_ref())), "an expiry sweep changed the answer");
+            if let Some(doubted) = interrupt(stored, at(self.now)).filter(|_| !self.live) {
+                assert_eq!(said(&step), said(&decide(Some(&doubted))), "recording the doubt changed the answer");
+            }
+        }
+        self.write(&step.write);
+        step
+    }
+
+    fn write(&mut self, write: &Write) {
+        if *write != Write::Keep {
+            self.mark = self.now;
+        }
+        match write {
+            Write::Keep | Write::Touch => {}
+            Write::Put(record) => self.stored = Some((**record).clone()),
+            Write::Remove => self.stored = None,
+        }
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Admit { request, barred } => self.admit(request, barred),
+            Op::Track(request) => self.track(request),
+            Op::Checkpoint { older, expires_in } => self.checkpoint(older, expires_in),
+            Op::Finish { older, end } => self.finish(older, end),
+            Op::Resolve { older, answer } => self.resolve(older, answer),
+            Op::Forget => self.forget(),
+            Op::Fence => self.fence(),
+            Op::Restart { recorded, clock_back } => self.restart(recorded, clock_back),
+            Op::ExpirySweep => {
+                if let Some(write) = self.stored.as_ref().map(|record| expire(record, at(self.now))) {
+                    self.write(&write);
+                }
+            }
+            Op::Wait(millis) => self.now += millis,
+            Op::Edge { which, before } => {
+                let Some(record) = &self.stored else { return };
+                let times = [record.expires_at, record.lapses_at, record.tombstone_until];
+                let edge = times[which].map_or(0, |time| time.0.saturating_sub(T + u64::from(before)));
+                self.now = self.now.max(edge);
+            }
+        }
+    }
+
+    fn admit(&mut self, request: usize, bar: bool) {
+        self.tokens = self.tokens.wrapping_add(1);
+        let admission = Admission {
+            token: Token([self.tokens; 32]),
+            retention: (self.policy.retention == Retention::FromRequest).then_some(RETENTION),
+            ..if bar { barred(REQUESTS[request]) } else { admission(REQUESTS[request]) }
+        };
+        let admission = &admission;
+        let (expected, look) = (self.predict(request, bar), self.look());
+        let step = self.decide(|| Event::Admit(admission));
+        let said = show::caller(&step.caller);
+        assert_eq!(said, expected);
+        let bound = if admission.retention.is_some() { self.now + 600 } else { u64::MAX };
+        match (&mut self.life, said.as_str()) {
+            (Life::Owned(owned), "Start") if look == Look::Alive => {
+                assert_eq!(owned.request, request, "another request runs");
+                assert_eq!(owned.phase, Phase::Doubt, "started again though nobody is in doubt");
+                assert_eq!(self.policy.in_doubt, InDoubt::Rerun, "started again without leave");
+                owned.starts += 1;
+                owned.phase = Phase::Running;
+                owned.bound = if owned.checkpointed { owned.bound } else { bound };
+                self.live = true;
+            }
+            (life, "Start") => {
+                let (starts, reruns_unknown, checkpointed) = (1, 0, false);
+                let phase = Phase::Running;
+                *life = Life::Owned(Owned {
+                    request,
+                    starts,
+                    reruns_unknown,
+                    checkpointed,
+                    bound,
+                    phase,
+                    told_over: false,
+                });
+                self.live = true;
+            }
+            (Life::Owned(owned), "Expired") if look == Look::Expired => {
+                owned.told_over = true;
+                let (lapses, until) = self.ends(self.bound());
+                if self.policy.after_expiry == AfterExpiry::RefuseOnce {
+                    self.life = if until > lapses { Life::Marked { until } } else { Life::Free };
+                }
+            }
+            (Life::Owned(owned), "Expired") => owned.told_over = true,
+            (Life::Owned(owned), said) if said.starts_with("replayed") => {
+                assert!(!owned.told_over, "an answer came back to life");
+            }
+            _ => {}
+        }
+        if let (Life::Owned(owned), Said::Start, Write::Put(put)) = (&self.life, &step.caller, &step.write) {
+            assert_eq!(put.attempt.number, owned.starts, "the attempt's number is how often it was started");
+        }
+    }
+
+    fn bound(&self) -> u64 {
+        if let Life::Owned(owned) = &self.life { owned.bound } else { u64::MAX }
+    }
+
+    fn track(&mut self, request: Option<usize>) {
+        let prints = request.map(|request| fingerprint(REQUESTS[request]));
+        let look = self.look();
+        let said = show::caller(&self.decide(|| Event::Track(prints)).caller);
+        match (&mut self.life, look) {
+            (Life::Owned(owned), Look::Alive | Look::Expired)
+                if request.is_some_and(|request| request != owned.request) =>
+            {
+                assert_eq!(said, "Mismatch");
+            }
+            (Life::Owned(owned), Look::Alive) => {
+                assert!(!owned.told_over || !said.starts_with("replayed"), "an answer came back to life");
+                match &owned.phase {
+                    Phase::Ended(told) => assert_eq!(&said, told),
+                    Phase::Running | Phase::Dispatched => assert_eq!(said, "Wait"),
+                    Phase::Doubt => assert!(["InDoubt", "RecoveriesExhausted", "Wait"].contains(&said.as_str())),
+                }
+            }
+            (life, look) => {
+                if let Life::Owned(owned) = life {
+                    owned.told_over = true;
+                }
+                let expected = match look {
+                    Look::Fenced => "Fenced",
+                    Look::Marked | Look::Expired => "Expired",
+                    Look::Free | Look::Alive => "NotFound",
+                };
+                assert_eq!(said, expected);
+            }
+        }
+    }
+
+    /// The attempt that speaks: the record's, or the one before it.
+    fn attempt(&self, older: bool) -> u32 {
+        self.stored.as_ref().map_or(1, |record| record.attempt.number).saturating_sub(u32::from(older))
+    }
+
+    /// An attempt reports only while it runs; one that reports again finds its end recorded.
+    fn can_report(&self) -> bool {
+        self.live || self.stored.as_ref().is_none_or(|record| record.state.status() != Status::Registered)
+    }
+
+    fn checkpoint(&mut self, older: bool, expires_in: Option<u64>) {
+        if !self.can_report() {
+            return;
+        }
+        let (attempt, before) = (self.attempt(older), self.stored.clone());
+        let expires = expires_in.map(|millis| self.now + millis);
+        let expires_at = expires.map(at);
+        self.decide(|| Event::Checkpoint { attempt, bytes: bytes("c"), expires_at });
+        let Life::Owned(owned) = &mut self.life else { return assert_eq!(self.stored, before) };
+        if older || !matches!(owned.phase, Phase::Running | Phase::Dispatched) {
+            return assert_eq!(self.stored, before, "fenced off");
+        }
+        owned.checkpointed = true;
+        owned.bound = owned.bound.min(expires.unwrap_or(u64::MAX));
+    }
+
+    fn finish(&mut self, older: bool, ending: Ending) {
+        if !self.can_report() {
+            return;
+        }
+        let (attempt, before) = (self.attempt(older), self.stored.clone());
+        let stated = if let Ending::Done(_, stated) = ending { stated.map(|millis| self.now + millis) } else { None };
+        let end = &match ending {
+            Ending::Done(answer, _) => End::Done(bytes(&answer.to_string()), stated.map(at)),
+            Ending::TooLong => End::Done(bytes("much too long"), None),
+            Ending::Accepted => End::Accepted,
+            Ending::Definitive => End::Definitive(reason("R")),
+            Ending::Unknown => End::Unknown(reason("U")),
+        };
+        let step = self.decide(|| Event::Finish { attempt, end });
+        if older {
+            return assert_eq!(self.stored, before, "an older attempt is fenced off");
+        }
+        self.live = false;
+        let policy = self.policy.clone();
+        let Life::Owned(owned) = &mut self.life else { return };
+        match (&owned.phase, ending) {
+            (Phase::Ended(_), _) => assert!(matches!(step.waiters, Release::Nobody), "one end, one release"),
+            (_, Ending::Done(answer, _)) => {
+                assert!(matches!(&step.waiters, Release::All(Ok(given)) if *given == bytes(&answer.to_string())));
+                self.end(&format!("replayed {answer}"), stated);
+            }
+            (_, Ending::TooLong) => self.end("AnswerNotKept", None),
+            (Phase::Dispatched, Ending::Definitive) => self.end("Duplicate(Failed)", None),
+            (Phase::Dispatched, Ending::Accepted | Ending::Unknown) => {}
+            (_, Ending::Accepted) => owned.phase = Phase::Dispatched,
+            (_, Ending::Definitive) if policy.after_checkpoint == AfterCheckpoint::Doubt && owned.checkpointed => {
+                owned.phase = Phase::Doubt;
+            }
+            (_, Ending::Definitive) => match policy.on_failure {
+                OnFailure::Forget => self.life = Life::Free,
+                OnFailure::Keep => self.end("Failed(R)", None),
+            },
+            (_, Ending::Unknown) => owned.doubt(),
+        }
+    }
+
+    /// The first end, and the time until which it is told.
+    fn end(&mut self, told: &str, stated: Option<u64>) {
+        let fixed = self.policy.retention == Retention::Fixed(RETENTION);
+        let retained = if fixed { self.now + 600 } else { u64::MAX };
+        if let Life::Owned(owned) = &mut self.life {
+            owned.phase = Phase::Ended(told.into());
+            owned.bound = owned.bound.min(retained).min(stated.unwrap_or(u64::MAX));
+        }
+    }
+
+    fn resolve(&mut self, older: bool, answer: Option<u8>) {
+        let (attempt, before) = (Some(self.attempt(older)).filter(|_| older), self.stored.clone());
+        let (end, told) = match answer {
+            Some(answer) => (Ended::Completed(bytes(&answer.to_string())), format!("replayed {answer}")),
+            None => (Ended::Failed(bytes("R")), "Duplicate(Failed)".into()),
+        };
+        let end = &end;
+        self.decide(|| Event::Resolve { attempt, end });
+        match &self.life {
+            Life::Owned(owned) if !older && !matches!(owned.phase, Phase::Ended(_)) => self.end(&told, None),
+            Life::Owned(_) if !older => {}
+            Life::Owned(_) | Life::Free | Life::Fenced { .. } | Life::Marked { .. } => {
+                assert_eq!(self.stored, before, "nothing is created, nothing older is believed")
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        let said = show::caller(&self.decide(|| Event::Forget).caller);
+        if said == "Forgotten(Forgotten)" {
+            let ended = matches!(&self.life, Life::Owned(owned) if matches!(owned.phase, Phase::Ended(_)));
+            assert!(ended, "only what has ended is forgotten");
+            let until = self.policy.tombstone.map(|_| self.now + 1000);
+            self.life = until.map_or(Life::Free, |until| Life::Marked { until });
+        } else {
+            let stays = !matches!(&self.life, Life::Owned(owned) if matches!(owned.phase, Phase::Ended(_)));
+            assert!(stays || matches!(self.look(), Look::Free | Look::Marked), "{said}");
+        }
+    }
+
+    fn fence(&mut self) {
+        let before = (self.stored.clone(), self.look());
+        let said = show::caller(&self.decide(|| Event::Fence).caller);
+        // One that is given up can still be resolved: the store has it until a request takes its place.
+        let unended = matches!(&self.life, Life::Owned(owned) if !matches!(owned.phase, Phase::Ended(_)));
+        match before {
+            (_, Look::Free) if !unended => {
+                assert_eq!(said, "Fenced(Fenced)");
+                self.life = Life::Fenced { until: self.policy.tombstone.map_or(u64::MAX, |_| self.now + 1000) };
+            }
+            (stored, look) => {
+                assert_eq!(said == "Fenced(Fenced)", look == Look::Fenced, "{said}");
+                assert_eq!(self.stored, stored, "a record is found, not changed");
+            }
+        }
+    }
+
+    fn restart(&mut self, recorded: bool, clock_back: bool) {
+        self.live = false;
+        if clock_back {
+            self.now = self.mark;
+        }
+        if let Life::Owned(owned) = &mut self.life
+            && owned.phase == Phase::Running
+        {
+            owned.doubt();
+        }
+        let doubted = self.stored.as_ref().and_then(|record| interrupt(record, at(self.now)));
+        if let Some(doubted) = doubted.filter(|_| recorded) {
+            self.write(&Write::Put(Box::new(doubted)));
+        }
+    }
+}
+
+impl Owned {
+    fn doubt(&mut self) {
+        if self.phase == Phase::Running {
+            self.phase = Phase::Doubt;
+            self.reruns_unknown += u8::from(self.starts > 1);
+        }
+    }
+}
+
+fn any_policy() -> impl Strategy<Value = Policy> {
+    use crate::policy::AfterExpiry::{Refuse, RefuseOnce, Rerun};
+    let ends = (
+        prop::sample::select(vec![RefuseOnce, Refuse, Rerun]),
+        prop::sample::select(vec![Retention::FromRequest, Retention::Fixed(RETENTION), Retention::UntilForgotten]),
+        prop::sample::select(vec![Duration::ZERO, GRACE]),
+        prop::option::of(Just(TOMBSTONE)),
+    );
+    let doubts = prop::sample::select(vec![InDoubt::Ambiguous, InDoubt::Rerun, InDoubt::Rerun, InDoubt::Ask]);
+    (any::<[bool; 4]>(), doubts, ends).prop_map(|([join, replay, forget, believe], in_doubt, ends)| {
+        let (after_expiry, retention, grace, tombstone) = ends;
+        let policy = Policy::replay(Duration::ZERO)
+            .while_running(if join { WhileRunning::Join } else { WhileRunning::Refuse })
+            .after_completed(if replay { AfterCompleted::Replay } else { AfterCompleted::Refuse })
+            .on_failure(if forget { OnFailure::Forget } else { OnFailure::Keep })
+            .after_checkpoint(if believe { AfterCheckpoint::Believe } else { AfterCheckpoint::Doubt })
+            .in_doubt(in_doubt)
+            .after_expiry(after_expiry)
+            .retention(retention)
+            .grace(grace);
+        tombstone.map_or(policy.clone(), |lifetime| policy.tombstone(lifetime))
+    })
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    let request = || prop::sample::select(vec![0, 0, 0, 1_usize]);
+    let rarely = || prop::bool::weighted(0.15);
+    let ending = prop_oneof![
+        4 => (0..3_u8, prop::option::of(0..900_u64)).prop_map(|(answer, stated)| Ending::Done(answer, stated)),
+        1 => Just(Ending::TooLong),
+        1 => Just(Ending::Accepted),
+        1 => Just(Ending::Definitive),
+        3 => Just(Ending::Unknown),
+    ];
+    prop_oneof![
+        10 => (request(), rarely()).prop_map(|(request, barred)| Op::Admit { request, barred }),
+        3 => prop::option::of(request()).prop_map(Op::Track),
+        2 => (rarely(), prop::option::of(0..900_u64))
+            .prop_map(|(older, expires_in)| Op::Checkpoint { older, expires_in }),
+        4 => (rarely(), ending).prop_map(|(older, end)| Op::Finish { older, end }),
+        1 => (rarely(), prop::option::of(0..3_u8)).prop_map(|(older, answer)| Op::Resolve { older, answer }),
+        1 => Just(Op::Forget),
+        1 => Just(Op::Fence),
+        2 => (any::<bool>(), any::<bool>()).prop_map(|(recorded, clock_back)| Op::Restart { recorded, clock_back }),
+        1 => Just(Op::ExpirySweep),
+        2 => (0..300_u64).prop_map(Op::Wait),
+        4 => (0..3_usize, any::<bool>()).prop_map(|(which, before)| Op::Edge { which, before }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_key_runs_once_answers_alike_and_refuses_others_in_every_random_life(
+        policy in any_policy(),
+        ops in prop::collection::vec(any_op(), 1..60),
+    ) {
+        let mut world = World::new(policy);
+        for op in &ops {
+            world.apply(op);
+        }
+    }
+}

@@ -1,0 +1,796 @@
+//! Every (state, event, policy) has exactly one row, and every row says what happens.
+
+use Does::*;
+use Stored::*;
+
+use super::*;
+use crate::machine::tests::show;
+use crate::machine::{Event, Said, Step, Write, expire, interrupt, step};
+use crate::outcome::{End, Ended};
+use crate::policy::{AfterCheckpoint, AfterCompleted, InDoubt, OnFailure, WhileRunning};
+use crate::record::{Mark, Origin};
+
+/// What the store holds, and when.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stored {
+    Absent,
+    /// Registered, its attempt runs in this process.
+    Live,
+    LiveCheckpointed,
+    /// Registered, left behind by another boot.
+    Left,
+    LeftCheckpointed,
+    /// Its interruption is the last one allowed.
+    LeftLast,
+    LeftLastExpired,
+    Dispatched,
+    Doubt,
+    DoubtCheckpointed,
+    /// In doubt, re-runs used up (if the policy counts them).
+    Exhausted,
+    ExhaustedExpired,
+    ExhaustedLapsed,
+    Completed,
+    NotKept,
+    AtExpiry,
+    /// The same with a tombstone to follow.
+    AtExpiryMarked,
+    GraceEnd,
+    Lapsed,
+    /// Lapsed, its tombstone stands.
+    Marked,
+    MarkerOver,
+    RolledBack,
+    Resolved,
+    FailedExpired,
+    Fenced,
+    FencedForever,
+    Expired,
+    TombstoneOver,
+}
+
+const STATES: [Stored; 28] = [
+    Absent,
+    Live,
+    LiveCheckpointed,
+    Left,
+    LeftCheckpointed,
+    LeftLast,
+    LeftLastExpired,
+    Dispatched,
+    Doubt,
+    DoubtCheckpointed,
+    Exhausted,
+    ExhaustedExpired,
+    ExhaustedLapsed,
+    Completed,
+    NotKept,
+    AtExpiry,
+    AtExpiryMarked,
+    GraceEnd,
+    Lapsed,
+    Marked,
+    MarkerOver,
+    RolledBack,
+    Resolved,
+    FailedExpired,
+    Fenced,
+    FencedForever,
+    Expired,
+    TombstoneOver,
+];
+
+/// What happens to it. *Older* comes from attempt 1, the record is in attempt 2.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Does {
+    AdmitSame,
+    AdmitOther,
+    AdmitBarred,
+    Track,
+    TrackSame,
+    TrackOther,
+    Checkpoint,
+    CheckpointOlder,
+    Done,
+    Accepted,
+    Definitive,
+    Unknown,
+    DoneOlder,
+    AcceptedOlder,
+    DefinitiveOlder,
+    UnknownOlder,
+    ResolveDone,
+    ResolveFailed,
+    ResolveOwnDone,
+    ResolveOwnFailed,
+    ResolveOlderDone,
+    ResolveOlderFailed,
+    Forget,
+    Fence,
+    Interrupt,
+    Expire,
+}
+
+const EVENTS: [Does; 26] = [
+    AdmitSame,
+    AdmitOther,
+    AdmitBarred,
+    Track,
+    TrackSame,
+    TrackOther,
+    Checkpoint,
+    CheckpointOlder,
+    Done,
+    Accepted,
+    Definitive,
+    Unknown,
+    DoneOlder,
+    AcceptedOlder,
+    DefinitiveOlder,
+    UnknownOlder,
+    ResolveDone,
+    ResolveFailed,
+    ResolveOwnDone,
+    ResolveOwnFailed,
+    ResolveOlderDone,
+    ResolveOlderFailed,
+    Forget,
+    Fence,
+    Interrupt,
+    Expire,
+];
+
+/// The base policy, or the base policy with one answer changed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Rule {
+    Base,
+    RefuseRunning,
+    RefuseCompleted,
+    Keep,
+    DoubtFailure,
+    Rerun,
+    Ask,
+    ExpiryRefuse,
+    ExpiryRerun,
+    Tombstone,
+}
+
+const RULES: [Rule; 10] = [
+    Rule::Base,
+    Rule::RefuseRunning,
+    Rule::RefuseCompleted,
+    Rule::Keep,
+    Rule::DoubtFailure,
+    Rule::Rerun,
+    Rule::Ask,
+    Rule::ExpiryRefuse,
+    Rule::ExpiryRerun,
+    Rule::Tombstone,
+];
+
+struct Row {
+    events: &'static [Does],
+    states: &'static [&'static [Stored]],
+    /// Empty: every policy that no other row of this state and event names.
+    rules: &'static [Rule],
+    expect: &'static str,
+}
+
+const fn row(
+    events: &'static [Does],
+    states: &'static [&'static [Stored]],
+    rules: &'static [Rule],
+    expect: &'static str,
+) -> Row {
+    Row { events, states, rules, expect }
+}
+
+const ANY: &[Rule] = &[];
+const LIVE: &[Stored] = &[Live, LiveCheckpointed];
+const IN_DOUBT: &[Stored] = &[Left, Doubt];
+const IN_DOUBT_CHECKPOINTED: &[Stored] = &[LeftCheckpointed, DoubtCheckpointed];
+const USED_UP: &[Stored] = &[LeftLast, Exhausted];
+const USED_UP_EXPIRED: &[Stored] = &[LeftLastExpired, ExhaustedExpired];
+const REGISTERED: &[Stored] = &[Live, LiveCheckpointed, Left, LeftCheckpointed, LeftLast, LeftLastExpired];
+const RECORDED_DOUBT: &[Stored] = &[Doubt, DoubtCheckpointed, Exhausted, ExhaustedExpired, ExhaustedLapsed];
+const EXPIRED: &[Stored] = &[AtExpiry, GraceEnd, FailedExpired];
+const COMPLETED: &[Stored] = &[Completed, AtExpiry, GraceEnd];
+const FAILED: &[Stored] = &[RolledBack, Resolved, FailedExpired];
+const FINISHED: &[Stored] =
+    &[Completed, NotKept, AtExpiry, AtExpiryMarked, GraceEnd, RolledBack, Resolved, FailedExpired];
+/// Reads as absent, though something is stored: the answer depends on how late it is, so the clock mark is written.
+const READS_ABSENT: &[Stored] = &[Lapsed, MarkerOver, TombstoneOver];
+const FENCED: &[Stored] = &[Fenced, FencedForever];
+
+const ROWS: &[Row] = &[
+    // A request arrives.
+    row(&[AdmitSame, AdmitOther], &[&[Absent], READS_ABSENT], ANY, "put registered #1 expires=now+600; say Start"),
+    row(&[AdmitBarred], &[&[Absent]], ANY, "say Failed(barred)"),
+    row(&[AdmitBarred], &[READS_ABSENT], ANY, "touch; say Failed(barred)"),
+    row(&[AdmitSame, AdmitBarred], &[LIVE, &[Dispatched]], ANY, "say Wait"),
+    row(&[AdmitSame, AdmitBarred], &[LIVE], &[Rule::RefuseRunning], "say Duplicate(Registered)"),
+    row(&[AdmitSame, AdmitBarred], &[&[Dispatched]], &[Rule::RefuseRunning], "say Duplicate(Dispatched)"),
+    row(
+        &[AdmitSame, AdmitBarred],
+        &[IN_DOUBT, IN_DOUBT_CHECKPOINTED, USED_UP, USED_UP_EXPIRED, &[ExhaustedLapsed]],
+        ANY,
+        "say InDoubt",
+    ),
+    row(
+        &[AdmitSame, AdmitBarred],
+        &[IN_DOUBT, IN_DOUBT_CHECKPOINTED, USED_UP, USED_UP_EXPIRED, &[ExhaustedLapsed]],
+        &[Rule::Ask],
+        "say Duplicate(InDoubt)",
+    ),
+    row(&[AdmitSame], &[IN_DOUBT], &[Rule::Rerun], "put registered #3 expires=now+600 recoveries=1; say Start"),
+    row(
+        &[AdmitSame],
+        &[IN_DOUBT_CHECKPOINTED],
+        &[Rule::Rerun],
+        "put registered #3 expires=600 checkpoint=c recoveries=1; say Start",
+    ),
+    row(&[AdmitBarred], &[IN_DOUBT, IN_DOUBT_CHECKPOINTED], &[Rule::Rerun], "say InDoubt(barred)"),
+    row(&[AdmitSame, AdmitBarred], &[USED_UP], &[Rule::Rerun], "say RecoveriesExhausted"),
+    row(&[AdmitSame, AdmitOther, AdmitBarred], &[USED_UP_EXPIRED], &[Rule::Rerun], "remove; say Expired"),
+    row(
+        &[AdmitSame, AdmitOther],
+        &[&[ExhaustedLapsed]],
+        &[Rule::Rerun],
+        "put registered #1 expires=now+600; say Start",
+    ),
+    row(&[AdmitBarred], &[&[ExhaustedLapsed]], &[Rule::Rerun], "touch; say Failed(barred)"),
+    row(&[AdmitSame, AdmitBarred], &[&[Completed]], ANY, "say replayed A"),
+    row(&[AdmitSame, AdmitBarred], &[&[NotKept]], ANY, "say AnswerNotKept"),
+    row(&[AdmitSame, AdmitBarred], &[&[Completed, NotKept]], &[Rule::RefuseCompleted], "say Duplicate(Completed)"),
+    row(&[AdmitSame, AdmitBarred], &[&[RolledBack]], ANY, "say Failed(R)"),
+    row(&[AdmitSame, AdmitBarred], &[&[Resolved]], ANY, "say Duplicate(Failed)"),
+    row(
+        &[AdmitOther],
+        &[REGISTERED, &[Dispatched], RECORDED_DOUBT, &[Completed, NotKept, RolledBack, Resolved]],
+        ANY,
+        "say Mismatch",
+    ),
+    row(&[AdmitSame, AdmitOther, AdmitBarred], &[EXPIRED], ANY, "remove; say Expired"),
+    row(
+        &[AdmitSame, AdmitOther, AdmitBarred],
+        &[&[AtExpiryMarked]],
+        ANY,
+        "put tombstone(Expired) until=1720; say Expired",
+    ),
+    row(
+        &[AdmitSame, AdmitOther, AdmitBarred],
+        &[EXPIRED, &[AtExpiryMarked]],
+        &[Rule::ExpiryRefuse],
+        "touch; say Expired",
+    ),
+    row(
+        &[AdmitSame, AdmitOther],
+        &[EXPIRED, &[AtExpiryMarked]],
+        &[Rule::ExpiryRerun],
+        "put registered #1 expires=now+600; say Start",
+    ),
+    row(&[AdmitBarred], &[EXPIRED, &[AtExpiryMarked]], &[Rule::ExpiryRerun], "touch; say Failed(barred)"),
+    row(&[AdmitSame, AdmitOther, AdmitBarred], &[FENCED], ANY, "say Fenced"),
+    row(&[AdmitSame, AdmitOther, AdmitBarred], &[&[Expired]], ANY, "say Expired"),
+    row(&[AdmitSame, AdmitOther, AdmitBarred], &[&[Marked]], ANY, "touch; say Expired"),
+    // Somebody asks how it stands.
+    row(&[Track, TrackSame, TrackOther], &[&[Absent]], ANY, "say NotFound"),
+    row(&[Track, TrackSame, TrackOther], &[READS_ABSENT], ANY, "touch; say NotFound"),
+    row(&[Track, TrackSame], &[LIVE, &[Dispatched]], ANY, "say Wait"),
+    row(
+        &[Track, TrackSame],
+        &[IN_DOUBT, IN_DOUBT_CHECKPOINTED, USED_UP, USED_UP_EXPIRED, &[ExhaustedLapsed]],
+        ANY,
+        "say InDoubt",
+    ),
+    row(
+        &[Track, TrackSame],
+        &[IN_DOUBT, IN_DOUBT_CHECKPOINTED, USED_UP, USED_UP_EXPIRED, &[ExhaustedLapsed]],
+        &[Rule::Ask],
+        "say Wait",
+    ),
+    row(&[Track, TrackSame], &[USED_UP], &[Rule::Rerun], "say RecoveriesExhausted"),
+    row(&[Track, TrackSame], &[USED_UP_EXPIRED], &[Rule::Rerun], "touch; say Expired"),
+    row(&[Track, TrackSame, TrackOther], &[&[ExhaustedLapsed]], &[Rule::Rerun], "touch; say NotFound"),
+    row(&[Track, TrackSame], &[&[Completed]], ANY, "say replayed A"),
+    row(&[Track, TrackSame], &[&[NotKept]], ANY, "say AnswerNotKept"),
+    row(&[Track, TrackSame], &[&[RolledBack]], ANY, "say Failed(R)"),
+    row(&[Track, TrackSame], &[&[Resolved]], ANY, "say Duplicate(Failed)"),
+    row(&[Track, TrackSame], &[EXPIRED, &[AtExpiryMarked]], ANY, "touch; say Expired"),
+    row(&[TrackOther], &[REGISTERED, &[Dispatched], RECORDED_DOUBT, FINISHED], ANY, "say Mismatch"),
+    row(&[Track, TrackSame, TrackOther], &[FENCED], ANY, "say Fenced"),
+    row(&[Track, TrackSame, TrackOther], &[&[Expired]], ANY, "say Expired"),
+    row(&[Track, TrackSame, TrackOther], &[&[Marked]], ANY, "touch; say Expired"),
+    // The operation reports: bytes "d" that are good until 300; the answer "A", good until 500; the reason "R" or "U".
+    row(
+        &[Checkpoint],
+        &[&[Live, LiveCheckpointed, Left, LeftCheckpointed]],
+        ANY,
+        "put registered #2 expires=300 checkpoint=d; say Saved",
+    ),
+    row(
+        &[Checkpoint],
+        &[&[LeftLast, LeftLastExpired]],
+        ANY,
+        "put registered #2 expires=300 checkpoint=d recoveries=4; say Saved",
+    ),
+    row(&[Checkpoint], &[&[Dispatched]], ANY, "put dispatched #2 expires=300 checkpoint=d; say Saved"),
+    row(&[Checkpoint], &[RECORDED_DOUBT, FINISHED], ANY, "say FencedOff; alarm FencedOff"),
+    row(
+        &[Checkpoint, Done, Accepted, Definitive, Unknown],
+        &[&[Absent, Expired], FENCED],
+        ANY,
+        "say FencedOff; alarm FencedOff",
+    ),
+    row(
+        &[Checkpoint, Done, Accepted, Definitive, Unknown],
+        &[READS_ABSENT, &[Marked]],
+        ANY,
+        "touch; say FencedOff; alarm FencedOff",
+    ),
+    row(
+        &[CheckpointOlder, DoneOlder, AcceptedOlder, DefinitiveOlder, UnknownOlder],
+        &[&[Absent, Dispatched, Expired], REGISTERED, RECORDED_DOUBT, FINISHED, FENCED],
+        ANY,
+        "say FencedOff; alarm FencedOff",
+    ),
+    row(
+        &[CheckpointOlder, DoneOlder, AcceptedOlder, DefinitiveOlder, UnknownOlder],
+        &[READS_ABSENT, &[Marked]],
+        ANY,
+        "touch; say FencedOff; alarm FencedOff",
+    ),
+    row(
+        &[Done],
+        &[&[Live, Left, Doubt, LeftLast, LeftLastExpired, Exhausted, ExhaustedExpired, ExhaustedLapsed, Dispatched]],
+        ANY,
+        "put completed(A) expires=500 lapses=620; release A",
+    ),
+    row(
+        &[Done],
+        &[&[Live, Left, Doubt, LeftLast, LeftLastExpired, Exhausted, ExhaustedExpired, ExhaustedLapsed, Dispatched]],
+        &[Rule::Tombstone],
+        "put completed(A) expires=500 lapses=620 until=1620; release A",
+    ),
+    row(
+        &[Done],
+        &[&[LiveCheckpointed], IN_DOUBT_CHECKPOINTED],
+        ANY,
+        "put completed(A) expires=500 lapses=620 checkpoint=c; release A",
+    ),
+    row(
+        &[Done],
+        &[&[LiveCheckpointed], IN_DOUBT_CHECKPOINTED],
+        &[Rule::Tombstone],
+        "put completed(A) expires=500 lapses=620 until=1620 checkpoint=c; release A",
+    ),
+    row(
+        &[Accepted],
+        &[&[Live, Left, Doubt], &[LeftLast, LeftLastExpired, Exhausted, ExhaustedExpired, ExhaustedLapsed]],
+        ANY,
+        "put dispatched #2 expires=600; release accepted",
+    ),
+    row(
+        &[Accepted],
+        &[&[LiveCheckpointed], IN_DOUBT_CHECKPOINTED],
+        ANY,
+        "put dispatched #2 expires=600 checkpoint=c; release accepted",
+    ),
+    row(&[Accepted, Unknown], &[&[Dispatched], FINISHED], ANY, "nothing"),
+    row(&[Definitive], &[REGISTERED, RECORDED_DOUBT], ANY, "remove; release Failed(R)"),
+    row(
+        &[Definitive],
+        &[&[Live, Left, LeftLast, LeftLastExpired, Doubt, Exhausted, ExhaustedExpired, ExhaustedLapsed]],
+        &[Rule::Keep],
+        "put failed(RolledBack, R) expires=600 lapses=720; release Failed(R)",
+    ),
+    row(
+        &[Definitive],
+        &[&[LiveCheckpointed], IN_DOUBT_CHECKPOINTED],
+        &[Rule::Keep],
+        "put failed(RolledBack, R) expires=600 lapses=720 checkpoint=c; release Failed(R)",
+    ),
+    row(
+        &[Definitive],
+        &[&[LiveCheckpointed, LeftCheckpointed]],
+        &[Rule::DoubtFailure],
+        "put in doubt #2 expires=600 checkpoint=c; release InDoubt(R)",
+    ),
+    row(&[Definitive], &[&[DoubtCheckpointed]], &[Rule::DoubtFailure], "release InDoubt(R)"),
+    row(
+        &[Definitive],
+        &[&[Dispatched]],
+        ANY,
+        "put failed(Resolved, R) expires=600 lapses=720; release Duplicate(Failed)",
+    ),
+    row(
+        &[Definitive],
+        &[&[Dispatched]],
+        &[Rule::Tombstone],
+        "put failed(Resolved, R) expires=600 lapses=720 until=1720; release Duplicate(Failed)",
+    ),
+    row(&[Unknown], &[&[Live, Left]], ANY, "put in doubt #2 expires=600 recoveries=1; release InDoubt(U)"),
+    row(
+        &[Unknown],
+        &[&[LiveCheckpointed, LeftCheckpointed]],
+        ANY,
+        "put in doubt #2 expires=600 checkpoint=c recoveries=1; release InDoubt(U)",
+    ),
+    row(
+        &[Unknown],
+        &[&[LeftLast, LeftLastExpired]],
+        ANY,
+        "put in doubt #2 expires=600 recoveries=5; release InDoubt(U)",
+    ),
+    row(&[Unknown], &[RECORDED_DOUBT], ANY, "release InDoubt(U)"),
+    // An end for a record that has one.
+    row(&[Done, ResolveDone, ResolveOwnDone], &[COMPLETED, &[NotKept, AtExpiryMarked]], ANY, "say Resolved(Already)"),
+    row(&[Definitive, ResolveFailed, ResolveOwnFailed], &[FAILED], ANY, "say Resolved(Already)"),
+    row(
+        &[Done, ResolveDone, ResolveOwnDone],
+        &[&[RolledBack, FailedExpired]],
+        ANY,
+        "put failed(RolledBack, R) expires=600 lapses=720 contradiction=A; say Resolved(Contradicts(Failed)); \
+         alarm Contradiction(Failed)",
+    ),
+    row(
+        &[Done, ResolveDone, ResolveOwnDone],
+        &[&[Resolved]],
+        ANY,
+        "put failed(Resolved, R) expires=600 lapses=720 contradiction=A; say Resolved(Contradicts(Failed)); \
+         alarm Contradiction(Failed)",
+    ),
+    row(
+        &[Definitive, ResolveFailed, ResolveOwnFailed],
+        &[COMPLETED],
+        ANY,
+        "put completed(A) expires=600 lapses=720 contradiction=R; say Resolved(Contradicts(Completed)); \
+         alarm Contradiction(Completed)",
+    ),
+    row(
+        &[Definitive, ResolveFailed, ResolveOwnFailed],
+        &[&[AtExpiryMarked]],
+        ANY,
+        "put completed(A) expires=600 lapses=720 until=1720 contradiction=R; say Resolved(Contradicts(Completed)); \
+         alarm Contradiction(Completed)",
+    ),
+    row(
+        &[Definitive, ResolveFailed, ResolveOwnFailed],
+        &[&[NotKept]],
+        ANY,
+        "put completed(not kept) expires=600 lapses=720 contradiction=R; say Resolved(Contradicts(Completed)); \
+         alarm Contradiction(Completed)",
+    ),
+    // The end, told from outside.
+    row(
+        &[ResolveDone, ResolveOwnDone],
+        &[&[Live, Left, LeftLast, LeftLastExpired, Dispatched], &[Doubt, Exhausted, ExhaustedExpired, ExhaustedLapsed]],
+        ANY,
+        "put completed(A) expires=600 lapses=720; say Resolved(Recorded); release A",
+    ),
+    row(
+        &[ResolveDone, ResolveOwnDone],
+        &[&[Live, Left, LeftLast, LeftLastExpired, Dispatched], &[Doubt, Exhausted, ExhaustedExpired, ExhaustedLapsed]],
+        &[Rule::Tombstone],
+        "put completed(A) expires=600 lapses=720 until=1720; say Resolved(Recorded); release A",
+    ),
+    row(
+        &[ResolveDone, ResolveOwnDone],
+        &[&[LiveCheckpointed], IN_DOUBT_CHECKPOINTED],
+        ANY,
+        "put completed(A) expires=600 lapses=720 checkpoint=c; say Resolved(Recorded); release A",
+    ),
+    row(
+        &[ResolveDone, ResolveOwnDone],
+        &[&[LiveCheckpointed], IN_DOUBT_CHECKPOINTED],
+        &[Rule::Tombstone],
+        "put completed(A) expires=600 lapses=720 until=1720 checkpoint=c; say Resolved(Recorded); release A",
+    ),
+    row(
+        &[ResolveFailed, ResolveOwnFailed],
+        &[&[Live, Left, LeftLast, LeftLastExpired, Dispatched], &[Doubt, Exhausted, ExhaustedExpired, ExhaustedLapsed]],
+        ANY,
+        "put failed(Resolved, R) expires=600 lapses=720; say Resolved(Recorded); release Duplicate(Failed)",
+    ),
+    row(
+        &[ResolveFailed, ResolveOwnFailed],
+        &[&[Live, Left, LeftLast, LeftLastExpired, Dispatched], &[Doubt, Exhausted, ExhaustedExpired, ExhaustedLapsed]],
+        &[Rule::Tombstone],
+        "put failed(Resolved, R) expires=600 lapses=720 until=1720; say Resolved(Recorded); release Duplicate(Failed)",
+    ),
+    row(
+        &[ResolveFailed, ResolveOwnFailed],
+        &[&[LiveCheckpointed], IN_DOUBT_CHECKPOINTED],
+        ANY,
+        "put failed(Resolved, R) expires=600 lapses=720 checkpoint=c; say Resolved(Recorded); \
+         release Duplicate(Failed)",
+    ),
+    row(
+        &[ResolveFailed, ResolveOwnFailed],
+        &[&[LiveCheckpointed], IN_DOUBT_CHECKPOINTED],
+        &[Rule::Tombstone],
+        "put failed(Resolved, R) expires=600 lapses=720 until=1720 checkpoint=c; say Resolved(Recorded); \
+         release Duplicate(Failed)",
+    ),
+    row(
+        &[ResolveOlderDone, ResolveOlderFailed],
+        &[REGISTERED, &[Dispatched], RECORDED_DOUBT, FINISHED],
+        ANY,
+        "say Resolved(FencedOff); alarm FencedOff",
+    ),
+    row(
+        &[ResolveDone, ResolveOwnDone, ResolveOlderDone, ResolveFailed, ResolveOwnFailed, ResolveOlderFailed],
+        &[&[Absent, Expired], FENCED],
+        ANY,
+        "say Resolved(NotFound)",
+    ),
+    row(
+        &[ResolveDone, ResolveOwnDone, ResolveOlderDone, ResolveFailed, ResolveOwnFailed, ResolveOlderFailed],
+        &[READS_ABSENT, &[Marked]],
+        ANY,
+        "touch; say Resolved(NotFound)",
+    ),
+    // By hand.
+    row(&[Forget], &[&[Absent]], ANY, "say Forgotten(NotFound)"),
+    row(&[Forget], &[READS_ABSENT], ANY, "touch; say Forgotten(NotFound)"),
+    row(&[Forget], &[LIVE], ANY, "say Forgotten(InFlight(Registered))"),
+    row(&[Forget], &[&[Dispatched]], ANY, "say Forgotten(InFlight(Dispatched))"),
+    row(
+        &[Forget],
+        &[&[Left, LeftCheckpointed, LeftLast, LeftLastExpired], RECORDED_DOUBT],
+        ANY,
+        "say Forgotten(InFlight(InDoubt))",
+    ),
+    row(&[Forget], &[FINISHED], ANY, "remove; say Forgotten(Forgotten)"),
+    row(&[Forget], &[FINISHED], &[Rule::Tombstone], "put tombstone(Expired) until=now+1000; say Forgotten(Forgotten)"),
+    row(&[Forget], &[FENCED, &[Expired]], ANY, "say Forgotten(Tombstone)"),
+    row(&[Forget], &[&[Marked]], ANY, "touch; say Forgotten(Tombstone)"),
+    row(&[Fence], &[&[Absent], READS_ABSENT], ANY, "put tombstone(Fenced); say Fenced(Fenced)"),
+    row(
+        &[Fence],
+        &[&[Absent], READS_ABSENT],
+        &[Rule::Tombstone],
+        "put tombstone(Fenced) until=now+1000; say Fenced(Fenced)",
+    ),
+    row(&[Fence], &[LIVE], ANY, "say Fenced(Found(Registered))"),
+    row(&[Fence], &[&[Dispatched]], ANY, "say Fenced(Found(Dispatched))"),
+    row(
+        &[Fence],
+        &[&[Left, LeftCheckpointed, LeftLast, LeftLastExpired], RECORDED_DOUBT],
+        ANY,
+        "say Fenced(Found(InDoubt))",
+    ),
+    row(&[Fence], &[COMPLETED, &[NotKept, AtExpiryMarked]], ANY, "say Fenced(Found(Completed))"),
+    row(&[Fence], &[FAILED], ANY, "say Fenced(Found(Failed))"),
+    row(&[Fence], &[FENCED], ANY, "say Fenced(Fenced)"),
+    row(&[Fence], &[&[Expired]], ANY, "say Fenced(Found(Tombstone))"),
+    row(&[Fence], &[&[Marked]], ANY, "touch; say Fenced(Found(Tombstone))"),
+    // A restart, and the expiry sweep.
+    row(&[Interrupt], &[&[Live, Left]], ANY, "put in doubt #2 expires=600 recoveries=1"),
+    row(
+        &[Interrupt],
+        &[&[LiveCheckpointed, LeftCheckpointed]],
+        ANY,
+        "put in doubt #2 expires=600 checkpoint=c recoveries=1",
+    ),
+    row(&[Interrupt], &[&[LeftLast, LeftLastExpired]], ANY, "put in doubt #2 expires=600 recoveries=5"),
+    row(
+        &[Interrupt],
+        &[&[Absent, Dispatched, Marked, Expired], RECORDED_DOUBT, FINISHED, READS_ABSENT, FENCED],
+        ANY,
+        "nothing",
+    ),
+    row(&[Expire], &[&[Absent, Dispatched, Expired], REGISTERED, RECORDED_DOUBT, FINISHED, FENCED], ANY, "nothing"),
+    row(&[Expire], &[READS_ABSENT], ANY, "remove"),
+    row(&[Expire], &[&[Marked]], ANY, "put tombstone(Expired) until=1720"),
+];
+
+impl Stored {
+    fn now(self) -> u64 {
+        match self {
+            Absent | Live | LiveCheckpointed | Left | LeftCheckpointed | LeftLast | Dispatched | Doubt => 10,
+            DoubtCheckpointed | Exhausted | NotKept | RolledBack | Resolved | FencedForever => 10,
+            Completed => 599,
+            LeftLastExpired | ExhaustedExpired | AtExpiry | AtExpiryMarked | FailedExpired => 600,
+            GraceEnd => 719,
+            Lapsed => 720,
+            ExhaustedLapsed => 730,
+            Marked => 800,
+            Fenced | Expired => 1719,
+            MarkerOver | TombstoneOver => 1720,
+        }
+    }
+
+    fn record(self) -> Option<Record> {
+        let checkpoint = Some(bytes("c"));
+        let tombstone_until = Some(at(1720));
+        let completed = || State::Completed(Some(bytes("A")));
+        let failed = |origin| ended(State::Failed(origin, bytes("R")));
+        Some(match self {
+            Absent => return None,
+            Live | Left => record(State::Registered),
+            LiveCheckpointed | LeftCheckpointed => Record { checkpoint, ..record(State::Registered) },
+            LeftLast | LeftLastExpired => Record { recoveries: RECOVERIES - 1, ..record(State::Registered) },
+            Dispatched => record(State::Dispatched),
+            Doubt => Record { recoveries: 1, ..record(State::InDoubt) },
+            DoubtCheckpointed => Record { recoveries: 1, checkpoint, ..record(State::InDoubt) },
+            Exhausted | ExhaustedExpired | ExhaustedLapsed => {
+                Record { recoveries: RECOVERIES, ..record(State::InDoubt) }
+            }
+            Completed | AtExpiry | GraceEnd | Lapsed => ended(completed()),
+            AtExpiryMarked | Marked | MarkerOver => Record { tombstone_until, ..ended(completed()) },
+            NotKept => ended(State::Completed(None)),
+            RolledBack | FailedExpired => failed(Origin::RolledBack),
+            Resolved => failed(Origin::Resolved),
+            Fenced => tombstone(Mark::Fenced, tombstone_until),
+            FencedForever => tombstone(Mark::Fenced, None),
+            Expired | TombstoneOver => tombstone(Mark::Expired, tombstone_until),
+        })
+    }
+}
+
+fn tombstone(mark: Mark, tombstone_until: Option<UnixMillis>) -> Record {
+    Record { request: bytes(""), expires_at: None, tombstone_until, ..record(State::Tombstone(mark)) }
+}
+
+impl Rule {
+    fn policy(self) -> Policy {
+        match self {
+            Self::Base => policy(),
+            Self::RefuseRunning => policy().while_running(WhileRunning::Refuse),
+            Self::RefuseCompleted => policy().after_completed(AfterCompleted::Refuse),
+            Self::Keep => policy().on_failure(OnFailure::Keep),
+            Self::DoubtFailure => policy().after_checkpoint(AfterCheckpoint::Doubt),
+            Self::Rerun => policy().in_doubt(InDoubt::Rerun),
+            Self::Ask => policy().in_doubt(InDoubt::Ask),
+            Self::ExpiryRefuse => policy().after_expiry(AfterExpiry::Refuse),
+            Self::ExpiryRerun => policy().after_expiry(AfterExpiry::Rerun),
+            Self::Tombstone => policy().tombstone(TOMBSTONE),
+        }
+    }
+}
+
+/// Runs one event of the table. What the supervisor does without a policy reads as a step that says nothing.
+fn run(does: Does, stored: Option<&Record>, cx: Context<'_>) -> Step {
+    let finish = |attempt, end: End| step(stored, Event::Finish { attempt, end: &end }, cx);
+    let resolve = |attempt, end: Ended| step(stored, Event::Resolve { attempt, end: &end }, cx);
+    let checkpoint =
+        |attempt| step(stored, Event::Checkpoint { attempt, bytes: bytes("d"), expires_at: Some(at(300)) }, cx);
+    let done = || End::Done(bytes("A"), Some(at(500)));
+    let completed = || Ended::Completed(bytes("A"));
+    let failed = || Ended::Failed(bytes("R"));
+    match does {
+        AdmitSame => step(stored, Event::Admit(&admission("same")), cx),
+        AdmitOther => step(stored, Event::Admit(&admission("other")), cx),
+        AdmitBarred => step(stored, Event::Admit(&barred("same")), cx),
+        Track => step(stored, Event::Track(None), cx),
+        TrackSame => step(stored, Event::Track(Some(fingerprint("same"))), cx),
+        TrackOther => step(stored, Event::Track(Some(fingerprint("other"))), cx),
+        Checkpoint => checkpoint(2),
+        CheckpointOlder => checkpoint(1),
+        Done => finish(2, done()),
+        Accepted => finish(2, End::Accepted),
+        Definitive => finish(2, End::Definitive(reason("R"))),
+        Unknown => finish(2, End::Unknown(reason("U"))),
+        DoneOlder => finish(1, done()),
+        AcceptedOlder => finish(1, End::Accepted),
+        DefinitiveOlder => finish(1, End::Definitive(reason("R"))),
+        UnknownOlder => finish(1, End::Unknown(reason("U"))),
+        ResolveDone => resolve(None, completed()),
+        ResolveFailed => resolve(None, failed()),
+        ResolveOwnDone => resolve(Some(2), completed()),
+        ResolveOwnFailed => resolve(Some(2), failed()),
+        ResolveOlderDone => resolve(Some(1), completed()),
+        ResolveOlderFailed => resolve(Some(1), failed()),
+        Forget => step(stored, Event::Forget, cx),
+        Fence => step(stored, Event::Fence, cx),
+        Interrupt => {
+            let write = stored.and_then(|record| interrupt(record, cx.now));
+            Step::say(Said::Nothing).writing(write.map_or(Write::Keep, |record| Write::Put(Box::new(record))))
+        }
+        Expire => Step::say(Said::Nothing).writing(stored.map_or(Write::Keep, |record| expire(record, cx.now))),
+    }
+}
+
+/// What is wrong with one case.
+fn check(state: Stored, does: Does, rule: Rule, expect: &str) -> Vec<String> {
+    let (policy, stored) = (rule.policy(), state.record());
+    let cx = Context { live: LIVE.contains(&state), ..cx(&policy, state.now()) };
+    let step = run(does, stored.as_ref(), cx);
+    let got = show::step(&step, cx.now);
+    let mut wrong = Vec::new();
+    if got != expect {
+        wrong.push(format!("got {got:?}, expected {expect:?}"));
+    }
+    if let Write::Put(put) = &step.write {
+        let kept = if matches!(step.caller, Said::Start) {
+            check_start(stored.as_ref(), put, does, cx.now)
+        } else {
+            check_put(stored.as_ref(), put)
+        };
+        let revision = stored.as_ref().map_or(0, |record| record.revision) + 1;
+        let always = [("revision", put.revision == revision), ("updated_at", put.updated_at == cx.now)];
+        let broken = always.into_iter().chain(kept).filter(|(_, holds)| !holds);
+        wrong.extend(broken.map(|(what, _)| format!("the written {what} is wrong: {put:?}")));
+    }
+    wrong.into_iter().map(|what| format!("{state:?} / {does:?} / {rule:?}: {what}")).collect()
+}
+
+/// What every registration and every re-run sets.
+fn check_start(stored: Option<&Record>, put: &Record, does: Does, now: UnixMillis) -> Vec<(&'static str, bool)> {
+    let request = if does == AdmitOther { "other" } else { "same" };
+    let mut kept = vec![
+        ("fingerprint", put.fingerprint == fingerprint(request)),
+        ("request", put.request == bytes(request)),
+        ("boot", put.attempt.boot == NEW_BOOT),
+        ("end", put.lapses_at.is_none() && put.tombstone_until.is_none() && put.contradiction.is_none()),
+    ];
+    match stored.filter(|_| put.attempt.number > 1) {
+        Some(stored) => kept.extend([
+            ("token", put.attempt.token == OLD_TOKEN),
+            ("attempt", put.attempt.number == stored.attempt.number + 1),
+            ("created_at", put.created_at == stored.created_at),
+        ]),
+        None => kept.extend([
+            ("token", put.attempt.token == NEW_TOKEN),
+            ("created_at", put.created_at == now),
+            ("recoveries", put.recoveries == 0 && put.checkpoint.is_none()),
+        ]),
+    }
+    kept
+}
+
+/// What every other write keeps.
+fn check_put(stored: Option<&Record>, put: &Record) -> Vec<(&'static str, bool)> {
+    let Some(stored) = stored else { return Vec::new() };
+    let is_tombstone = matches!(put.state, State::Tombstone(_));
+    vec![
+        ("attempt", put.attempt == stored.attempt),
+        ("fingerprint", put.fingerprint == stored.fingerprint),
+        ("created_at", put.created_at == stored.created_at),
+        ("request", put.request == if is_tombstone { bytes("") } else { stored.request.clone() }),
+    ]
+}
+
+/// The row of a case: the one that names its policy, else the one for any policy.
+fn row_of(state: Stored, does: Does, rule: Rule) -> Result<usize, String> {
+    let fits = |row: &Row| row.events.contains(&does) && row.states.iter().any(|group| group.contains(&state));
+    let found = |named: bool| {
+        let by_rule = |row: &Row| if named { row.rules.contains(&rule) } else { row.rules.is_empty() };
+        let rows = ROWS.iter().enumerate().filter(|(_, row)| fits(row) && by_rule(row));
+        rows.map(|(index, _)| index).collect::<Vec<_>>()
+    };
+    match (found(true).as_slice(), found(false).as_slice()) {
+        ([one], [_]) | ([], [one]) => Ok(*one),
+        ([], []) => Err(format!("{state:?} / {does:?} / {rule:?} has no row")),
+        (named, any) => Err(format!("{state:?} / {does:?} / {rule:?} has rows {named:?} and {any:?}")),
+    }
+}
+
+fn cases() -> impl Iterator<Item = (Stored, Does, Rule)> {
+    STATES.into_iter().flat_map(|state| {
+        EVENTS.into_iter().flat_map(move |does| RULES.into_iter().map(move |rule| (state, does, rule)))
+    })
+}
+
+#[test]
+fn every_state_and_event_has_exactly_one_row_and_every_row_is_used() {
+    let mut used = vec![false; ROWS.len()];
+    let mut wrong = Vec::new();
+    for (state, does, rule) in cases() {
+        match row_of(state, does, rule) {
+            Ok(index) => used[index] = true,
+            Err(error) => wrong.push(error),
+        }
+    }
+    let idle = used.iter().zip(ROWS).filter(|(used, _)| !**used);
+    wrong.extend(idle.map(|(_, row)| format!("never used: {:?} {:?} {}", row.events, row.states, row.expect)));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_row_of_the_table_holds() {
+    let rows = cases().filter_map(|(state, does, rule)| Some((state, does, rule, row_of(state, does, rule).ok()?)));
+    let wrong: Vec<_> = rows.flat_map(|(state, does, rule, row)| check(state, does, rule, ROWS[row].expect)).collect();
+    assert!(wrong.is_empty(), "{} cases are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
