@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 /// Bytes of a flow's name, at most.
-pub const FLOW_NAME_BYTES: usize = 64;
+pub(crate) const FLOW_NAME_BYTES: usize = 64;
 /// Bytes of a scope and of an id, at most.
-pub const KEY_PART_BYTES: usize = 255;
+pub(crate) const KEY_PART_BYTES: usize = 255;
 /// Bytes that a request, an answer, a reason or a checkpoint may be configured to hold, at most: 16 MiB.
 pub const PAYLOAD_BYTES_CEILING: usize = 16 * 1024 * 1024;
 

@@ -1,5 +1,12 @@
 //! ibid
+mod actor;
+mod attempt;
+mod block_on;
 mod bounds;
+mod builder;
+mod call;
+mod engine;
+mod entropy;
 mod error;
 mod fingerprint;
 mod key;
@@ -12,7 +19,12 @@ pub mod store;
 pub mod testing;
 mod time;
 
+pub use actor::{Operation, Submission};
+pub use attempt::Attempt;
 pub use bounds::{Limits, PAYLOAD_BYTES_CEILING};
+pub use builder::Builder;
+pub use call::Call;
+pub use engine::{Engine, Stats};
 pub use error::{Class, Error, ErrorKind};
 pub use fingerprint::Fingerprint;
 pub use key::{InvalidKey, Key, NodeId};

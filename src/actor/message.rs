@@ -1,0 +1,319 @@
+//! What the actors say to each other. Everything that somebody waits for is guarded: dropped unread, it goes back to the
+//! router instead of getting lost.
+
+use std::sync::Arc;
+
+use actix::{Addr, Message};
+use tokio::sync::oneshot;
+
+use super::operation::Operation;
+use super::permits::Permit;
+use super::router::Router;
+use crate::error::{Error, ErrorKind};
+use crate::fingerprint::Fingerprint;
+use crate::key::Key;
+use crate::machine::{Admission, Said};
+use crate::outcome::{End, Ended, Reason};
+use crate::policy::Flow;
+use crate::record::{Bytes, Record};
+use crate::store::{Change, StoreError, Verdict};
+use crate::time::UnixMillis;
+
+/// The router's address, shared: cloning an `Addr` itself costs two allocations.
+pub(crate) type RouterAddr = Arc<Addr<Router>>;
+
+/// How often a message is handed to a fresh key actor after one died with it.
+pub(super) const TRIES: u8 = 3;
+
+/// Says it to whoever listens; that nobody does any more changes nothing.
+pub(crate) fn tell<T>(listener: oneshot::Sender<T>, news: T) {
+    if listener.send(news).is_err() {
+        tracing::trace!("nobody listens any more");
+    }
+}
+
+macro_rules! notices {
+    ($($message:ty),* $(,)?) => { $(impl Message for $message { type Result = (); })* };
+}
+
+// One way: whoever wants an answer sends the way back along.
+notices!(
+    Lost,
+    Submit,
+    Finish,
+    ToKey,
+    Proposal,
+    Decided,
+    StartOperation,
+    AttemptOver,
+    Alarmed,
+    Idle,
+    Gone,
+    Abandon,
+    Drain,
+    AbortOperations,
+    Count,
+    ExpirySweep,
+);
+
+/// What is asked of a key.
+pub(crate) enum Ask {
+    Admit(Admission, Option<Operation>),
+    Track(Option<Fingerprint>),
+    Checkpoint { attempt: u32, bytes: Bytes, expires_at: Option<UnixMillis> },
+    Resolve { attempt: Option<u32>, end: Ended },
+    Forget,
+    Fence,
+}
+
+impl Ask {
+    pub(super) fn is_checkpoint(&self) -> bool {
+        matches!(self, Self::Checkpoint { .. })
+    }
+}
+
+/// A question with the way back to whoever asked. It holds the admission permit until it is answered or its operation
+/// takes the permit over.
+pub(crate) struct Question {
+    pub(crate) flow: Flow,
+    pub(crate) key: Key,
+    pub(crate) ask: Ask,
+    pub(crate) reply: oneshot::Sender<Said>,
+    pub(crate) permit: Option<Permit>,
+    /// Names the one who waits, so that it can leave.
+    pub(crate) waiter: u64,
+    pub(crate) tries: u8,
+}
+
+impl Question {
+    pub(super) fn answer(self, said: Said) {
+        tell(self.reply, said);
+    }
+
+    pub(super) fn refuse(self, kind: ErrorKind) {
+        self.answer(Said::Reply(Err(Error::from(kind))));
+    }
+}
+
+/// A [`Question`] on its way. Dropped unanswered, it returns to the router, which hands it to a fresh key actor: only the
+/// look-up is repeated, never the operation.
+pub(crate) struct Ticket {
+    question: Option<Question>,
+    router: RouterAddr,
+}
+
+impl Ticket {
+    pub(crate) fn new(question: Question, router: RouterAddr) -> Self {
+        Self { question: Some(question), router }
+    }
+
+    pub(super) fn question(&self) -> Option<&Question> {
+        self.question.as_ref()
+    }
+
+    pub(super) fn question_mut(&mut self) -> Option<&mut Question> {
+        self.question.as_mut()
+    }
+
+    pub(super) fn answer(mut self, said: Said) {
+        if let Some(question) = self.question.take() {
+            question.answer(said);
+        }
+    }
+
+    pub(super) fn refuse(self, kind: ErrorKind) {
+        self.answer(Said::Reply(Err(Error::from(kind))));
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(question) = self.question.take() {
+            self.router.do_send(Lost(question));
+        }
+    }
+}
+
+/// A question whose key actor died with it.
+pub(super) struct Lost(pub(super) Question);
+
+/// A question from outside.
+pub(crate) struct Submit(pub(crate) Ticket);
+
+/// The end of an attempt. Dropped unread, it returns to the router; dropped by the operation itself, it says that the
+/// operation panicked or was aborted.
+pub(super) struct Report {
+    inner: Option<Box<Finish>>,
+    router: RouterAddr,
+}
+
+/// How an attempt ended.
+pub(super) struct Finish {
+    pub(super) key: Key,
+    pub(super) attempt: u32,
+    pub(super) end: End,
+    pub(super) tries: u8,
+}
+
+impl Report {
+    /// The guard that travels with the operation.
+    pub(super) fn pending(key: Key, attempt: u32, router: RouterAddr) -> Self {
+        let end = End::Unknown(Reason::from_bytes(*b"the operation panicked or was aborted"));
+        Self::of(Finish { key, attempt, end, tries: 0 }, router)
+    }
+
+    pub(super) fn of(finish: Finish, router: RouterAddr) -> Self {
+        Self { inner: Some(Box::new(finish)), router }
+    }
+
+    /// Sends it off, with this end.
+    pub(super) fn send(mut self, end: End) {
+        if let Some(finish) = &mut self.inner {
+            finish.end = end;
+        }
+    }
+
+    pub(super) fn finish(&self) -> Option<&Finish> {
+        self.inner.as_deref()
+    }
+
+    /// It has been dealt with.
+    pub(super) fn done(mut self) {
+        self.inner = None;
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if let Some(finish) = self.inner.take() {
+            self.router.do_send(*finish);
+        }
+    }
+}
+
+/// Something for a key actor.
+pub(super) enum ToKey {
+    Ticket(Ticket),
+    Report(Report),
+    Decided(Result<Verdict, StoreError>),
+    /// The waiter of that number has left.
+    Abandon(u64),
+    /// The engine closes: whoever waits for something that does not run here is sent away.
+    Drain,
+}
+
+/// A change for the next transaction. Dropped undecided (the supervisor died), it tells its key actor that the fate of the
+/// change is unknown.
+pub(super) struct Proposal {
+    pub(super) origin: Origin,
+    /// `None`: only the clock mark has to become durable.
+    pub(super) change: Option<Change>,
+    has_change: bool,
+    decided: bool,
+    router: RouterAddr,
+}
+
+/// Which key actor waits for the decision: `epoch` tells it from an earlier one of the same key.
+#[derive(Clone)]
+pub(super) struct Origin {
+    pub(super) key: Key,
+    pub(super) epoch: u64,
+}
+
+impl Proposal {
+    pub(super) fn new(origin: Origin, change: Option<Change>, router: RouterAddr) -> Self {
+        Self { origin, has_change: change.is_some(), change, decided: false, router }
+    }
+
+    /// Also after the change itself has gone into a batch.
+    pub(super) fn has_change(&self) -> bool {
+        self.has_change
+    }
+
+    pub(super) fn weight(&self) -> usize {
+        let change = self.change.as_ref();
+        change.and_then(|change| change.put.as_ref()).map_or(100, |record| record.weight())
+    }
+
+    pub(super) fn decide(mut self, verdict: Result<Verdict, StoreError>) -> Decision {
+        self.decided = true;
+        Decision { origin: self.origin.clone(), verdict }
+    }
+}
+
+impl Drop for Proposal {
+    fn drop(&mut self) {
+        if !self.decided {
+            let verdict = Err(StoreError::Closed);
+            self.router.do_send(Decided(vec![Decision { origin: self.origin.clone(), verdict }]));
+        }
+    }
+}
+
+/// What became of one proposal.
+pub(super) struct Decision {
+    pub(super) origin: Origin,
+    pub(super) verdict: Result<Verdict, StoreError>,
+}
+
+/// What became of a batch, in its order.
+pub(super) struct Decided(pub(super) Vec<Decision>);
+
+/// Registration is durable: run it.
+pub(super) struct StartOperation {
+    pub(super) flow: Flow,
+    pub(super) key: Key,
+    pub(super) record: Box<Record>,
+    pub(super) operation: Operation,
+    pub(super) permit: Option<Permit>,
+}
+
+/// The attempt's end is recorded, or its fate is out of our hands: it no longer runs here.
+pub(super) struct AttemptOver {
+    pub(super) key: Key,
+    pub(super) attempt: u32,
+}
+
+/// Something happened that somebody must hear of.
+pub(super) struct Alarmed;
+
+/// A key actor has nothing in flight after `seen` messages.
+pub(super) struct Idle {
+    pub(super) origin: Origin,
+    pub(super) seen: u64,
+}
+
+/// A key actor has been dropped.
+pub(super) struct Gone(pub(super) Origin);
+
+/// Whoever waited under this number has gone.
+pub(crate) struct Abandon {
+    pub(crate) key: Key,
+    pub(crate) waiter: u64,
+}
+
+/// Take in nothing new, and say when nothing is in flight any more.
+pub(super) struct Drain(pub(super) oneshot::Sender<()>);
+
+/// Stop waiting for what still runs.
+pub(super) struct AbortOperations;
+
+/// Counts what is in memory.
+pub(crate) struct Count {
+    pub(crate) reply: oneshot::Sender<Counts>,
+    /// Whether it has been to the end of the queue once. A caller that has its answer may ask before the router hears that
+    /// the actor is done with it: that news is in the queue by then.
+    pub(crate) requeued: bool,
+}
+
+/// What is in memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) live_actors: usize,
+    pub(crate) running: usize,
+    pub(crate) died_actors: u64,
+    pub(crate) alarms: u64,
+}
+
+/// Remove what is removable now; says how many records went.
+pub(crate) struct ExpirySweep(pub(crate) Option<oneshot::Sender<Result<u64, StoreError>>>);

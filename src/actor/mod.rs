@@ -1,0 +1,38 @@
+//! The actors, and the threads they live on. Nothing outside this directory knows actix, but for the public message.
+//!
+//! ```text
+//!  host runtime                 thread "ibid"                                thread of the supervisor
+//!  Engine --Submit(Ticket)--> Router --ToKey--> KeyActor --Proposal-------> Supervisor --batch--> Store
+//!    ^ oneshot                 |  ^ ^              | one per key in flight      |
+//!    |                         |  | '--Idle--------'                            |
+//!    |                         |  '--------------- Decided(batch) --------------'
+//!  operation <--StartOperation-'
+//!    '---------Finish---------> Router
+//! ```
+//!
+//! - Handlers are synchronous transitions. No await, no actor futures: a duplicate can't slip in between a look and a leap.
+//! - A key actor has at most one write under way; what arrives meanwhile waits in its queue, in order.
+//! - Effects wait for their commit: the operation starts, and an answer leaves, only after the verdict of the transaction.
+//! - Nothing gets lost in a mailbox: tickets, ends and proposals are guards that return to the router when dropped unread.
+//! - The router holds the only address of a key actor and lets it go when it has seen every message sent to it.
+
+mod front;
+mod key_actor;
+pub(crate) mod message;
+mod operation;
+mod permits;
+mod recovery;
+mod router;
+mod saver;
+mod supervisor;
+mod system;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use front::Front;
+pub use front::Submission;
+pub(crate) use key_actor::unavailable;
+pub use operation::Operation;
+pub(crate) use permits::Permits;
+pub(crate) use recovery::interrupt_all;
+pub(crate) use system::{Actors, Parts, start_front};

@@ -1,0 +1,70 @@
+//! The caller's side effect: a task on the host's runtime that belongs to no caller.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use super::message::Report;
+use crate::attempt::Attempt;
+use crate::outcome::End;
+
+type Run = Box<dyn FnOnce(Attempt) -> Pin<Box<dyn Future<Output = End> + Send>> + Send>;
+type RunBlocking = Box<dyn FnOnce(Attempt) -> End + Send>;
+
+/// What runs at most once per record. It is started after its registration is durable, on the host's tokio runtime, and
+/// goes on whether or not anybody still waits for it.
+///
+/// A panic or an abort leaves the record in doubt. It must not outlive itself: what it starts and does not wait for is not
+/// covered by its answer.
+pub struct Operation(Kind);
+
+enum Kind {
+    Async(Run),
+    Blocking(RunBlocking),
+}
+
+impl Operation {
+    /// An async operation.
+    pub fn new<F, Fut>(operation: F) -> Self
+    where
+        F: FnOnce(Attempt) -> Fut + Send + 'static,
+        Fut: Future<Output = End> + Send + 'static,
+    {
+        Self(Kind::Async(Box::new(|attempt| Box::pin(operation(attempt)))))
+    }
+
+    /// A blocking operation, for the runtime's blocking pool. `shutdown` can't abort it once it runs.
+    pub fn blocking<F>(operation: F) -> Self
+    where
+        F: FnOnce(Attempt) -> End + Send + 'static,
+    {
+        Self(Kind::Blocking(Box::new(operation)))
+    }
+
+    /// Starts it. The report goes out with the end; if the task panics, is aborted, or is never polled because the runtime is
+    /// gone, the report goes out by being dropped.
+    pub(super) fn start(self, runtime: &Handle, attempt: Attempt, report: Report) -> AbortHandle {
+        match self.0 {
+            Kind::Async(run) => {
+                let task = runtime.spawn(async move { report.send(run(attempt).await) });
+                task.abort_handle()
+            }
+            Kind::Blocking(run) => {
+                let task = runtime.spawn_blocking(move || report.send(run(attempt)));
+                task.abort_handle()
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Async(_) => "Operation::new(..)",
+            Kind::Blocking(_) => "Operation::blocking(..)",
+        })
+    }
+}

@@ -1,0 +1,33 @@
+//! At opening: what an earlier boot left registered is in doubt, and says so in the store before anything is served.
+
+use crate::machine;
+use crate::store::{Batch, Change, Store, StoreError, Version};
+use crate::time::UnixMillis;
+
+/// Entries of the in-flight index in one transaction.
+const SLICE: usize = 1_024;
+
+/// Marks every registered record as in doubt, in slices; reads the in-flight index only. Returns how many there were.
+///
+/// Nothing depends on its having run: a registered record that nothing runs for reads as in doubt anyway. It makes the
+/// states that people see, and the count of interrupted re-runs, agree with that.
+pub(crate) fn interrupt_all(store: &dyn Store, now: UnixMillis) -> Result<u64, StoreError> {
+    let (mut after, mut interrupted) = (None, 0);
+    loop {
+        let entries = store.in_flight(after, SLICE)?;
+        let Some(last) = entries.last() else { return Ok(interrupted) };
+        after = Some(last.cursor);
+        let changes: Vec<_> = entries
+            .into_iter()
+            .filter_map(|entry| entry.found)
+            .filter_map(|(key, record)| {
+                let expected = Some(Version::of(&record));
+                machine::interrupt(&record, now).map(|put| Change { key, expected, put: Some(Box::new(put)) })
+            })
+            .collect();
+        if !changes.is_empty() {
+            interrupted += changes.len() as u64;
+            store.commit(&Batch { now, records_per_scope: u64::MAX, changes })?;
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The two threads that run actix: start, drain, stop, join, close the file.
+//!
+//! actix's `System` panics inside a tokio task, so it gets a thread of ours. `System::stop` neither drains nor joins; so the
+//! order here is explicit: admission closes, what runs gets its time, what is queued is committed, the supervisor's thread
+//! is joined, the store is closed, and only then does anybody hear that the engine is down.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use actix::{Actor, Addr, Arbiter, System};
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::{oneshot, watch};
+
+use super::front::Front;
+use super::key_actor::Surroundings;
+use super::message::{AbortOperations, Drain, RouterAddr, tell};
+use super::router::{Router, Surround};
+use super::supervisor::{Settle, Supervisor};
+use crate::bounds::Limits;
+use crate::store::{Store, StoreError};
+use crate::time::HighWater;
+
+/// What the actors are started with.
+pub(crate) struct Parts {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<HighWater>,
+    pub(crate) limits: Limits,
+    /// Where operations run, and the runtime itself if it is ours.
+    pub(crate) runtime: Handle,
+    pub(crate) own_runtime: Option<Runtime>,
+}
+
+/// The running actors, from outside.
+pub(crate) struct Actors {
+    pub(crate) router: RouterAddr,
+    pub(crate) supervisor: Addr<Supervisor>,
+    /// The router's thread, for waits with a deadline: its runtime has a timer, the host's may not.
+    pub(crate) arbiter: actix::ArbiterHandle,
+    stop: Mutex<Option<oneshot::Sender<()>>>,
+    closed: watch::Receiver<bool>,
+}
+
+impl Actors {
+    /// Starts both threads and waits until the actors are there.
+    pub(crate) fn start(parts: Parts) -> Result<Self, StoreError> {
+        let (started, ready) = std::sync::mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        let (closing, closed) = watch::channel(false);
+        let store = Arc::clone(&parts.store);
+        thread::Builder::new()
+            .name("ibid".into())
+            .spawn(move || {
+                // However this thread ends, the file is given up and those who wait for it hear of it.
+                let _closing = Closing { store, closing };
+                run(parts, &started, stopped);
+            })
+            .map_err(|error| StoreError::Io(Arc::new(error)))?;
+        let Started { router, supervisor, arbiter } = ready.recv().map_err(|error| StoreError::Io(Arc::new(error)))?;
+        Ok(Self { router, supervisor, arbiter, stop: Mutex::new(Some(stop)), closed })
+    }
+
+    /// Asks the actors to drain and stop. Only the first call has an effect.
+    pub(crate) fn stop(&self) {
+        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(stop) = stop {
+            tell(stop, ());
+        }
+    }
+
+    /// Returns when the file is closed.
+    pub(crate) async fn closed(&self) {
+        // An error means that the thread is gone, and with it the file.
+        drop(self.closed.clone().wait_for(|closed| *closed).await);
+    }
+}
+
+/// Closes the store when the thread ends, in whatever way.
+struct Closing {
+    store: Arc<dyn Store>,
+    closing: watch::Sender<bool>,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if let Err(error) = self.store.close() {
+            tracing::warn!(%error, "closing the store failed");
+        }
+        self.closing.send_replace(true);
+    }
+}
+
+struct Started {
+    router: RouterAddr,
+    supervisor: Addr<Supervisor>,
+    arbiter: actix::ArbiterHandle,
+}
+
+fn run(parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: oneshot::Receiver<()>) {
+    let Parts { store, clock, limits, runtime, own_runtime } = parts;
+    let drain = limits.drain;
+    let system = System::new();
+    let writer = system.block_on(async {
+        let writer = Arbiter::new();
+        let router: RouterAddr = Arc::new(Router::new(runtime).start());
+        let supervisor = {
+            let (store, clock, limits, router) =
+                (Arc::clone(&store), Arc::clone(&clock), limits.clone(), router.clone());
+            Supervisor::start_in_arbiter(&writer.handle(), move |_| Supervisor::new(store, clock, limits, router))
+        };
+        let around = Surroundings { store, clock, limits, router: router.clone(), supervisor: supervisor.clone() };
+        router.do_send(Surround(Arc::new(around)));
+        let arbiter = Arbiter::current();
+        // An error means that the one who opened the engine is gone; then the stop signal is gone, too.
+        drop(started.send(Started { router: router.clone(), supervisor: supervisor.clone(), arbiter }));
+        // A dropped signal means that the last handle is gone: the same as being told to stop.
+        drop(stopped.await);
+        shut_down(&router, &supervisor, drain).await;
+        writer
+    });
+    writer.stop();
+    if writer.join().is_err() {
+        tracing::error!("the supervisor's thread panicked");
+    }
+    // What still waits is dropped with its actors here, and hears that the engine is closed.
+    drop(system);
+    if let Some(runtime) = own_runtime {
+        runtime.shutdown_background();
+    }
+}
+
+/// Waits for what runs, at most for `drain`; then aborts it, which leaves its records in doubt. Commits what is queued.
+async fn shut_down(router: &RouterAddr, supervisor: &Addr<Supervisor>, drain: std::time::Duration) {
+    let (drained, is_drained) = oneshot::channel();
+    router.do_send(Drain(drained));
+    if tokio::time::timeout(drain, is_drained).await.is_err() {
+        tracing::warn!("operations still run at the end of the drain; their records stay in doubt");
+        router.do_send(AbortOperations);
+    }
+    let (settled, is_settled) = oneshot::channel();
+    supervisor.do_send(Settle(settled));
+    // An error means that the supervisor is gone already.
+    drop(is_settled.await);
+}
+
+/// Starts the actor that takes requests as messages, on the router's thread.
+pub(crate) fn start_front(arbiter: &actix::ArbiterHandle, front: Front) -> Addr<Front> {
+    Front::start_in_arbiter(arbiter, move |_| front)
+}

@@ -1,0 +1,107 @@
+//! What needs a look inside: panics injected into key actors.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::message::ToKey;
+use crate::policy::InDoubt;
+use crate::{Call, End, Engine, ErrorKind, Flow, Operation, Policy, Reason};
+
+/// Every n-th message to a key actor panics in its handler; 0: none. One test sets it, and it is the only one in this binary
+/// that starts actors.
+static PANIC_EVERY: AtomicU64 = AtomicU64::new(0);
+static MESSAGES: AtomicU64 = AtomicU64::new(0);
+
+pub(super) fn panic_if_told(_: &ToKey) {
+    let every = PANIC_EVERY.load(Ordering::Relaxed);
+    if every > 0 && MESSAGES.fetch_add(1, Ordering::Relaxed) % every == every - 1 {
+        std::panic::resume_unwind(Box::new("injected into a key actor"));
+    }
+}
+
+const REQUESTS: usize = 300_000;
+const CALLERS: usize = 128;
+const KEYS: usize = 300;
+
+/// What each request came to.
+#[derive(Default)]
+struct Tally {
+    answers: AtomicUsize,
+    failures: AtomicUsize,
+    in_doubt: AtomicUsize,
+    /// The end went down with the key actor that had it in hand: typed, *Ambiguous*, and rare.
+    internal: AtomicUsize,
+}
+
+impl Tally {
+    fn count(&self, heard: Result<crate::Reply, crate::Error>) {
+        let slot = match heard.as_ref().map_err(crate::Error::kind) {
+            Ok(_) => &self.answers,
+            Err(ErrorKind::Failed(_)) => &self.failures,
+            Err(ErrorKind::InDoubt(_)) => &self.in_doubt,
+            Err(ErrorKind::Internal) => &self.internal,
+            Err(other) => panic!("no such answer was to be expected: {other:?}"),
+        };
+        slot.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// One in 40 panics, one in 10 answers, the rest fail without effect (and so are forgotten: the next request runs again).
+fn operation(number: usize) -> Operation {
+    // Scrambled, so that no key sees only panics.
+    let drawn = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    Operation::new(async move |_| match drawn {
+        n if n % 40 == 0 => std::panic::resume_unwind(Box::new("injected into an operation")),
+        n if n % 10 == 1 => End::Done((*b"answer").into(), None),
+        _ => End::Definitive(Reason::from_bytes(*b"no")),
+    })
+}
+
+/// So that its next request runs again. It goes through key actors as well, and may meet a dead one.
+async fn forget(engine: &Engine, flow: &Flow, key: crate::Key) {
+    let forgotten = engine.forget(flow, &[key]).await;
+    assert!(forgotten.is_ok_and(|statuses| statuses.len() == 1));
+}
+
+#[test]
+fn of_300_000_requests_none_is_lost_to_panics_in_operations_and_key_actors() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let tally = Arc::new(Tally::default());
+    let stats = runtime.block_on(async {
+        let engine = Engine::builder().open_in_memory().unwrap();
+        PANIC_EVERY.store(500, Ordering::Relaxed);
+        let policy = Policy::replay(Duration::from_secs(600)).in_doubt(InDoubt::Rerun);
+        let flow = Flow::new("loss", policy).unwrap();
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|caller| {
+                let (engine, flow, tally) = (engine.clone(), flow.clone(), Arc::clone(&tally));
+                tokio::spawn(async move {
+                    for number in (caller..REQUESTS).step_by(CALLERS) {
+                        // Neighbouring callers meet at a key about half of the time.
+                        let key = flow.key(b"scope", ((number / 2) % KEYS).to_be_bytes()).unwrap();
+                        let call = Call::new(&flow, &key, *b"request");
+                        tally.count(engine.submit(call, operation(number)).await);
+                        if number % 4 == 1 {
+                            forget(&engine, &flow, key).await;
+                        }
+                    }
+                })
+            })
+            .collect();
+        for caller in callers {
+            caller.await.unwrap();
+        }
+        PANIC_EVERY.store(0, Ordering::Relaxed);
+        let stats = engine.stats().await.unwrap();
+        engine.shutdown().await;
+        stats
+    });
+    let heard = [&tally.answers, &tally.failures, &tally.in_doubt].map(|count| count.load(Ordering::Relaxed));
+    let internal = tally.internal.load(Ordering::Relaxed);
+    assert_eq!(heard.iter().sum::<usize>() + internal, REQUESTS, "every caller gets exactly one typed answer");
+    assert!(heard.iter().all(|count| *count > 1_000), "every kind of end was met: {heard:?}");
+    assert!(internal as u64 <= 4 * stats.died_actors, "only callers of a dead actor may lose their end: {internal}");
+    assert!(stats.died_actors > 500, "the panics were injected: {stats:?}");
+    assert_eq!((stats.live_actors, stats.running, stats.in_flight), (0, 0, 0), "{stats:?}");
+}

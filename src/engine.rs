@@ -1,0 +1,534 @@
+//! The handle that a host embeds.
+
+use std::fmt;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+
+use crate::actor::message::{Abandon, Ask, Count, ExpirySweep, Question, RouterAddr, Submit, Ticket, tell};
+use crate::actor::{Actors, Front, Operation, Permits, Submission, start_front, unavailable};
+use crate::attempt::Attempt;
+use crate::block_on::block_on;
+use crate::bounds::{Limits, PAYLOAD_BYTES_CEILING};
+use crate::builder::Builder;
+use crate::call::Call;
+use crate::entropy::Entropy;
+use crate::error::{Error, ErrorKind};
+use crate::fingerprint::Fingerprint;
+use crate::key::{InvalidKey, Key};
+use crate::machine::{self, Admission, Event, Said, Write};
+use crate::outcome::{End, Ended, Failure, Fenced, Forgotten, Outcome, Reason, Reply, Resolved};
+use crate::policy::Flow;
+use crate::record::{BootId, Record, Status, Token};
+use crate::store::{self, Cursor, Store, StoreError, Totals};
+use crate::time::{HighWater, UnixMillis};
+
+/// The engine: a handle, cheap to clone, for any thread and any runtime.
+///
+/// All clones are one engine. It closes when [`shutdown`](Engine::shutdown) is called on any of them or the last one is
+/// dropped; after that every call gets [`Closed`](ErrorKind::Closed).
+///
+/// **Cancel safety**, for every method that returns a future: dropping the future takes back the wait and nothing else. A
+/// request that was submitted is registered, runs and is recorded whether or not anybody waits for it.
+#[derive(Clone)]
+pub struct Engine(Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<HighWater>,
+    pub(crate) limits: Limits,
+    pub(crate) permits: Arc<Permits>,
+    pub(crate) entropy: Entropy,
+    pub(crate) boot: BootId,
+    pub(crate) waiters: AtomicU64,
+    pub(crate) closing: AtomicBool,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) actors: Actors,
+}
+
+impl Drop for Shared {
+    /// Signals only: this may be a thread of a runtime, where nothing may block.
+    fn drop(&mut self) {
+        self.actors.stop();
+    }
+}
+
+impl Engine {
+    /// Opens the store at `path`, or creates it, with every default: see [`Builder`]. It blocks for the time of the opening.
+    ///
+    /// Operations run on the tokio runtime that this is called in; outside of one the engine makes its own.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the file is open elsewhere, damaged, or from a newer version. It is never emptied or made anew.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::builder().open(path)
+    }
+
+    /// An engine with other settings.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn from_shared(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+
+    /// Answers `request` under `key`: runs `operation` if this is the first, else gives the answer that there is.
+    ///
+    /// Request and answer are encoded with serde (postcard's format). The encoding decides whether a retry is the same
+    /// request, so encode only what a retry repeats, in types whose order is fixed (no `HashMap`). Under
+    /// [`Retention::FromRequest`](crate::Retention::FromRequest) use [`submit`](Self::submit).
+    ///
+    /// # Errors
+    /// An [`Error`] of one of the four [classes](crate::Class). A [`Failure`] of the operation comes back as
+    /// [`Failed`](ErrorKind::Failed) or [`InDoubt`](ErrorKind::InDoubt), with the operation's own error inside.
+    pub async fn run<Q, A, F, Fut>(
+        &self,
+        flow: &Flow,
+        key: &Key,
+        request: &Q,
+        operation: F,
+    ) -> Result<Outcome<A>, Error>
+    where
+        Q: Serialize + ?Sized,
+        A: Serialize + DeserializeOwned,
+        F: FnOnce(Attempt) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<A, Failure>> + Send + 'static,
+    {
+        let request = store::to_bytes(request).map_err(|error| Error::caused_by(ErrorKind::Encode, error))?;
+        let operation = Operation::new(|attempt| {
+            let running = operation(attempt);
+            async { encoded(running.await) }
+        });
+        match self.submit(Call::new(flow, key, request), operation).await? {
+            Reply::Answer(Outcome { how, answer }) => {
+                let answer = store::from_bytes(&answer).map_err(|error| Error::caused_by(ErrorKind::Decode, error))?;
+                Ok(Outcome { how, answer })
+            }
+            Reply::Accepted => Err(ErrorKind::Duplicate(Status::Dispatched).into()),
+        }
+    }
+
+    /// [`run`](Self::run) for bytes, with everything that a [`Call`] can say.
+    ///
+    /// # Errors
+    /// An [`Error`] of one of the four [classes](crate::Class).
+    pub async fn submit(&self, call: Call, operation: Operation) -> Result<Reply, Error> {
+        let fingerprint = self.0.check(&call)?;
+        if let Some(reply) = self.0.answer_from_record(&call, fingerprint)? {
+            return reply;
+        }
+        let (waiting, question) = self.0.prepare(call, fingerprint, operation)?;
+        self.0.send(question);
+        waiting.reply().await
+    }
+
+    /// [`submit`](Self::submit) on a plain thread: blocks it until there is an answer. Never call it on a thread that drives the
+    /// runtime on which the operations run.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub fn submit_blocking(&self, call: Call, operation: Operation) -> Result<Reply, Error> {
+        block_on(self.submit(call, operation))
+    }
+
+    /// Submits without ever blocking: no store is read, nothing is waited for. For callers under a lock, such as LDK's
+    /// `handle_custom_message`.
+    ///
+    /// After `Ok`, `on_done` runs exactly once, as a task of the runtime on which the operations run, never on this stack. After
+    /// `Err` it never runs.
+    ///
+    /// # Errors
+    /// At once, nothing registered: [`Busy`](ErrorKind::Busy), [`Closed`](ErrorKind::Closed), an unusable key.
+    pub fn try_submit(
+        &self,
+        call: Call,
+        operation: Operation,
+        on_done: impl FnOnce(Result<Reply, Error>) + Send + 'static,
+    ) -> Result<(), Error> {
+        let fingerprint = self.0.check(&call)?;
+        let (waiting, question) = self.0.prepare(call, fingerprint, operation)?;
+        let phase = Arc::new(AtomicU8::new(PREPARED));
+        let done = Done { on_done: Some(on_done), phase: Arc::clone(&phase) };
+        self.0.runtime.spawn(async move { done.run(waiting.reply().await) });
+        // A runtime that has been shut down drops the task on this stack, where the callback must not run.
+        if phase.compare_exchange(PREPARED, SUBMITTED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return Err(ErrorKind::Closed.into());
+        }
+        self.0.send(question);
+        Ok(())
+    }
+
+    /// Where actors send a [`Submission`]. Each call starts one small actor, which lives as long as its recipients do.
+    #[must_use]
+    pub fn recipient(&self) -> actix::Recipient<Submission> {
+        let engine = Arc::downgrade(&self.0);
+        let submit = move |call, operation| -> Pin<Box<dyn Future<Output = _> + Send>> {
+            let engine = Weak::upgrade(&engine).map(Engine);
+            Box::pin(async move {
+                match engine {
+                    Some(engine) => engine.submit(call, operation).await,
+                    None => Err(ErrorKind::Closed.into()),
+                }
+            })
+        };
+        start_front(&self.0.actors.arbiter, Front::new(submit)).recipient()
+    }
+
+    /// Waits for the end of what is registered under `key`, or reads it. Any number may wait.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) at once, which proves nothing; else as [`submit`](Self::submit).
+    pub async fn track(&self, flow: &Flow, key: &Key) -> Result<Outcome, Error> {
+        let waiting = self.0.ask(flow, key, Ask::Track(None))?;
+        match waiting.reply().await? {
+            Reply::Answer(outcome) => Ok(outcome),
+            Reply::Accepted => Err(ErrorKind::Internal.into()),
+        }
+    }
+
+    /// The record of `key` as it is now; `None` if it reads as absent. It proves nothing about a request on its way.
+    ///
+    /// # Errors
+    /// [`Quarantined`](ErrorKind::Quarantined), [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
+    pub fn lookup(&self, key: &Key) -> Result<Option<Record>, Error> {
+        let record = self.0.store.get(key).map_err(|error| unavailable(&error))?;
+        let now = self.0.clock.now();
+        Ok(record.filter(|record| record.removable_at().is_none_or(|end| now < end)))
+    }
+
+    /// Removes finished records by name, each distinct key once, in order of first appearance. A record whose end is still to
+    /// come stays.
+    ///
+    /// # Errors
+    /// On an error it is not known which of the keys were forgotten: ask again.
+    pub async fn forget(&self, flow: &Flow, keys: &[Key]) -> Result<Vec<(Key, Forgotten)>, Error> {
+        let mut statuses: Vec<(Key, Forgotten)> = Vec::new();
+        for key in keys {
+            if statuses.iter().any(|(known, _)| known == key) {
+                continue;
+            }
+            match self.0.ask(flow, key, Ask::Forget)?.said().await? {
+                Said::Forgotten(forgotten) => statuses.push((key.clone(), forgotten)),
+                other => return Err(unexpected(other)),
+            }
+        }
+        Ok(statuses)
+    }
+
+    /// Records the end of a dispatched, registered or in-doubt record, told from outside. Without an attempt number it belongs to
+    /// whatever attempt is recorded. An end is recorded once: see [`Resolved`].
+    ///
+    /// # Errors
+    /// On an error it is not known whether the end was recorded: ask again.
+    pub async fn resolve(&self, flow: &Flow, key: &Key, attempt: Option<u32>, end: Ended) -> Result<Resolved, Error> {
+        match self.0.ask(flow, key, Ask::Resolve { attempt, end })?.said().await? {
+            Said::Resolved(resolved) => Ok(resolved),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Forbids an unused key, durably, or says what is there: turns *Ambiguous* into *Definitive* without sending anything.
+    ///
+    /// # Errors
+    /// On an error it is not known whether the key is fenced: ask again.
+    pub async fn fence(&self, flow: &Flow, key: &Key) -> Result<Fenced, Error> {
+        match self.0.ask(flow, key, Ask::Fence)?.said().await? {
+            Said::Fenced(fenced) => Ok(fenced),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Records whose end is still to come, in order of arrival, beginning behind `after`, at most `limit`. Reads the in-flight
+    /// index only, so it is safe under load.
+    ///
+    /// # Errors
+    /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
+    pub fn list(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<store::Entry>, Error> {
+        self.0.store.in_flight(after, limit).map_err(|error| unavailable(&error))
+    }
+
+    /// What the engine holds, in memory and in the store.
+    ///
+    /// # Errors
+    /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
+    pub async fn stats(&self) -> Result<Stats, Error> {
+        let (reply, counted) = oneshot::channel();
+        self.0.actors.router.do_send(Count { reply, requeued: false });
+        let counts = counted.await.map_err(|_| Error::from(ErrorKind::Closed))?;
+        let records = self.0.store.totals().map_err(|error| unavailable(&error))?;
+        Ok(Stats {
+            records,
+            live_actors: counts.live_actors,
+            running: counts.running,
+            in_flight: self.0.permits.taken(),
+            died_actors: counts.died_actors,
+            alarms: counts.alarms,
+        })
+    }
+
+    /// Removes what is past its grace, now rather than at the next turn of the timer. Says how many records went; no answer
+    /// depends on it.
+    ///
+    /// # Errors
+    /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
+    pub async fn expiry_sweep(&self) -> Result<u64, Error> {
+        let (reply, swept) = oneshot::channel();
+        self.0.actors.supervisor.do_send(ExpirySweep(Some(reply)));
+        let removed = swept.await.map_err(|_| Error::from(ErrorKind::Closed))?;
+        removed.map_err(|error| unavailable(&error))
+    }
+
+    /// The engine's time: the machine's clock, never going back, also across restarts.
+    #[must_use]
+    pub fn now(&self) -> UnixMillis {
+        self.0.clock.now()
+    }
+
+    /// Takes in nothing new, waits for what runs (at most [`Limits::drain`]), commits it, and frees the file: when this
+    /// returns, the same process can open it again, even while clones of this handle are alive. An operation that still runs
+    /// is aborted then, and its record is in doubt.
+    ///
+    /// Cancel safety: once polled, the shutdown goes on by itself.
+    pub async fn shutdown(&self) {
+        self.0.closing.store(true, Ordering::Release);
+        self.0.actors.stop();
+        self.0.actors.closed().await;
+    }
+
+    /// [`shutdown`](Self::shutdown) on a plain thread. Never call it on a thread that drives the runtime on which the operations
+    /// run.
+    pub fn shutdown_blocking(&self) {
+        block_on(self.shutdown());
+    }
+}
+
+impl Shared {
+    fn check(&self, call: &Call) -> Result<Fingerprint, Error> {
+        self.check_open(&call.flow, &call.key)?;
+        if call.request.len() > PAYLOAD_BYTES_CEILING {
+            // No setting admits it, so no record can exist for it, and it is not worth its hash.
+            let (bytes, limit) = (call.request.len(), self.limits.request_bytes);
+            return Err(ErrorKind::TooLarge { bytes, limit }.into());
+        }
+        Ok(Fingerprint::of(call.flow.name(), &call.request))
+    }
+
+    fn check_open(&self, flow: &Flow, key: &Key) -> Result<(), Error> {
+        if key.flow() != flow.name() {
+            return Err(InvalidKey::OtherFlow.into());
+        }
+        if self.closing.load(Ordering::Acquire) {
+            return Err(ErrorKind::Closed.into());
+        }
+        Ok(())
+    }
+
+    fn admission(&self, call: &Call, fingerprint: Fingerprint, token: Token) -> Admission {
+        let (bytes, limit) = (call.request.len(), self.limits.request_bytes);
+        let barred = if bytes > limit {
+            Some(ErrorKind::TooLarge { bytes, limit })
+        } else {
+            call.barred.clone().map(ErrorKind::Failed)
+        };
+        let request = call.request.clone();
+        Admission { fingerprint, request, retention: call.retention, boot: self.boot, token, barred }
+    }
+
+    /// The answer of a finished record, read on the caller's thread: no permit, no actor, no commit. `None` if it takes more.
+    fn answer_from_record(&self, call: &Call, fingerprint: Fingerprint) -> Result<Option<Result<Reply, Error>>, Error> {
+        let record = self.store.get(&call.key).map_err(|error| unavailable(&error))?;
+        let Some(record) = record.filter(|record| !record.state.status().is_in_flight()) else { return Ok(None) };
+        let cx = machine::Context {
+            now: self.clock.now(),
+            policy: call.flow.policy(),
+            live: false,
+            recoveries: self.limits.recoveries,
+            answer_bytes: self.limits.answer_bytes,
+        };
+        let admission = self.admission(call, fingerprint, Token([0; 32]));
+        let step = machine::step(Some(&record), Event::Admit(&admission), cx);
+        match (step.write, step.caller) {
+            (Write::Keep, Said::Reply(reply)) => Ok(Some(reply)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The wait and the question, not sent yet.
+    fn prepare(
+        &self,
+        call: Call,
+        fingerprint: Fingerprint,
+        operation: Operation,
+    ) -> Result<(Waiting, Question), Error> {
+        let permit = self.permits.take(&call.key).ok_or(ErrorKind::Busy)?;
+        let admission = self.admission(&call, fingerprint, self.entropy.token());
+        let ask = Ask::Admit(admission, Some(operation));
+        let (waiting, mut question) = self.question(call.flow, call.key, ask);
+        question.permit = Some(permit);
+        let waiting = match call.deadline {
+            None => waiting,
+            Some(deadline) => waiting.until(deadline, &self.actors.arbiter),
+        };
+        Ok((waiting, question))
+    }
+
+    fn ask(&self, flow: &Flow, key: &Key, ask: Ask) -> Result<Waiting, Error> {
+        self.check_open(flow, key)?;
+        let permit = self.permits.take(key).ok_or(ErrorKind::Busy)?;
+        let (waiting, mut question) = self.question(flow.clone(), key.clone(), ask);
+        question.permit = Some(permit);
+        self.send(question);
+        Ok(waiting)
+    }
+
+    fn question(&self, flow: Flow, key: Key, ask: Ask) -> (Waiting, Question) {
+        let (reply, heard) = oneshot::channel();
+        let waiter = self.waiters.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting { heard, waiter, key: key.clone(), router: Some(Arc::clone(&self.actors.router)) };
+        (waiting, Question { flow, key, ask, reply, permit: None, waiter, tries: 0 })
+    }
+
+    fn send(&self, question: Question) {
+        let router = Arc::clone(&self.actors.router);
+        self.actors.router.do_send(Submit(Ticket::new(question, router)));
+    }
+}
+
+/// Waits for what is said. Dropped before, it tells the key's actor that nobody waits any more.
+struct Waiting {
+    heard: oneshot::Receiver<Said>,
+    waiter: u64,
+    key: Key,
+    /// `None` once it is over.
+    router: Option<RouterAddr>,
+}
+
+impl Waiting {
+    async fn said(self) -> Result<Said, Error> {
+        match self.await {
+            Said::Reply(Err(error)) => Err(error),
+            said => Ok(said),
+        }
+    }
+
+    async fn reply(self) -> Result<Reply, Error> {
+        match self.said().await? {
+            Said::Reply(reply) => reply,
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// The same wait with an end: the timer runs on the engine's own thread, since the host's runtime may have none.
+    fn until(self, deadline: Duration, arbiter: &actix::ArbiterHandle) -> Self {
+        let (reply, heard) = oneshot::channel();
+        let (waiter, key) = (self.waiter, self.key.clone());
+        arbiter.spawn(async move {
+            let said = tokio::time::timeout(deadline, self).await;
+            tell(reply, said.unwrap_or_else(|_| Said::Reply(Err(ErrorKind::Deadline.into()))));
+        });
+        Self { heard, waiter, key, router: None }
+    }
+}
+
+impl Future for Waiting {
+    type Output = Said;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Said> {
+        let said = std::task::ready!(Pin::new(&mut self.heard).poll(cx));
+        self.router = None;
+        // A dropped sender means that the actors are gone.
+        Poll::Ready(said.unwrap_or_else(|_| Said::Reply(Err(ErrorKind::Closed.into()))))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(router) = self.router.take() {
+            router.do_send(Abandon { key: self.key.clone(), waiter: self.waiter });
+        }
+    }
+}
+
+/// Runs the callback exactly once: with the reply, or, if the runtime drops its task before there is one, with
+/// [`Closed`](ErrorKind::Closed). Not before the request is submitted: until then the refusal is the submitter's to give.
+struct Done<F: FnOnce(Result<Reply, Error>)> {
+    on_done: Option<F>,
+    phase: Arc<AtomicU8>,
+}
+
+const PREPARED: u8 = 0;
+const SUBMITTED: u8 = 1;
+const DROPPED: u8 = 2;
+
+impl<F: FnOnce(Result<Reply, Error>)> Done<F> {
+    fn run(mut self, reply: Result<Reply, Error>) {
+        self.call(reply);
+    }
+
+    fn call(&mut self, reply: Result<Reply, Error>) {
+        let Some(on_done) = self.on_done.take() else { return };
+        // The callback is not ours, and a panic that leaves a drop may abort the process.
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| on_done(reply))).is_err() {
+            tracing::error!("a completion callback panicked");
+        }
+    }
+}
+
+impl<F: FnOnce(Result<Reply, Error>)> Drop for Done<F> {
+    fn drop(&mut self) {
+        if self.on_done.is_none() {
+            return;
+        }
+        if self.phase.compare_exchange(PREPARED, DROPPED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            self.call(Err(ErrorKind::Closed.into()));
+        }
+    }
+}
+
+fn encoded<A: Serialize>(ended: Result<A, Failure>) -> End {
+    match ended.map(|answer| store::to_bytes(&answer)) {
+        Ok(Ok(answer)) => End::Done(answer.into(), None),
+        // The effect is there, its answer is not: in doubt.
+        Ok(Err(error)) => End::Unknown(Reason::from_error(error)),
+        Err(Failure(end)) => end,
+    }
+}
+
+fn unexpected(said: Said) -> Error {
+    tracing::error!(?said, "a key actor answered something else");
+    ErrorKind::Internal.into()
+}
+
+/// What an engine holds at one moment.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Records by state, in the store.
+    pub records: Totals,
+    /// Key actors in memory: one per key in flight.
+    pub live_actors: usize,
+    /// Operations that were started and whose end is not recorded yet.
+    pub running: usize,
+    /// Requests that hold a permit.
+    pub in_flight: usize,
+    /// Key actors that died of a panic: bugs of ibid's.
+    pub died_actors: u64,
+    /// Ends that contradicted a record or came from an older attempt.
+    pub alarms: u64,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("boot", &self.0.boot).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,135 @@
+//! Beyond a bound: a typed refusal at once, and nothing registered.
+
+use crate::support::*;
+use ibid::{Class, ErrorKind, Limits, PAYLOAD_BYTES_CEILING};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+fn limits(set: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    set(&mut limits);
+    limits
+}
+
+#[tokio::test]
+async fn when_admission_is_full_a_request_is_busy_at_once_and_its_callback_never_runs() {
+    let bench = Bench::new();
+    let (flow, (counted, mut starts)) = (flow(), Counted::held());
+    let engine = bench.open_with(limits(|limits| limits.in_flight = 1));
+    let first = {
+        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
+        tokio::spawn(async move { answer(&engine, call, operation).await })
+    };
+    starts.recv().await.unwrap();
+    let called = Arc::new(AtomicUsize::new(0));
+    for n in 0..1_000 {
+        let called = Arc::clone(&called);
+        let refused = engine
+            .try_submit(call(&flow, &n.to_string(), "r"), counted.operation(), move |_| {
+                called.fetch_add(1, Ordering::SeqCst);
+            })
+            .unwrap_err();
+        assert!(matches!(refused.kind(), ErrorKind::Busy) && refused.class() == Class::Ambiguous, "{refused:?}");
+    }
+    counted.release();
+    first.await.unwrap();
+    let stats = engine.stats().await.unwrap();
+    assert_eq!((stats.records.registered, stats.records.completed, stats.in_flight), (0, 1, 0));
+    engine.shutdown().await;
+    assert_eq!((counted.runs(), called.load(Ordering::SeqCst)), (1, 0));
+}
+
+#[tokio::test]
+async fn a_full_scope_leaves_the_others_alone() {
+    let bench = Bench::new();
+    let (flow, (counted, mut starts)) = (flow(), Counted::held());
+    let engine = bench.open_with(limits(|limits| limits.in_flight_per_scope = 1));
+    let first = {
+        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
+        tokio::spawn(async move { answer(&engine, call, operation).await })
+    };
+    starts.recv().await.unwrap();
+    let busy = error(&engine, call(&flow, "b", "r"), counted.operation()).await;
+    assert!(matches!(busy.kind(), ErrorKind::Busy), "{busy:?}");
+    counted.release();
+    let elsewhere = ibid::Call::new(&flow, &flow.key("elsewhere", "b").unwrap(), *b"r");
+    answer(&engine, elsewhere, counted.operation()).await;
+    first.await.unwrap();
+    assert_eq!(counted.runs(), 2);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn one_waiter_too_many_is_busy_and_the_others_get_their_answer() {
+    let bench = Bench::new();
+    let (flow, (counted, mut starts)) = (flow(), Counted::held());
+    let engine = bench.open_with(limits(|limits| limits.waiters_per_key = 3));
+    let submit = || {
+        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
+        tokio::spawn(async move { engine.submit(call, operation).await })
+    };
+    let first = submit();
+    starts.recv().await.unwrap();
+    let duplicates: Vec<_> = (0..5).map(|_| submit()).collect();
+    let mut busy = 0;
+    let mut waiting = vec![first];
+    for duplicate in duplicates {
+        // Those that are refused are refused at once; those that wait do so until the gate opens.
+        if busy < 3 {
+            waiting.push(duplicate);
+        }
+        busy += 1;
+    }
+    while waiting.iter().filter(|caller| caller.is_finished()).count() < 1 {
+        tokio::task::yield_now().await;
+    }
+    counted.release();
+    let mut refused = 0;
+    for caller in waiting {
+        if let Err(heard) = caller.await.unwrap() {
+            assert!(matches!(heard.kind(), ErrorKind::Busy) && heard.class() == Class::Ambiguous, "{heard:?}");
+            refused += 1;
+        }
+    }
+    assert!(refused >= 1);
+    assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_request_over_the_limit_is_too_large_and_one_at_the_limit_is_not() {
+    let bench = Bench::new();
+    let (flow, counted) = (flow(), Counted::new());
+    let engine = bench.open_with(limits(|limits| limits.request_bytes = 4));
+    answer(&engine, call(&flow, "a", "1234"), counted.operation()).await;
+    let heard = error(&engine, call(&flow, "b", "12345"), counted.operation()).await;
+    assert!(matches!(heard.kind(), ErrorKind::TooLarge { bytes: 5, limit: 4 }), "{heard:?}");
+    assert_eq!(heard.class(), Class::Definitive);
+    let huge = ibid::Call::new(&flow, &key(&flow, "c"), vec![0; PAYLOAD_BYTES_CEILING + 1]);
+    assert!(matches!(error(&engine, huge, counted.operation()).await.kind(), ErrorKind::TooLarge { .. }));
+    assert_eq!((counted.runs(), engine.stats().await.unwrap().records.completed), (1, 1));
+    engine.shutdown().await;
+    // A record made under a larger limit still answers.
+    let engine = bench.open_with(limits(|limits| limits.request_bytes = 3));
+    answer(&engine, call(&flow, "a", "1234"), counted.operation()).await;
+    assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_scope_at_its_quota_is_refused_before_anything_runs_and_may_still_replay() {
+    let bench = Bench::new();
+    let (flow, counted) = (flow(), Counted::new());
+    let engine = bench.open_with(limits(|limits| limits.records_per_scope = 2));
+    for id in ["a", "b"] {
+        answer(&engine, call(&flow, id, "r"), counted.operation()).await;
+    }
+    let heard = error(&engine, call(&flow, "c", "r"), counted.operation()).await;
+    assert!(matches!(heard.kind(), ErrorKind::QuotaExceeded) && heard.class() == Class::Definitive, "{heard:?}");
+    answer(&engine, call(&flow, "a", "r"), counted.operation()).await;
+    assert_eq!(counted.runs(), 2);
+    engine.forget(&flow, &[key(&flow, "a")]).await.unwrap();
+    answer(&engine, call(&flow, "c", "r"), counted.operation()).await;
+    assert_eq!(counted.runs(), 3);
+    engine.shutdown().await;
+}

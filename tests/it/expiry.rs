@@ -1,0 +1,183 @@
+//! The edge, the grace, and RefuseOnce that does not stick.
+
+use crate::support::*;
+use ibid::{AfterExpiry, Class, Engine, ErrorKind, Flow, How, Policy, Retention};
+use std::time::Duration;
+
+const TEN_MINUTES: Duration = Duration::from_secs(600);
+const GRACE: Duration = Duration::from_secs(120);
+
+fn flow_with(after_expiry: AfterExpiry) -> Flow {
+    flow_of(Policy::replay(TEN_MINUTES).after_expiry(after_expiry).grace(GRACE))
+}
+
+async fn expired(engine: &Engine, flow: &Flow, counted: &Counted) {
+    let heard = error(engine, call(flow, "a", "r"), counted.operation()).await;
+    assert!(matches!(heard.kind(), ErrorKind::Expired) && heard.class() == Class::Conflict, "{heard:?}");
+}
+
+async fn how(engine: &Engine, flow: &Flow, counted: &Counted) -> How {
+    answer(engine, call(flow, "a", "r"), counted.operation()).await.how
+}
+
+#[tokio::test]
+async fn refuse_once_refuses_once_from_the_very_millisecond_of_expiry() {
+    let (bench, flow, counted) = (Bench::new(), flow_with(AfterExpiry::RefuseOnce), Counted::new());
+    let engine = bench.open();
+    assert_eq!(how(&engine, &flow, &counted).await, How::Executed);
+    bench.clock.advance(TEN_MINUTES - Duration::from_millis(1));
+    assert_eq!(how(&engine, &flow, &counted).await, How::Replayed);
+    bench.clock.advance(Duration::from_millis(1));
+    expired(&engine, &flow, &counted).await;
+    assert_eq!(engine.stats().await.unwrap().records.completed, 0, "pruned");
+    assert_eq!(how(&engine, &flow, &counted).await, How::Executed);
+    assert_eq!(counted.runs(), 2);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn of_two_requests_that_touch_an_expired_record_together_exactly_one_is_refused() {
+    let (bench, flow, counted) = (Bench::new(), flow_with(AfterExpiry::RefuseOnce), Counted::new());
+    let engine = bench.open();
+    for round in 1..=20 {
+        assert_eq!(how(&engine, &flow, &counted).await, How::Executed);
+        bench.clock.advance(TEN_MINUTES);
+        let submit = || engine.submit(call(&flow, "a", "r"), counted.operation());
+        let (one, two) = tokio::join!(submit(), submit());
+        assert_eq!(usize::from(one.is_err()) + usize::from(two.is_err()), 1, "round {round}");
+        bench.clock.advance(TEN_MINUTES + GRACE);
+    }
+    assert_eq!(counted.runs(), 40);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn refuse_refuses_until_the_grace_ends_and_rerun_never() {
+    for (policy, in_grace_runs) in [(AfterExpiry::Refuse, false), (AfterExpiry::Rerun, true)] {
+        let (bench, flow, counted) = (Bench::new(), flow_with(policy), Counted::new());
+        let engine = bench.open();
+        how(&engine, &flow, &counted).await;
+        bench.clock.advance(TEN_MINUTES + GRACE - Duration::from_millis(1));
+        if in_grace_runs {
+            assert_eq!(how(&engine, &flow, &counted).await, How::Executed);
+        } else {
+            expired(&engine, &flow, &counted).await;
+            expired(&engine, &flow, &counted).await;
+            bench.clock.advance(Duration::from_millis(1));
+            assert_eq!(how(&engine, &flow, &counted).await, How::Executed);
+        }
+        assert_eq!(counted.runs(), 2);
+        engine.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn no_answer_depends_on_whether_an_expiry_sweep_has_run() {
+    for sweep in [false, true] {
+        let (bench, flow, counted) = (Bench::new(), flow_with(AfterExpiry::RefuseOnce), Counted::new());
+        let engine = bench.open();
+        how(&engine, &flow, &counted).await;
+        bench.clock.advance(TEN_MINUTES + GRACE - Duration::from_millis(1));
+        if sweep {
+            assert_eq!(engine.expiry_sweep().await.unwrap(), 0, "in its grace a record stays");
+        }
+        expired(&engine, &flow, &counted).await;
+
+        how(&engine, &flow, &counted).await;
+        bench.clock.advance(TEN_MINUTES + GRACE);
+        if sweep {
+            assert_eq!(engine.expiry_sweep().await.unwrap(), 1);
+        }
+        assert_eq!(engine.lookup(&key(&flow, "a")).unwrap(), None);
+        assert_eq!(how(&engine, &flow, &counted).await, How::Executed);
+        assert_eq!(counted.runs(), 3);
+        engine.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn an_expiry_sweep_of_many_slices_removes_what_is_due_and_nothing_else() {
+    let (bench, counted) = (Bench::new(), Counted::new());
+    let engine = bench.open();
+    let short = flow_of(Policy::replay(Duration::from_secs(60)));
+    let long = flow_of(Policy::replay(TEN_MINUTES));
+    let calls = (0..1_000).map(|n| call(if n % 4 == 0 { &long } else { &short }, &n.to_string(), "r"));
+    let submitted: Vec<_> = calls
+        .map(|call| {
+            let (engine, operation) = (engine.clone(), counted.operation());
+            tokio::spawn(async move { answer(&engine, call, operation).await })
+        })
+        .collect();
+    for one in submitted {
+        one.await.unwrap();
+    }
+    bench.clock.advance(Duration::from_secs(60));
+    assert_eq!(engine.expiry_sweep().await.unwrap(), 750);
+    assert_eq!(engine.expiry_sweep().await.unwrap(), 0);
+    assert_eq!(engine.stats().await.unwrap().records.completed, 250);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_tombstone_turns_a_late_retry_away_until_its_own_end() {
+    let (bench, counted) = (Bench::new(), Counted::new());
+    let flow = flow_of(Policy::replay(TEN_MINUTES).tombstone(Duration::from_secs(3600)));
+    let engine = bench.open();
+    how(&engine, &flow, &counted).await;
+    bench.clock.advance(TEN_MINUTES);
+    // Under Rerun an expired record runs anew only where nothing stands in for it.
+    expired(&engine, &flow, &counted).await;
+    assert_eq!(engine.expiry_sweep().await.unwrap(), 1);
+    assert_eq!(engine.stats().await.unwrap().records.tombstone, 1);
+    bench.clock.advance(Duration::from_secs(3600) - Duration::from_millis(1));
+    expired(&engine, &flow, &counted).await;
+    bench.clock.advance(Duration::from_millis(1));
+    assert_eq!(how(&engine, &flow, &counted).await, How::Executed);
+    assert_eq!(counted.runs(), 2);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_record_in_flight_never_expires() {
+    let (bench, (counted, mut starts)) = (Bench::new(), Counted::held());
+    let flow = flow_of(Policy::request_invoice());
+    let engine = bench.open();
+    let first = {
+        let call = call(&flow, "a", "r").retention(TEN_MINUTES);
+        let (engine, operation) = (engine.clone(), counted.operation());
+        tokio::spawn(async move { answer(&engine, call, operation).await })
+    };
+    starts.recv().await.unwrap();
+    bench.clock.advance(TEN_MINUTES * 100);
+    assert_eq!(engine.expiry_sweep().await.unwrap(), 0);
+    counted.release();
+    assert_eq!(first.await.unwrap().how, How::Executed, "whoever waits gets the answer, however late");
+    assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_retention_past_the_end_of_time_registers_nothing() {
+    let (bench, counted) = (Bench::new(), Counted::new());
+    bench.clock.set(ibid::UnixMillis(u64::MAX - 1000));
+    let engine = bench.open();
+    let flow = flow_of(Policy::request_invoice());
+    let heard = error(&engine, call(&flow, "a", "r").retention(TEN_MINUTES), counted.operation()).await;
+    assert!(matches!(heard.kind(), ErrorKind::RetentionOverflow), "{heard:?}");
+    let none = error(&engine, call(&flow, "a", "r"), counted.operation()).await;
+    assert!(matches!(none.kind(), ErrorKind::RetentionMissing), "{none:?}");
+    assert_eq!((counted.runs(), engine.lookup(&key(&flow, "a")).unwrap()), (0, None));
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_record_without_an_end_stays_until_it_is_forgotten() {
+    let (bench, counted) = (Bench::new(), Counted::new());
+    let flow = flow_of(Policy::replay(TEN_MINUTES).retention(Retention::UntilForgotten));
+    let engine = bench.open();
+    how(&engine, &flow, &counted).await;
+    bench.clock.advance(Duration::from_secs(86_400 * 365 * 100));
+    assert_eq!(engine.expiry_sweep().await.unwrap(), 0);
+    assert_eq!(how(&engine, &flow, &counted).await, How::Replayed);
+    engine.shutdown().await;
+}

@@ -1,0 +1,193 @@
+//! One run, many waiters.
+
+use crate::support::*;
+use ibid::{Class, End, ErrorKind, Fenced, Forgotten, How, Outcome, Policy, Reply, Resolved, Status, WhileRunning};
+use std::time::Duration;
+
+#[tokio::test]
+async fn a_duplicate_in_flight_joins_and_the_operation_runs_once() {
+    let bench = Bench::new();
+    let (flow, (counted, mut starts)) = (flow(), Counted::held());
+    let engine = bench.open();
+    let callers: Vec<_> = (0..10)
+        .map(|_| {
+            let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
+            tokio::spawn(async move { answer(&engine, call, operation).await })
+        })
+        .collect();
+    starts.recv().await.unwrap();
+    assert_eq!(engine.stats().await.unwrap().running, 1);
+    counted.release();
+    let mut outcomes = Vec::new();
+    for caller in callers {
+        outcomes.push(caller.await.unwrap());
+    }
+    assert!(outcomes.iter().all(|outcome| outcome.answer == outcomes[0].answer));
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.how == How::Executed).count(), 1);
+    assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_flow_that_refuses_says_duplicate_while_the_first_runs() {
+    let bench = Bench::new();
+    let flow = flow_of(Policy::replay(Duration::from_secs(600)).while_running(WhileRunning::Refuse));
+    let (counted, mut starts) = Counted::held();
+    let engine = bench.open();
+    let first = {
+        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
+        tokio::spawn(async move { answer(&engine, call, operation).await })
+    };
+    starts.recv().await.unwrap();
+    let second = error(&engine, call(&flow, "a", "r"), counted.operation()).await;
+    assert!(matches!(second.kind(), ErrorKind::Duplicate(Status::Registered)), "{second:?}");
+    counted.release();
+    assert_eq!(first.await.unwrap().how, How::Executed);
+    assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_changes_nothing_and_its_retry_gets_the_answer() {
+    let bench = Bench::new();
+    let (flow, (counted, mut starts)) = (flow(), Counted::held());
+    let engine = bench.open();
+    let first = {
+        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
+        tokio::spawn(async move { answer(&engine, call, operation).await })
+    };
+    starts.recv().await.unwrap();
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    let retry = {
+        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
+        tokio::spawn(async move { answer(&engine, call, operation).await })
+    };
+    counted.release();
+    assert_ne!(retry.await.unwrap().how, How::Executed);
+    assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_thousand_trackers_that_leave_leak_nothing() {
+    let bench = Bench::new();
+    let (flow, (counted, mut starts)) = (flow(), Counted::held());
+    let engine = bench.open();
+    let first = {
+        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
+        tokio::spawn(async move { answer(&engine, call, operation).await })
+    };
+    starts.recv().await.unwrap();
+    let before = engine.stats().await.unwrap().in_flight;
+    for _ in 0..10 {
+        let trackers: Vec<_> = (0..100)
+            .map(|_| {
+                let (engine, flow) = (engine.clone(), flow.clone());
+                tokio::spawn(async move { engine.track(&flow, &key(&flow, "a")).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        trackers.iter().for_each(tokio::task::JoinHandle::abort);
+        for tracker in trackers {
+            assert!(tracker.await.unwrap_err().is_cancelled());
+        }
+    }
+    // `stats` goes through the router, behind every message that says that a waiter has left; the second round trip is
+    // behind what the router passed on.
+    let mut after = engine.stats().await.unwrap().in_flight;
+    for _ in 0..100 {
+        if after == before {
+            break;
+        }
+        after = engine.stats().await.unwrap().in_flight;
+    }
+    assert_eq!(after, before);
+    counted.release();
+    first.await.unwrap();
+    assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn trackers_before_and_after_the_end_get_the_same_bytes() {
+    let bench = Bench::new();
+    let (flow, (counted, mut starts)) = (flow(), Counted::held());
+    let engine = bench.open();
+    let key = key(&flow, "a");
+    let absent = engine.track(&flow, &key).await.unwrap_err();
+    assert!(matches!(absent.kind(), ErrorKind::NotFound) && absent.class() == Class::Ambiguous, "{absent:?}");
+    let first = {
+        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
+        tokio::spawn(async move { answer(&engine, call, operation).await })
+    };
+    starts.recv().await.unwrap();
+    let tracker = {
+        let (engine, flow, key) = (engine.clone(), flow.clone(), key.clone());
+        tokio::spawn(async move { engine.track(&flow, &key).await.unwrap() })
+    };
+    counted.release();
+    let first: Outcome = first.await.unwrap();
+    assert_eq!(tracker.await.unwrap().answer, first.answer);
+    assert_eq!(engine.track(&flow, &key).await.unwrap().answer, first.answer);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_accepted_operation_ends_by_resolve_and_holds_no_permit_until_then() {
+    let bench = Bench::new();
+    let (flow, counted) = (flow(), Counted::new());
+    let engine = bench.open();
+    let key = key(&flow, "a");
+    let accepted = engine.submit(call(&flow, "a", "r"), counted.ending(|_| End::Accepted)).await.unwrap();
+    assert_eq!(accepted, Reply::Accepted);
+    let stats = engine.stats().await.unwrap();
+    assert_eq!((stats.in_flight, stats.running, stats.records.dispatched), (0, 0, 1));
+    let stays = engine.forget(&flow, std::slice::from_ref(&key)).await.unwrap();
+    assert_eq!(stays[0].1, Forgotten::InFlight(Status::Dispatched));
+    assert_eq!(engine.fence(&flow, &key).await.unwrap(), Fenced::Found(Status::Dispatched));
+
+    let end = ibid::Ended::Completed((*b"preimage").into());
+    assert_eq!(engine.resolve(&flow, &key, Some(2), end.clone()).await.unwrap(), Resolved::FencedOff);
+    assert_eq!(engine.resolve(&flow, &key, Some(1), end.clone()).await.unwrap(), Resolved::Recorded);
+    assert_eq!(engine.resolve(&flow, &key, None, end).await.unwrap(), Resolved::Already);
+    let other = ibid::Ended::Failed((*b"late").into());
+    assert_eq!(engine.resolve(&flow, &key, None, other).await.unwrap(), Resolved::Contradicts(Status::Completed));
+    assert_eq!(&*engine.track(&flow, &key).await.unwrap().answer, b"preimage");
+    let record = engine.lookup(&key).unwrap().unwrap();
+    assert_eq!(record.contradiction.as_deref(), Some(b"late".as_slice()), "somebody must be able to see it");
+    assert!(engine.stats().await.unwrap().alarms > 0);
+    assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_fenced_key_never_runs_not_even_after_a_restart() {
+    let bench = Bench::new();
+    let (flow, counted) = (flow(), Counted::new());
+    let engine = bench.open();
+    let key = key(&flow, "a");
+    assert_eq!(engine.fence(&flow, &key).await.unwrap(), Fenced::Fenced);
+    assert_eq!(engine.fence(&flow, &key).await.unwrap(), Fenced::Fenced);
+    engine.shutdown().await;
+    let engine = bench.open();
+    let late = error(&engine, call(&flow, "a", "r"), counted.operation()).await;
+    assert!(matches!(late.kind(), ErrorKind::Fenced) && late.class() == Class::Definitive, "{late:?}");
+    assert_eq!(counted.runs(), 0);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn forget_names_each_distinct_key_once_and_frees_it() {
+    let bench = Bench::new();
+    let (flow, counted) = (flow(), Counted::new());
+    let engine = bench.open();
+    answer(&engine, call(&flow, "a", "r"), counted.operation()).await;
+    let (a, b) = (key(&flow, "a"), key(&flow, "b"));
+    let forgotten = engine.forget(&flow, &[b.clone(), a.clone(), a.clone()]).await.unwrap();
+    assert_eq!(forgotten, [(b, Forgotten::NotFound), (a, Forgotten::Forgotten)]);
+    assert_eq!(engine.forget(&flow, &[]).await.unwrap(), []);
+    assert_eq!(answer(&engine, call(&flow, "a", "other"), counted.operation()).await.how, How::Executed);
+    assert_eq!(counted.runs(), 2);
+    engine.shutdown().await;
+}

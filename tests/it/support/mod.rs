@@ -1,0 +1,123 @@
+//! What the tests share: an engine with a clock set by hand, an operation that counts its runs and can be held at a gate.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ibid::testing::ManualClock;
+use ibid::{Bytes, Call, End, Engine, Error, Flow, Key, Limits, Operation, Outcome, Policy, Reply, UnixMillis};
+use tokio::sync::{Semaphore, mpsc};
+
+/// Where every test's clock begins.
+pub(crate) const START: UnixMillis = UnixMillis(1_800_000_000_000);
+
+/// A store in a directory of its own, and the clock.
+pub(crate) struct Bench {
+    dir: tempfile::TempDir,
+    pub(crate) clock: ManualClock,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), clock: ManualClock::at(START) }
+    }
+
+    pub(crate) fn path(&self) -> std::path::PathBuf {
+        self.dir.path().join("store.redb")
+    }
+
+    pub(crate) fn open(&self) -> Engine {
+        self.open_with(Limits::default())
+    }
+
+    pub(crate) fn open_with(&self, limits: Limits) -> Engine {
+        open(&self.path(), &self.clock, limits)
+    }
+}
+
+fn open(path: &Path, clock: &ManualClock, limits: Limits) -> Engine {
+    Engine::builder().clock(clock.clone()).limits(limits).open(path).unwrap()
+}
+
+/// Replays for ten minutes.
+pub(crate) fn flow() -> Flow {
+    Flow::new("test", Policy::replay(Duration::from_secs(600))).unwrap()
+}
+
+pub(crate) fn flow_of(policy: Policy) -> Flow {
+    Flow::new("test", policy).unwrap()
+}
+
+pub(crate) fn key(flow: &Flow, id: &str) -> Key {
+    flow.key("scope", id).unwrap()
+}
+
+/// An operation that counts how often it was started, waits at its gate, and answers `answer-<n>`.
+#[derive(Clone)]
+pub(crate) struct Counted {
+    runs: Arc<AtomicUsize>,
+    gate: Arc<Semaphore>,
+    started: mpsc::UnboundedSender<usize>,
+}
+
+impl Counted {
+    /// With an open gate.
+    pub(crate) fn new() -> Self {
+        let counted = Self::held().0;
+        counted.release();
+        counted
+    }
+
+    /// With a closed gate, and a channel that tells of every start.
+    pub(crate) fn held() -> (Self, mpsc::UnboundedReceiver<usize>) {
+        let (started, starts) = mpsc::unbounded_channel();
+        (Self { runs: Arc::default(), gate: Arc::new(Semaphore::new(0)), started }, starts)
+    }
+
+    /// Opens the gate for good.
+    pub(crate) fn release(&self) {
+        self.gate.add_permits(1_000_000);
+    }
+
+    pub(crate) fn runs(&self) -> usize {
+        self.runs.load(Ordering::SeqCst)
+    }
+
+    /// Counts a start, waits at the gate, returns the number of the start.
+    pub(crate) async fn pass(&self) -> usize {
+        let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
+        // The test may have stopped listening.
+        self.started.send(run).ok();
+        self.gate.acquire().await.unwrap().forget();
+        run
+    }
+
+    pub(crate) fn operation(&self) -> Operation {
+        let this = self.clone();
+        Operation::new(async move |_| End::Done(this.pass().await.to_string().into_bytes().into(), None))
+    }
+
+    /// Ends as told.
+    pub(crate) fn ending(&self, end: impl FnOnce(usize) -> End + Send + 'static) -> Operation {
+        let this = self.clone();
+        Operation::new(async move |_| end(this.pass().await))
+    }
+}
+
+pub(crate) fn call(flow: &Flow, id: &str, request: &str) -> Call {
+    Call::new(flow, &key(flow, id), request.as_bytes())
+}
+
+/// Submits and expects an answer.
+pub(crate) async fn answer(engine: &Engine, call: Call, operation: Operation) -> Outcome<Bytes> {
+    match engine.submit(call, operation).await.unwrap() {
+        Reply::Answer(outcome) => outcome,
+        Reply::Accepted => panic!("accepted, not answered"),
+    }
+}
+
+/// Submits and expects an error.
+pub(crate) async fn error(engine: &Engine, call: Call, operation: Operation) -> Error {
+    engine.submit(call, operation).await.unwrap_err()
+}
