@@ -1,5 +1,6 @@
 //! ibid
 mod bounds;
+mod engine;
 mod error;
 mod fingerprint;
 mod key;
@@ -13,6 +14,7 @@ pub mod testing;
 mod time;
 
 pub use bounds::{Limits, PAYLOAD_BYTES_CEILING};
+pub use engine::{Attempt, Call, Engine, Operation};
 pub use error::{Class, Error, ErrorKind};
 pub use fingerprint::Fingerprint;
 pub use key::{InvalidKey, Key, NodeId};
