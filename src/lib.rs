@@ -4,6 +4,8 @@ mod engine;
 mod error;
 mod fingerprint;
 mod key;
+#[cfg(feature = "lightning")]
+pub mod lightning;
 mod machine;
 mod outcome;
 mod policy;
