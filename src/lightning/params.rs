@@ -87,8 +87,8 @@ impl WireParams {
         Ok(Self { params, claim_session_id })
     }
 
-    /// The id of the key: `claim_session_id`, or else the canonical text of the payment hash. (Issue 31 names the first,
-    /// today's wire has only the second.)
+    /// The id of the key: `claim_session_id`, or else the canonical text of the payment hash. (Issue 31 names the
+    /// first, today's wire has only the second.)
     #[must_use]
     pub fn session_id(&self) -> String {
         self.claim_session_id.clone().unwrap_or_else(|| encode_hex32(&self.params.payment_hash))
@@ -103,8 +103,8 @@ impl Members {
 }
 
 impl InvoiceParams {
-    /// The canonical request: compact JSON of the eight members in the order of this struct, `hash_index` a plain decimal
-    /// string, hashes in lower case, an absent member left out.
+    /// The canonical request: compact JSON of the eight members in the order of this struct, `hash_index` a plain
+    /// decimal string, hashes in lower case, an absent member left out.
     ///
     /// The fingerprint is taken from these bytes and the record keeps them, so they never change.
     #[must_use]

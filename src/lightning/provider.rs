@@ -98,8 +98,8 @@ pub struct Minted {
 impl<P: BlockingInvoiceProvider> Blocking<P> {
     /// `provider`, off the async threads.
     #[must_use]
-    pub fn new(provider: P) -> Self {
-        Self(Arc::new(provider))
+    pub fn new(provider: Arc<P>) -> Self {
+        Self(provider)
     }
 
     fn run<T: Send + 'static>(

@@ -38,8 +38,8 @@ pub const WAIT: Duration = Duration::from_secs(30);
 
 /// The handler that a node owns for `async_order.request_invoice`.
 ///
-/// One for the life of the node; every method takes `&self` and may be called from several threads at once. It remembers
-/// no peer and no request: what lasts is in the engine's store.
+/// One for the life of the node; every method takes `&self` and may be called from several threads at once. It
+/// remembers no peer and no request: what lasts is in the engine's store.
 pub struct RequestInvoice {
     engine: Engine,
     flow: Flow,
@@ -59,8 +59,8 @@ pub enum Handled {
     Reply(String),
     /// There is nothing to send and nothing to do. The callback was dropped.
     Ignored,
-    /// The peer answers something that the host may have asked. It completes whatever waits for `id`, if anything, and is
-    /// never replied to. All three are JSON text as received.
+    /// The peer answers something that the host may have asked. It completes whatever waits for `id`, if anything, and
+    /// is never replied to. All three are JSON text as received.
     Response {
         /// The id, not `null`.
         id: String,
@@ -84,10 +84,10 @@ struct Asked {
 impl RequestInvoice {
     /// A handler without a provider, for any peer, with a wait of [`WAIT`].
     ///
-    /// `flow` holds the policy: start from [`Policy::request_invoice`](crate::Policy::request_invoice) and set `grace` and
-    /// `after_expiry` as the node likes. Its name belongs to every key, so keep it; [`FLOW_NAME`] is the usual one. The
-    /// flow always gets [`AfterCheckpoint::Doubt`]: an error after the checkpoint can only come from an outside ledger,
-    /// whose row may have been written.
+    /// `flow` holds the policy: start from [`Policy::request_invoice`](crate::Policy::request_invoice) and set `grace`
+    /// and `after_expiry` as the node likes. Its name belongs to every key, so keep it; [`FLOW_NAME`] is the usual one.
+    /// The flow always gets [`AfterCheckpoint::Doubt`]: an error after the checkpoint can only come from an outside
+    /// ledger, whose row may have been written.
     #[must_use]
     pub fn new(engine: Engine, flow: Flow) -> Self {
         let policy = flow.policy().clone().after_checkpoint(AfterCheckpoint::Doubt);
@@ -122,12 +122,13 @@ impl RequestInvoice {
         drop(before); // Outside the lock: it may be the last handle, and its drop is the host's code.
     }
 
-    /// Takes the payload of one custom message of type [`MESSAGE_TYPE`](super::MESSAGE_TYPE) from the authenticated peer.
+    /// Takes the payload of one custom message of type [`MESSAGE_TYPE`](super::MESSAGE_TYPE) from the authenticated
+    /// peer.
     ///
     /// Never blocks and takes no lock of the host's, so it may be called from LDK's `handle_custom_message`. Only after
-    /// [`Handled::Pending`] does `reply` run, exactly once and never on this stack: push the frame to the host's own queue
-    /// there and wake the peer manager. A frame holds at most [`MAX_FRAME_BYTES`](super::MAX_FRAME_BYTES). Nothing depends
-    /// on its delivery: the peer's retry is replayed.
+    /// [`Handled::Pending`] does `reply` run, exactly once and never on this stack: push the frame to the host's own
+    /// queue there and wake the peer manager. A frame holds at most [`MAX_FRAME_BYTES`](super::MAX_FRAME_BYTES).
+    /// Nothing depends on its delivery: the peer's retry is replayed.
     pub fn handle(&self, from: NodeId, payload: &[u8], reply: impl FnOnce(String) + Send + 'static) -> Handled {
         if !(self.allowed)(&from) {
             return Handled::Ignored;

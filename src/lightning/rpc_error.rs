@@ -126,8 +126,8 @@ impl RpcError {
         Self::new(INVALID_PARAMS, "invalid_claim_session_id")
     }
 
-    /// 1105: the key belongs to another request, has expired or is fenced. Also the provider's own, when its ledger rule
-    /// finds a row that blocks the payment hash.
+    /// 1105: the key belongs to another request, has expired or is fenced. Also the provider's own, when its ledger
+    /// rule finds a row that blocks the payment hash.
     #[must_use]
     pub fn stale_flow() -> Self {
         Self::new(STALE_FLOW, "stale_flow")
