@@ -24,7 +24,7 @@ struct Started {
 
 /// The way back into the engine.
 pub(crate) trait SaveCheckpoint: Send + Sync {
-    fn save(&self, attempt: u32, bytes: Bytes, expires_at: Option<UnixMillis>) -> Saving;
+    fn save(&self, attempt: AttemptId, bytes: Bytes, expires_at: Option<UnixMillis>) -> Saving;
 }
 
 /// Durable when it is ready with `Ok`.
@@ -40,6 +40,10 @@ impl Attempt {
             expires_at: record.expires_at,
             saver,
         }))
+    }
+
+    pub(crate) fn id(&self) -> AttemptId {
+        self.0.id
     }
 
     /// 1 for the first start, then counting.
@@ -87,7 +91,7 @@ impl Attempt {
     /// [`TooLarge`](crate::ErrorKind::TooLarge) over the limit for answers, nothing saved. On any other error it is not known
     /// whether the bytes were saved: end the operation with [`End::Unknown`](crate::End::Unknown).
     pub async fn checkpoint(&self, bytes: impl Into<Bytes>, expires_at: Option<UnixMillis>) -> Result<(), Error> {
-        self.0.saver.save(self.0.id.number, bytes.into(), expires_at).await
+        self.0.saver.save(self.0.id, bytes.into(), expires_at).await
     }
 
     /// [`checkpoint`](Self::checkpoint) for a blocking operation. It blocks the thread; never call it from async code.
@@ -95,7 +99,7 @@ impl Attempt {
     /// # Errors
     /// As [`checkpoint`](Self::checkpoint).
     pub fn checkpoint_blocking(&self, bytes: impl Into<Bytes>, expires_at: Option<UnixMillis>) -> Result<(), Error> {
-        crate::block_on::block_on(self.0.saver.save(self.0.id.number, bytes.into(), expires_at))
+        crate::block_on::block_on(self.0.saver.save(self.0.id, bytes.into(), expires_at))
     }
 }
 

@@ -237,7 +237,7 @@ impl Engine {
         }
     }
 
-    /// Forbids an unused key, durably, or says what is there: turns *Ambiguous* into *Definitive* without sending anything.
+    /// Forbids an unused key, durably and for ever, or says what is there: turns *Ambiguous* into *Definitive* without sending anything.
     ///
     /// # Errors
     /// On an error it is not known whether the key is fenced: ask again.

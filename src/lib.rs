@@ -10,6 +10,8 @@ mod entropy;
 mod error;
 mod fingerprint;
 mod key;
+#[cfg(feature = "lightning")]
+pub mod lightning;
 mod machine;
 mod outcome;
 mod policy;

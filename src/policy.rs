@@ -57,7 +57,8 @@ pub enum InDoubt {
 /// A request arrives between a record's expiry and the end of its grace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterExpiry {
-    /// *Conflict* (expired) once; the record is pruned and the next request runs.
+    /// *Conflict* (expired) once; the record is pruned and the next request runs (in a flow with a [tombstone](Policy::tombstone),
+    /// after its end).
     RefuseOnce,
     /// *Conflict* (expired) until the grace ends.
     Refuse,

@@ -153,6 +153,15 @@ impl fmt::Display for Status {
     }
 }
 
+impl AttemptId {
+    /// Whether both are the same start of the same record. Numbers begin anew with each record of a key, tokens do not; which
+    /// boot reports makes no difference.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.number == other.number && self.token == other.token
+    }
+}
+
 impl Record {
     /// When the store may remove the record by itself: the end of the grace, and of a tombstone after it. `None`: never.
     #[must_use]

@@ -4,14 +4,16 @@
 //! propose the write and act on the step when it is durable. While a write is under way, what arrives waits in order.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler};
 
-use super::message::{
-    Ask, AttemptOver, Finish, Gone, Idle, Origin, Proposal, Report, RouterAddr, StartOperation, TRIES, Ticket, ToKey,
-};
+use super::message::{Ask, Finish, Gone, Idle, Origin, Proposal, Report, RouterAddr, TRIES, Ticket, ToKey};
+use super::running::Running;
+use super::saver::Saver;
 use super::supervisor::Supervisor;
+use crate::attempt::Attempt;
 use crate::bounds::Limits;
 use crate::error::{Error, ErrorKind};
 use crate::machine::{self, Event, Release, Said, Step, Write};
@@ -26,17 +28,16 @@ pub(super) struct Surroundings {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<HighWater>,
     pub(super) limits: Limits,
+    pub(super) running: Running,
     pub(super) router: RouterAddr,
     pub(super) supervisor: Addr<Supervisor>,
 }
 
 pub(super) struct KeyActor {
     origin: Origin,
-    around: Arc<Surroundings>,
+    around: Rc<Surroundings>,
     /// The record as last committed. Read at the first event, then kept up to date by this actor's own writes.
     record: Loaded,
-    /// The attempt that runs in this process, with the flow it runs under.
-    live: Option<Live>,
     /// The write under way. At most one: what arrives meanwhile is deferred.
     pending: Option<Pending>,
     deferred: VecDeque<Cause>,
@@ -49,12 +50,6 @@ pub(super) struct KeyActor {
 enum Loaded {
     NotYet,
     Is(Option<Record>),
-}
-
-#[derive(Clone)]
-pub(super) struct Live {
-    pub(super) attempt: u32,
-    pub(super) flow: Flow,
 }
 
 /// What made a transition. Both are guarded: dropped, they go back to the router.
@@ -76,12 +71,11 @@ struct Waiter {
 }
 
 impl KeyActor {
-    pub(super) fn new(origin: Origin, live: Option<Live>, draining: bool, around: Arc<Surroundings>) -> Self {
+    pub(super) fn new(origin: Origin, draining: bool, around: Rc<Surroundings>) -> Self {
         Self {
             origin,
             around,
             record: Loaded::NotYet,
-            live,
             pending: None,
             deferred: VecDeque::new(),
             waiters: Vec::new(),
@@ -115,7 +109,7 @@ impl KeyActor {
             (_, Loaded::NotYet) => None,
         };
         match step {
-            // An end that the router no longer waits for.
+            // An end that nobody waits for any more.
             None => {
                 if let Cause::Report(report) = cause {
                     report.done();
@@ -137,7 +131,7 @@ impl KeyActor {
         machine::Context {
             now: self.around.clock.now(),
             policy: flow.policy(),
-            live: self.live.is_some(),
+            live: self.is_live(),
             recoveries: self.around.limits.recoveries,
             answer_bytes: self.around.limits.answer_bytes,
         }
@@ -160,9 +154,8 @@ impl KeyActor {
 
     fn step_of_report(&self, report: &Report, record: Option<&Record>) -> Option<Step> {
         let Finish { attempt, end, .. } = report.finish()?;
-        // The router keeps the attempt's flow for as long as it runs, also across the death of a key actor.
-        let flow = &self.live.as_ref()?.flow;
-        Some(machine::step(record, Event::Finish { attempt: *attempt, end }, self.context(flow)))
+        let live = self.around.running.live(&self.origin.key)?;
+        Some(machine::step(record, Event::Finish { attempt: *attempt, end }, self.context(&live.flow)))
     }
 
     fn propose(&mut self, pending: Pending) {
@@ -226,7 +219,7 @@ impl KeyActor {
                 Said::Wait if self.waiters.len() >= self.around.limits.waiters_per_key => {
                     ticket.refuse(ErrorKind::Busy)
                 }
-                Said::Wait if self.draining && self.live.is_none() => ticket.refuse(ErrorKind::Closed),
+                Said::Wait if self.draining && !self.is_live() => ticket.refuse(ErrorKind::Closed),
                 Said::Wait => self.wait(ticket, How::Joined),
                 // It was told to wait, its actor died, and the attempt has ended and been forgotten since: the end is lost.
                 Said::Reply(Err(error))
@@ -250,9 +243,11 @@ impl KeyActor {
         let (Write::Put(record), Some(question)) = (write, ticket.question_mut()) else { return };
         let Ask::Admit(_, operation) = &mut question.ask else { return };
         let Some(operation) = operation.take() else { return ticket.refuse(ErrorKind::Internal) };
-        let (flow, key, permit) = (question.flow.clone(), question.key.clone(), question.permit.take());
-        self.live = Some(Live { attempt: record.attempt.number, flow: flow.clone() });
-        self.around.router.do_send(StartOperation { flow, key, record, operation, permit });
+        let Surroundings { running, router, limits, .. } = &*self.around;
+        let (flow, key) = (&question.flow, &question.key);
+        let saver = Saver::new(flow, key, limits.answer_bytes, router);
+        let attempt = Attempt::new(&record, Box::new(saver));
+        running.start((flow, key), attempt, operation, question.permit.take(), router);
         self.wait(ticket, How::Executed);
     }
 
@@ -280,11 +275,8 @@ impl KeyActor {
 
     /// The report has been dealt with; nothing of its attempt runs here any more.
     fn end(&mut self, report: Report) {
-        if let Some(finish) = report.finish()
-            && self.live.as_ref().is_some_and(|live| live.attempt == finish.attempt)
-        {
-            self.live = None;
-            self.around.router.do_send(AttemptOver { key: self.origin.key.clone(), attempt: finish.attempt });
+        if let Some(finish) = report.finish() {
+            self.around.running.remove(&self.origin.key, &finish.attempt);
         }
         report.done();
     }
@@ -306,13 +298,17 @@ impl KeyActor {
         }
     }
 
+    fn is_live(&self) -> bool {
+        self.around.running.is_live(&self.origin.key)
+    }
+
     fn is_idle(&self) -> bool {
-        self.live.is_none() && self.pending.is_none() && self.deferred.is_empty() && self.waiters.is_empty()
+        !self.is_live() && self.pending.is_none() && self.deferred.is_empty() && self.waiters.is_empty()
     }
 
     fn drain(&mut self) {
         self.draining = true;
-        if self.live.is_none() {
+        if !self.is_live() {
             self.release(Release::All(Err(ErrorKind::Closed.into())));
         }
     }

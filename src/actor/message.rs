@@ -15,7 +15,7 @@ use crate::key::Key;
 use crate::machine::{Admission, Said};
 use crate::outcome::{End, Ended, Reason};
 use crate::policy::Flow;
-use crate::record::{Bytes, Record};
+use crate::record::{AttemptId, Bytes};
 use crate::store::{Change, StoreError, Verdict};
 use crate::time::UnixMillis;
 
@@ -44,8 +44,6 @@ notices!(
     ToKey,
     Proposal,
     Decided,
-    StartOperation,
-    AttemptOver,
     Alarmed,
     Idle,
     Gone,
@@ -60,7 +58,7 @@ notices!(
 pub(crate) enum Ask {
     Admit(Admission, Option<Operation>),
     Track(Option<Fingerprint>),
-    Checkpoint { attempt: u32, bytes: Bytes, expires_at: Option<UnixMillis> },
+    Checkpoint { attempt: AttemptId, bytes: Bytes, expires_at: Option<UnixMillis> },
     Resolve { attempt: Option<u32>, end: Ended },
     Forget,
     Fence,
@@ -150,14 +148,14 @@ pub(super) struct Report {
 /// How an attempt ended.
 pub(super) struct Finish {
     pub(super) key: Key,
-    pub(super) attempt: u32,
+    pub(super) attempt: AttemptId,
     pub(super) end: End,
     pub(super) tries: u8,
 }
 
 impl Report {
     /// The guard that travels with the operation.
-    pub(super) fn pending(key: Key, attempt: u32, router: RouterAddr) -> Self {
+    pub(super) fn pending(key: Key, attempt: AttemptId, router: RouterAddr) -> Self {
         let end = End::Unknown(Reason::from_bytes(*b"the operation panicked or was aborted"));
         Self::of(Finish { key, attempt, end, tries: 0 }, router)
     }
@@ -258,21 +256,6 @@ pub(super) struct Decision {
 
 /// What became of a batch, in its order.
 pub(super) struct Decided(pub(super) Vec<Decision>);
-
-/// Registration is durable: run it.
-pub(super) struct StartOperation {
-    pub(super) flow: Flow,
-    pub(super) key: Key,
-    pub(super) record: Box<Record>,
-    pub(super) operation: Operation,
-    pub(super) permit: Option<Permit>,
-}
-
-/// The attempt's end is recorded, or its fate is out of our hands: it no longer runs here.
-pub(super) struct AttemptOver {
-    pub(super) key: Key,
-    pub(super) attempt: u32,
-}
 
 /// Something happened that somebody must hear of.
 pub(super) struct Alarmed;

@@ -6,7 +6,7 @@
 //!    ^ oneshot                 |  ^ ^              | one per key in flight      |
 //!    |                         |  | '--Idle--------'                            |
 //!    |                         |  '--------------- Decided(batch) --------------'
-//!  operation <--StartOperation-'
+//!  operation <--- Running <----'  (started by its key actor, once its registration is durable)
 //!    '---------Finish---------> Router
 //! ```
 //!
@@ -23,6 +23,7 @@ mod operation;
 mod permits;
 mod recovery;
 mod router;
+mod running;
 mod saver;
 mod supervisor;
 mod system;

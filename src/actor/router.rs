@@ -1,33 +1,23 @@
 //! Finds the actor of a key, keeps the only address of each, and knows what runs.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler};
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 
-use super::key_actor::{KeyActor, Live, Surroundings};
+use super::key_actor::{KeyActor, Surroundings};
 use super::message::{
-    Abandon, AbortOperations, Alarmed, AttemptOver, Count, Counts, Decided, Drain, Finish, Gone, Idle, Lost, Origin,
-    Question, Report, StartOperation, Submit, TRIES, Ticket, ToKey, tell,
+    Abandon, AbortOperations, Alarmed, Count, Counts, Decided, Drain, Finish, Gone, Idle, Lost, Origin, Question,
+    Report, Submit, TRIES, Ticket, ToKey, tell,
 };
-use super::operation::Operation;
-use super::permits::Permit;
-use super::saver::Saver;
-use crate::attempt::Attempt;
 use crate::error::ErrorKind;
 use crate::key::Key;
-use crate::policy::Flow;
 
 pub(crate) struct Router {
-    around: Option<Arc<Surroundings>>,
-    runtime: Handle,
+    around: Option<Rc<Surroundings>>,
     keys: HashMap<Key, Entry>,
-    /// Attempts whose operation was started and whose end is not recorded. It outlives the key actors: one that died with a
-    /// message is replaced by one that knows that its operation still runs.
-    running: HashMap<Key, Running>,
     epochs: u64,
     drained: Option<oneshot::Sender<()>>,
     draining: bool,
@@ -43,20 +33,11 @@ struct Entry {
     sent: u64,
 }
 
-struct Running {
-    live: Live,
-    abort: AbortHandle,
-    /// Held for as long as the operation counts as in flight.
-    _permit: Option<Permit>,
-}
-
 impl Router {
-    pub(super) fn new(runtime: Handle) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             around: None,
-            runtime,
             keys: HashMap::new(),
-            running: HashMap::new(),
             epochs: 0,
             drained: None,
             draining: false,
@@ -75,8 +56,7 @@ impl Router {
             }
             self.epochs += 1;
             let origin = Origin { key: key.clone(), epoch: self.epochs };
-            let live = self.running.get(key).map(|running| running.live.clone());
-            let addr = KeyActor::new(origin, live, self.draining, around).start();
+            let addr = KeyActor::new(origin, self.draining, around).start();
             self.keys.insert(key.clone(), Entry { addr, epoch: self.epochs, sent: 0 });
         }
         if let Some(entry) = self.keys.get_mut(key) {
@@ -95,14 +75,6 @@ impl Router {
         }
     }
 
-    fn start(&mut self, flow: Flow, key: Key, attempt: Attempt, operation: Operation, permit: Option<Permit>) {
-        let Some(around) = &self.around else { return };
-        let number = attempt.number();
-        let report = Report::pending(key.clone(), number, Arc::clone(&around.router));
-        let abort = operation.start(&self.runtime, attempt, report);
-        self.running.insert(key, Running { live: Live { attempt: number, flow }, abort, _permit: permit });
-    }
-
     fn note_death(&mut self, key: &Key) {
         self.died_actors += 1;
         tracing::error!(%key, "a key actor died; its messages go to a fresh one");
@@ -111,7 +83,7 @@ impl Router {
     fn tell_when_drained(&mut self) {
         if self.draining
             && self.keys.is_empty()
-            && self.running.is_empty()
+            && self.around.as_ref().is_none_or(|around| around.running.is_empty())
             && let Some(drained) = self.drained.take()
         {
             tell(drained, ());
@@ -124,7 +96,7 @@ impl Actor for Router {
 }
 
 /// Sent once, right after the start: the router's surroundings contain its own address.
-pub(super) struct Surround(pub(super) Arc<Surroundings>);
+pub(super) struct Surround(pub(super) Surroundings);
 
 impl actix::Message for Surround {
     type Result = ();
@@ -134,7 +106,7 @@ impl Handler<Surround> for Router {
     type Result = ();
 
     fn handle(&mut self, Surround(around): Surround, _: &mut Self::Context) {
-        self.around = Some(around);
+        self.around = Some(Rc::new(around));
     }
 }
 
@@ -179,7 +151,7 @@ impl Handler<Finish> for Router {
         if finish.tries > TRIES + 1 {
             // Every actor that touched this end has died: the record stays registered, and reads as in doubt.
             tracing::error!(%key, "the end of an attempt could not be handled");
-            self.running.remove(&key);
+            around.running.remove(&key, &finish.attempt);
             return self.tell_when_drained();
         }
         let report = Report::of(finish, Arc::clone(&around.router));
@@ -194,29 +166,6 @@ impl Handler<Decided> for Router {
         for decision in decisions {
             self.forward_to(&decision.origin, ToKey::Decided(decision.verdict));
         }
-    }
-}
-
-impl Handler<StartOperation> for Router {
-    type Result = ();
-
-    fn handle(&mut self, message: StartOperation, _: &mut Self::Context) {
-        let StartOperation { flow, key, record, operation, permit } = message;
-        let Some(around) = &self.around else { return };
-        let saver = Saver::new(&flow, &key, around);
-        let attempt = Attempt::new(&record, Box::new(saver));
-        self.start(flow, key, attempt, operation, permit);
-    }
-}
-
-impl Handler<AttemptOver> for Router {
-    type Result = ();
-
-    fn handle(&mut self, AttemptOver { key, attempt }: AttemptOver, _: &mut Self::Context) {
-        if self.running.get(&key).is_some_and(|running| running.live.attempt == attempt) {
-            self.running.remove(&key);
-        }
-        self.tell_when_drained();
     }
 }
 
@@ -272,7 +221,7 @@ impl Handler<Count> for Router {
         }
         let counts = Counts {
             live_actors: self.keys.len(),
-            running: self.running.len(),
+            running: self.around.as_ref().map_or(0, |around| around.running.len()),
             died_actors: self.died_actors,
             alarms: self.alarms,
         };
@@ -299,6 +248,8 @@ impl Handler<AbortOperations> for Router {
     type Result = ();
 
     fn handle(&mut self, AbortOperations: AbortOperations, _: &mut Self::Context) {
-        self.running.values().for_each(|running| running.abort.abort());
+        if let Some(around) = &self.around {
+            around.running.abort_all();
+        }
     }
 }

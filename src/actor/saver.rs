@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::key_actor::Surroundings;
 use super::message::{Ask, Question, RouterAddr, Submit, Ticket};
 use crate::attempt::{SaveCheckpoint, Saving};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::machine::Said;
 use crate::policy::Flow;
-use crate::record::Bytes;
+use crate::record::{AttemptId, Bytes};
 use crate::time::UnixMillis;
 
 pub(super) struct Saver {
@@ -22,18 +21,13 @@ pub(super) struct Saver {
 }
 
 impl Saver {
-    pub(super) fn new(flow: &Flow, key: &Key, around: &Surroundings) -> Self {
-        Self {
-            flow: flow.clone(),
-            key: key.clone(),
-            limit: around.limits.answer_bytes,
-            router: Arc::clone(&around.router),
-        }
+    pub(super) fn new(flow: &Flow, key: &Key, limit: usize, router: &RouterAddr) -> Self {
+        Self { flow: flow.clone(), key: key.clone(), limit, router: Arc::clone(router) }
     }
 }
 
 impl SaveCheckpoint for Saver {
-    fn save(&self, attempt: u32, bytes: Bytes, expires_at: Option<UnixMillis>) -> Saving {
+    fn save(&self, attempt: AttemptId, bytes: Bytes, expires_at: Option<UnixMillis>) -> Saving {
         if bytes.len() > self.limit {
             let too_large = ErrorKind::TooLarge { bytes: bytes.len(), limit: self.limit };
             return Box::pin(std::future::ready(Err(too_large.into())));

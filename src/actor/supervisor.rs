@@ -17,6 +17,9 @@ use crate::time::HighWater;
 /// How long nothing must have been committed before the store may tidy up for the next opening.
 const REST_AFTER: Duration = Duration::from_millis(50);
 
+/// How long to wait before a store that could not be reopened is tried again.
+const REOPEN_AFTER: Duration = Duration::from_millis(500);
+
 pub(crate) struct Supervisor {
     store: Arc<dyn Store>,
     clock: Arc<HighWater>,
@@ -99,6 +102,7 @@ impl Supervisor {
             }
             Err(error) => {
                 tracing::error!(%error, proposals = proposals.len(), "a transaction failed");
+                self.reopen(ctx);
                 let decisions = proposals.into_iter().map(|proposal| proposal.decide(Err(error.clone())));
                 self.router.do_send(Decided(decisions.collect()));
                 self.end_sweep(Err(error));
@@ -117,6 +121,15 @@ impl Supervisor {
             proposal.decide(Ok(verdict))
         });
         self.router.do_send(Decided(decisions.collect()));
+    }
+
+    /// After a failed transaction the store's handle refuses everything: what is stored is read anew, now or as soon as it
+    /// can be. Until then every request gets [`Store`](crate::ErrorKind::Store) and nothing runs.
+    fn reopen(&mut self, ctx: &mut Context<Self>) {
+        if let Err(error) = self.store.reopen() {
+            tracing::error!(%error, "the store could not be reopened");
+            ctx.run_later(REOPEN_AFTER, Self::reopen);
+        }
     }
 
     fn note_commit(&mut self, ctx: &mut Context<Self>) {

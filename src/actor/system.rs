@@ -15,6 +15,7 @@ use super::front::Front;
 use super::key_actor::Surroundings;
 use super::message::{AbortOperations, Drain, RouterAddr, tell};
 use super::router::{Router, Surround};
+use super::running::Running;
 use super::supervisor::{Settle, Supervisor};
 use crate::bounds::Limits;
 use crate::store::{Store, StoreError};
@@ -101,14 +102,22 @@ fn run(parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: onesho
     let system = System::new();
     let writer = system.block_on(async {
         let writer = Arbiter::new();
-        let router: RouterAddr = Arc::new(Router::new(runtime).start());
+        let router: RouterAddr = Arc::new(Router::new().start());
         let supervisor = {
             let (store, clock, limits, router) =
                 (Arc::clone(&store), Arc::clone(&clock), limits.clone(), router.clone());
             Supervisor::start_in_arbiter(&writer.handle(), move |_| Supervisor::new(store, clock, limits, router))
         };
-        let around = Surroundings { store, clock, limits, router: router.clone(), supervisor: supervisor.clone() };
-        router.do_send(Surround(Arc::new(around)));
+        let running = Running::new(runtime);
+        let (own_address, writing) = (Arc::clone(&router), supervisor.clone());
+        router.do_send(Surround(Surroundings {
+            store,
+            clock,
+            limits,
+            running,
+            router: own_address,
+            supervisor: writing,
+        }));
         let arbiter = Arbiter::current();
         // An error means that the one who opened the engine is gone; then the stop signal is gone, too.
         drop(started.send(Started { router: router.clone(), supervisor: supervisor.clone(), arbiter }));

@@ -164,9 +164,9 @@ pub(super) fn fence(stored: Option<&Record>, seen: Seen<'_>, cx: Context<'_>) ->
         Seen::Tombstone(Mark::Expired) => found(Status::Tombstone),
         Seen::Tombstone(Mark::Fenced) => Step::say(Said::Fenced(Fenced::Fenced)),
         Seen::Absent => {
-            let until = cx.policy.tombstone.map(|lifetime| cx.now.saturating_add(lifetime));
             let base = stored.cloned().unwrap_or_else(|| blank(cx.now));
-            let record = expire::tombstone(&base, Mark::Fenced, until, cx.now);
+            // For ever: nothing else could promise that no request will run.
+            let record = expire::tombstone(&base, Mark::Fenced, None, cx.now);
             Step::say(Said::Fenced(Fenced::Fenced)).putting(record)
         }
     }

@@ -143,7 +143,7 @@ pub(super) fn prune(record: &Record, cx: Context<'_>) -> Write {
     end(record, until, cx.now)
 }
 
-fn end(record: &Record, tombstone_until: Option<UnixMillis>, now: UnixMillis) -> Write {
+pub(super) fn end(record: &Record, tombstone_until: Option<UnixMillis>, now: UnixMillis) -> Write {
     match tombstone_until {
         Some(until) => Write::Put(Box::new(tombstone(record, Mark::Expired, Some(until), now))),
         None => Write::Remove,

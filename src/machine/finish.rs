@@ -1,24 +1,24 @@
 //! The operation reports: a checkpoint, its end; or the end comes from outside.
 
-use super::expire::{Seen, earliest, finished, next};
+use super::expire::{Seen, earliest, end, finished, next};
 use super::recover::in_doubt;
 use super::{Alarm, Context, Release, Said, Step, Write};
 use crate::error::{Error, ErrorKind};
 use crate::outcome::{End, Ended, Reason, Resolved};
-use crate::policy::{AfterCheckpoint, OnFailure};
-use crate::record::{Bytes, Origin, Record, State, Status};
+use crate::policy::{AfterCheckpoint, AfterExpiry, OnFailure};
+use crate::record::{AttemptId, Bytes, Origin, Record, State, Status};
 use crate::time::UnixMillis;
 
 /// Saves bytes on the way, and the expiry of what they describe.
 pub(super) fn checkpoint(
     seen: Seen<'_>,
-    attempt: u32,
+    attempt: AttemptId,
     bytes: Bytes,
     expires_at: Option<UnixMillis>,
     cx: Context<'_>,
 ) -> Step {
     match seen {
-        Seen::Record(record) if record.attempt.number == attempt => match record.state {
+        Seen::Record(record) if record.attempt.is_same(&attempt) => match record.state {
             State::Registered | State::Dispatched => {
                 let expires_at = earliest(record.expires_at, expires_at);
                 let record = Record { checkpoint: Some(bytes), expires_at, ..next(record, cx.now) };
@@ -35,9 +35,9 @@ fn fenced_off() -> Step {
 }
 
 /// The operation of `attempt` ended.
-pub(super) fn finish(seen: Seen<'_>, attempt: u32, end: &End, cx: Context<'_>) -> Step {
+pub(super) fn finish(seen: Seen<'_>, attempt: AttemptId, end: &End, cx: Context<'_>) -> Step {
     let record = match seen {
-        Seen::Record(record) if record.attempt.number == attempt => record,
+        Seen::Record(record) if record.attempt.is_same(&attempt) => record,
         Seen::Record(_) | Seen::Absent | Seen::Tombstone(_) => return fenced_off(),
     };
     match &record.state {
@@ -73,6 +73,10 @@ fn finish_running(record: &Record, end: &End, cx: Context<'_>) -> Step {
                     .releasing(Release::All(Err(ErrorKind::Failed(reason.clone()).into()))),
                 OnFailure::Keep => {
                     let step = fail(record, Origin::RolledBack, reason.bytes(), cx);
+                    if reason.bytes().len() > cx.answer_bytes {
+                        // Everybody is told what retries will be told.
+                        return step;
+                    }
                     step.releasing(Release::All(Err(ErrorKind::Failed(reason.clone()).into())))
                 }
             },
@@ -91,11 +95,23 @@ fn doubt(record: &Record, counts: bool, reason: &Reason, cx: Context<'_>) -> Ste
 }
 
 /// An answer over the limit goes to the callers at hand and is recorded as not kept.
+///
+/// What a re-run completed from a checkpoint may have expired while the record was in doubt: such an answer has never been
+/// given and is not given now. The first caller of a first run gets its answer however late it is.
 fn complete(record: &Record, answer: &Bytes, stated: Option<UnixMillis>, cx: Context<'_>) -> Step {
     let kept = (answer.len() <= cx.answer_bytes).then(|| answer.clone());
-    Step::say(Said::Nothing)
-        .putting(finished(record, State::Completed(kept), stated, cx))
-        .releasing(Release::All(Ok(answer.clone())))
+    let completed = finished(record, State::Completed(kept), stated, cx);
+    let stale = completed.expires_at.is_some_and(|end| cx.now >= end);
+    if stale && record.attempt.number > 1 && record.checkpoint.is_some() {
+        let step = Step::say(Said::Nothing).releasing(Release::All(Err(ErrorKind::Expired.into())));
+        return match cx.policy.after_expiry {
+            AfterExpiry::RefuseOnce | AfterExpiry::Rerun => {
+                step.writing(end(record, completed.tombstone_until, cx.now))
+            }
+            AfterExpiry::Refuse => step.putting(completed),
+        };
+    }
+    Step::say(Said::Nothing).putting(completed).releasing(Release::All(Ok(answer.clone())))
 }
 
 /// A reason over the limit is cut: it is there to be read, and the key must not stay in flight for its length.

@@ -48,7 +48,7 @@ use crate::error::{Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
 use crate::outcome::{End, Ended, Fenced, Forgotten, How, Outcome, Reply, Resolved};
 use crate::policy::Policy;
-use crate::record::{BootId, Bytes, Origin, Record, Status, Token};
+use crate::record::{AttemptId, BootId, Bytes, Origin, Record, Status, Token};
 use crate::time::UnixMillis;
 
 /// What a decision depends on beside record and event.
@@ -70,8 +70,8 @@ pub(crate) struct Context<'a> {
 pub(crate) enum Event<'a> {
     Admit(&'a Admission),
     Track(Option<Fingerprint>),
-    Checkpoint { attempt: u32, bytes: Bytes, expires_at: Option<UnixMillis> },
-    Finish { attempt: u32, end: &'a End },
+    Checkpoint { attempt: AttemptId, bytes: Bytes, expires_at: Option<UnixMillis> },
+    Finish { attempt: AttemptId, end: &'a End },
     Resolve { attempt: Option<u32>, end: &'a Ended },
     Forget,
     Fence,

@@ -10,6 +10,7 @@ mod hosts;
 mod mailbox;
 mod mismatch;
 mod replay;
+mod request_invoice;
 mod restart;
 mod shutdown;
 mod single_flight;

@@ -49,7 +49,7 @@ impl Key {
     }
 
     fn finish(&mut self, now: u64, end: End) -> String {
-        let attempt = self.record().attempt.number;
+        let attempt = self.record().attempt;
         let said = self.event(now, Event::Finish { attempt, end: &end });
         self.live = false;
         said
@@ -64,7 +64,7 @@ impl Key {
     }
 
     fn checkpoint(&mut self, now: u64, expires_at: Option<u64>) -> String {
-        let attempt = self.record().attempt.number;
+        let attempt = self.record().attempt;
         self.event(now, Event::Checkpoint { attempt, bytes: bytes("c"), expires_at: expires_at.map(at) })
     }
 
@@ -270,7 +270,10 @@ fn the_end_of_an_older_attempt_is_fenced_off_and_the_newer_one_is_unharmed() {
     key.admit(10);
     let before = key.stored.clone();
     let late = End::Done(bytes("late"), None);
-    assert_eq!(key.event(20, Event::Finish { attempt: 1, end: &late }), "FencedOff");
+    let attempt = AttemptId { number: 1, ..key.record().attempt };
+    assert_eq!(key.event(20, Event::Finish { attempt, end: &late }), "FencedOff");
+    let attempt = AttemptId { token: Token([9; 32]), ..key.record().attempt };
+    assert_eq!(key.event(20, Event::Finish { attempt, end: &late }), "FencedOff", "of an earlier record");
     assert_eq!(key.stored, before);
     key.done(30);
     assert_eq!(key.admit(40), "replayed A");
@@ -409,7 +412,8 @@ fn an_answer_over_the_limit_is_given_now_and_told_as_not_kept_later() {
         let mut key = Key::new(policy());
         key.admit(0);
         let end = End::Done(bytes(answer), None);
-        let step = step(key.stored.as_ref(), Event::Finish { attempt: 1, end: &end }, live(&key.policy, 1));
+        let attempt = key.record().attempt;
+        let step = step(key.stored.as_ref(), Event::Finish { attempt, end: &end }, live(&key.policy, 1));
         assert!(show::step(&step, at(1)).ends_with(&format!("release {answer}")));
         key.apply(&step);
         key.live = false;

@@ -330,8 +330,10 @@ impl World {
     }
 
     /// The attempt that speaks: the record's, or the one before it.
-    fn attempt(&self, older: bool) -> u32 {
-        self.stored.as_ref().map_or(1, |record| record.attempt.number).saturating_sub(u32::from(older))
+    fn attempt(&self, older: bool) -> AttemptId {
+        let nobody = AttemptId { number: 1, boot: BootId([0; 16]), token: Token([0; 32]) };
+        let attempt = self.stored.as_ref().map_or(nobody, |record| record.attempt);
+        AttemptId { number: attempt.number.saturating_sub(u32::from(older)), ..attempt }
     }
 
     /// An attempt reports only while it runs; one that reports again finds its end recorded.
@@ -407,7 +409,7 @@ impl World {
     }
 
     fn resolve(&mut self, older: bool, answer: Option<u8>) {
-        let (attempt, before) = (Some(self.attempt(older)).filter(|_| older), self.stored.clone());
+        let (attempt, before) = (Some(self.attempt(older).number).filter(|_| older), self.stored.clone());
         let (end, told) = match answer {
             Some(answer) => (Ended::Completed(bytes(&answer.to_string())), format!("replayed {answer}")),
             None => (Ended::Failed(bytes("R")), "Duplicate(Failed)".into()),

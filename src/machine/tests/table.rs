@@ -652,10 +652,13 @@ impl Rule {
 
 /// Runs one event of the table. What the supervisor does without a policy reads as a step that says nothing.
 fn run(does: Does, stored: Option<&Record>, cx: Context<'_>) -> Step {
-    let finish = |attempt, end: End| step(stored, Event::Finish { attempt, end: &end }, cx);
+    let token = stored.map_or(OLD_TOKEN, |record| record.attempt.token);
+    let of = |number| AttemptId { number, boot: OLD_BOOT, token };
+    let finish = |number, end: End| step(stored, Event::Finish { attempt: of(number), end: &end }, cx);
     let resolve = |attempt, end: Ended| step(stored, Event::Resolve { attempt, end: &end }, cx);
-    let checkpoint =
-        |attempt| step(stored, Event::Checkpoint { attempt, bytes: bytes("d"), expires_at: Some(at(300)) }, cx);
+    let checkpoint = |number| {
+        step(stored, Event::Checkpoint { attempt: of(number), bytes: bytes("d"), expires_at: Some(at(300)) }, cx)
+    };
     let done = || End::Done(bytes("A"), Some(at(500)));
     let completed = || Ended::Completed(bytes("A"));
     let failed = || Ended::Failed(bytes("R"));

@@ -1,0 +1,88 @@
+//! What runs: attempts whose operation was started and whose end is not recorded.
+//!
+//! The table outlives the key actors: one that died with a message is replaced by one that finds here that its operation
+//! still runs. It is shared by the actors of one thread and changed in the very handler that starts or ends an attempt, so
+//! there is no moment at which an operation runs and a fresh actor could miss it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use super::message::{Report, RouterAddr};
+use super::operation::Operation;
+use super::permits::Permit;
+use crate::attempt::Attempt;
+use crate::key::Key;
+use crate::policy::Flow;
+use crate::record::AttemptId;
+
+pub(super) struct Running {
+    runtime: Handle,
+    attempts: RefCell<HashMap<Key, Started>>,
+}
+
+/// An attempt that runs in this process, and the flow it runs under.
+#[derive(Clone)]
+pub(super) struct Live {
+    pub(super) attempt: AttemptId,
+    pub(super) flow: Flow,
+}
+
+struct Started {
+    live: Live,
+    abort: AbortHandle,
+    /// Held for as long as the operation counts as in flight.
+    _permit: Option<Permit>,
+}
+
+impl Running {
+    pub(super) fn new(runtime: Handle) -> Self {
+        Self { runtime, attempts: RefCell::default() }
+    }
+
+    /// Starts the operation of an attempt whose registration is durable.
+    pub(super) fn start(
+        &self,
+        (flow, key): (&Flow, &Key),
+        attempt: Attempt,
+        operation: Operation,
+        permit: Option<Permit>,
+        router: &RouterAddr,
+    ) {
+        let live = Live { attempt: attempt.id(), flow: flow.clone() };
+        let report = Report::pending(key.clone(), live.attempt, Arc::clone(router));
+        let abort = operation.start(&self.runtime, attempt, report);
+        self.attempts.borrow_mut().insert(key.clone(), Started { live, abort, _permit: permit });
+    }
+
+    pub(super) fn live(&self, key: &Key) -> Option<Live> {
+        self.attempts.borrow().get(key).map(|started| started.live.clone())
+    }
+
+    pub(super) fn is_live(&self, key: &Key) -> bool {
+        self.attempts.borrow().contains_key(key)
+    }
+
+    /// The attempt's end is recorded, or its fate is out of our hands.
+    pub(super) fn remove(&self, key: &Key, attempt: &AttemptId) {
+        let mut attempts = self.attempts.borrow_mut();
+        if attempts.get(key).is_some_and(|started| started.live.attempt.is_same(attempt)) {
+            attempts.remove(key);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.attempts.borrow().len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.attempts.borrow().is_empty()
+    }
+
+    pub(super) fn abort_all(&self) {
+        self.attempts.borrow().values().for_each(|started| started.abort.abort());
+    }
+}
