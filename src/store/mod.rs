@@ -18,6 +18,8 @@ use crate::time::UnixMillis;
 
 pub(crate) use codec::{from_bytes, to_bytes};
 pub use memory::MemoryStore;
+#[cfg(feature = "testing")]
+pub use redb::SimulatedDisk;
 pub use redb::{RedbOptions, RedbStore};
 
 /// Durable records. One writer (the engine's supervisor) calls [`commit`](Store::commit), [`rest`](Store::rest) and
@@ -28,7 +30,8 @@ pub trait Store: Send + Sync + 'static {
     /// applied survives a power loss. A batch without changes still makes its clock mark durable.
     ///
     /// # Errors
-    /// On an error nothing is known about any change, except for [`StoreError::RolledBack`].
+    /// On an error nothing is known about any change, except for [`StoreError::RolledBack`]; [`reopen`](Store::reopen)
+    /// before it is read back or tried again.
     fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError>;
 
     /// The record of `key` as last committed.

@@ -9,6 +9,8 @@
 
 mod batch;
 mod create;
+#[cfg(any(test, feature = "testing"))]
+mod disk;
 mod error;
 mod held;
 mod image;
@@ -24,6 +26,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use ::redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 
+#[cfg(feature = "testing")]
+pub use self::disk::SimulatedDisk;
 use self::error::{shielded, storage, table};
 use self::open::Opened;
 use self::tables::{COUNTERS, EXPIRY, IN_FLIGHT, KEYS, RECORDS, find, read_clock_mark, read_totals, row};
@@ -99,7 +103,8 @@ impl RedbStore {
     /// damaged, empty or somebody else's: all of these leave it as it is. [`StoreError::Io`] also if the directory is
     /// missing.
     pub fn open(path: impl AsRef<Path>, options: RedbOptions) -> Result<Self, StoreError> {
-        let path = path.as_ref().to_owned();
+        // A reopening must find the same file, also when the process has changed its directory by then.
+        let path = std::path::absolute(path).map_err(error::io)?;
         // What a crash has left beside a store harms nobody, so failing to remove it does neither.
         drop(create::clear_stale(&path));
         let opened = match open::open_file(&path, &options)? {
@@ -110,16 +115,6 @@ impl RedbStore {
             }
         };
         Ok(Self::over(opened, move || existing(&path, &options)))
-    }
-
-    /// A store over a backend of the tests. `source` makes it, now and at each reopening.
-    #[cfg(test)]
-    fn with_backend<B: ::redb::StorageBackend>(
-        source: impl Fn() -> B + Send + Sync + 'static,
-        options: RedbOptions,
-    ) -> Result<Self, StoreError> {
-        let opened = open::open_backend(source(), &options)?;
-        Ok(Self::over(opened, move || open::open_backend(source(), &options)))
     }
 
     fn over(opened: Opened, source: impl Fn() -> Result<Opened, StoreError> + Send + Sync + 'static) -> Self {
@@ -139,10 +134,15 @@ impl RedbStore {
     }
 
     fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        shielded(|| {
+        let result = shielded(|| {
             let txn = self.with_database(|database| database.begin_read().map_err(error::transaction))?;
             work(&txn)
-        })
+        });
+        match result {
+            // The snapshot's database was closed under it. That is news only if the store was.
+            Err(StoreError::Closed) => Err(self.with_database(|_| Ok(())).err().unwrap_or_else(reopening)),
+            result => result,
+        }
     }
 
     fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
@@ -158,6 +158,11 @@ impl RedbStore {
     fn replace(&self, slot: Slot) -> Slot {
         std::mem::replace(&mut *self.slot.write().unwrap_or_else(PoisonError::into_inner), slot)
     }
+}
+
+/// What reads get while `reopen` is at work.
+fn reopening() -> StoreError {
+    error::io(std::io::Error::other("the store is being reopened"))
 }
 
 /// Opens a file that must be there by now.
@@ -243,8 +248,7 @@ impl Store for RedbStore {
 
     fn reopen(&self) -> Result<(), StoreError> {
         let mut writer = self.writer();
-        let busy = StoreError::Io(std::sync::Arc::new(std::io::Error::other("the store is being reopened")));
-        match self.replace(Slot::Lost(busy)) {
+        match self.replace(Slot::Lost(reopening())) {
             Slot::Closed => {
                 self.replace(Slot::Closed);
                 return Err(StoreError::Closed);

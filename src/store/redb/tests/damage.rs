@@ -1,22 +1,14 @@
 //! Damage: what is stored for one key, and the file as a whole. Nothing of it may pass for an absent record.
 
-use ::redb::StorageBackend;
-
-use super::super::create::first_commit;
-use super::super::image::Image;
+use super::super::disk::SimulatedDisk;
 use super::super::open::builder;
 use super::super::tables::{FORMAT_KEY, META};
 use super::*;
 
-fn over(image: &Image) -> Result<RedbStore, StoreError> {
-    let image = image.clone();
-    RedbStore::with_backend(move || image.clone(), small())
-}
-
 /// A store with three records of scope 1: two in flight, the last completed.
-fn three_records() -> (Image, RedbStore) {
-    let image = Image::of(first_commit(&small()).unwrap());
-    let store = over(&image).unwrap();
+fn three_records() -> (SimulatedDisk, RedbStore) {
+    let disk = SimulatedDisk::new().unwrap();
+    let store = disk.open(small()).unwrap();
     let done = registered(3);
     let changes = vec![
         put(&key(1, 1), None, &registered(1)),
@@ -25,7 +17,7 @@ fn three_records() -> (Image, RedbStore) {
         put(&key(1, 3), Some(&done), &completed(&done, b"answer", 5)),
     ];
     store.commit(&batch(1, changes)).unwrap();
-    (image, store)
+    (disk, store)
 }
 
 /// Changes the rows behind the store's back.
@@ -94,10 +86,10 @@ fn a_key_that_points_at_another_keys_row_or_at_none_is_quarantined() {
 
 #[test]
 fn a_newer_format_and_a_foreign_database_are_refused_and_left_as_they_are() {
-    let newer = Image::of(first_commit(&small()).unwrap());
-    let foreign = Image::default();
-    for (image, format) in [(&newer, Some(2u32)), (&foreign, None)] {
-        let database = builder(&small()).create_with_backend(image.clone()).unwrap();
+    let newer = SimulatedDisk::new().unwrap();
+    let foreign = SimulatedDisk::holding(Vec::new());
+    for (disk, format) in [(&newer, Some(2u32)), (&foreign, None)] {
+        let database = builder(&small()).create_with_backend(disk.backend()).unwrap();
         let txn = database.begin_write().unwrap();
         if let Some(format) = format {
             txn.open_table(META).unwrap().insert(FORMAT_KEY, format.to_be_bytes().as_slice()).unwrap();
@@ -105,22 +97,22 @@ fn a_newer_format_and_a_foreign_database_are_refused_and_left_as_they_are() {
         txn.commit().unwrap();
         // Not closed: a file that a crash has left must stay as it is, too.
         std::mem::forget(database);
-        let before = image.bytes();
-        match (over(image), format) {
+        let before = disk.bytes();
+        match (disk.open(small()), format) {
             (Err(StoreError::UnsupportedVersion { found: 2, supported: 1 }), Some(_)) => {}
             (Err(StoreError::Corrupt(_)), None) => {}
             (other, _) => panic!("{other:?}"),
         }
-        assert!(image.bytes() == before, "the file was changed");
+        assert!(disk.bytes() == before, "the file was changed");
     }
 }
 
 #[test]
 fn a_flipped_bit_anywhere_in_the_file_never_gives_wrong_records() {
-    let (image, store) = three_records();
+    let (disk, store) = three_records();
     store.close().unwrap();
-    let clean = image.bytes();
-    let (records, clock_mark) = check_invariants(&over(&Image::of(clean.clone())).unwrap());
+    let clean = disk.bytes();
+    let (records, clock_mark) = check_invariants(&SimulatedDisk::holding(clean.clone()).open(small()).unwrap());
     let (mut opened, mut refused) = (0, 0);
     // Every bit of what the header begins with, then one in each stretch of what is in use.
     let used = clean.iter().rposition(|byte| *byte != 0).unwrap();
@@ -128,13 +120,13 @@ fn a_flipped_bit_anywhere_in_the_file_never_gives_wrong_records() {
     for bit in bits {
         let mut bytes = clean.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
-        let damaged = Image::of(bytes.clone());
-        match over(&damaged) {
+        let damaged = SimulatedDisk::holding(bytes.clone());
+        match damaged.open(small()) {
             Ok(store) => {
                 assert_eq!(check_invariants(&store), (records.clone(), clock_mark), "bit {bit}");
                 opened += 1;
                 // Closing takes as long as opening, and shows nothing more.
-                damaged.set_failing(true);
+                damaged.fail_after(0);
             }
             Err(error) => {
                 assert!(matches!(error, StoreError::Corrupt(_)), "bit {bit}: {error:?}");
@@ -148,12 +140,12 @@ fn a_flipped_bit_anywhere_in_the_file_never_gives_wrong_records() {
 
 #[test]
 fn a_file_that_is_cut_anywhere_is_refused_and_left_as_it_is() {
-    let (image, store) = three_records();
+    let (disk, store) = three_records();
     store.close().unwrap();
-    let clean = image.bytes();
+    let clean = disk.bytes();
     for len in (0..clean.len()).step_by(997).chain([1, 9, 64, 319, 320]) {
-        let cut = Image::of(clean[..len].to_vec());
-        assert!(matches!(over(&cut), Err(StoreError::Corrupt(_))), "{len} bytes");
-        assert_eq!(cut.len().unwrap(), len as u64, "the file was changed");
+        let cut = SimulatedDisk::holding(clean[..len].to_vec());
+        assert!(matches!(cut.open(small()), Err(StoreError::Corrupt(_))), "{len} bytes");
+        assert_eq!(cut.bytes().len(), len, "the file was changed");
     }
 }

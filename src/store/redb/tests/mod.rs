@@ -4,6 +4,8 @@ mod crash;
 mod creation;
 mod damage;
 mod faults;
+mod layout;
+mod readers;
 
 use std::collections::{BTreeMap, BTreeSet};
 

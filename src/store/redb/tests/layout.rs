@@ -1,0 +1,71 @@
+//! Where things lie: what a commit must not spread over more pages than it needs.
+
+use ::redb::ReadableTableMetadata;
+
+use super::super::disk::SimulatedDisk;
+use super::*;
+
+fn places(store: &RedbStore) -> Vec<u64> {
+    store
+        .read(|txn| {
+            let records = txn.open_table(RECORDS).map_err(table)?;
+            Ok(ReadableTable::iter(&records).unwrap().map(|entry| entry.unwrap().0.value()).collect())
+        })
+        .unwrap()
+}
+
+#[test]
+fn records_lie_in_order_of_arrival_and_a_finish_stays_where_its_registration_was() {
+    let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
+    let records: Vec<_> = (1..=4).map(registered).collect();
+    for (id, record) in (1..).zip(&records) {
+        store.commit(&batch(1, vec![put(&key(1, 9 - id), None, record)])).unwrap();
+    }
+    assert_eq!(places(&store), [1, 2, 3, 4]);
+    let finished = put(&key(1, 7), Some(&records[1]), &completed(&records[1], b"answer", 9));
+    store.commit(&batch(1, vec![finished])).unwrap();
+    assert_eq!(places(&store), [1, 2, 3, 4]);
+    let gone = Change { key: key(1, 8), expected: Some(Version::of(&records[0])), put: None };
+    store.commit(&batch(1, vec![gone, put(&key(1, 8), None, &records[0])])).unwrap();
+    assert_eq!(places(&store), [2, 3, 4, 5], "made anew, it comes last");
+    check_invariants(&store);
+}
+
+#[test]
+fn a_store_that_was_emptied_keeps_no_row_but_totals_and_clock_mark() {
+    let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
+    let record = registered(1);
+    let keys: Vec<_> = (1..=3).map(|scope| key(scope, 1)).collect();
+    store.commit(&batch(1, keys.iter().map(|key| put(key, None, &record)).collect())).unwrap();
+    let remove = |key: &Key| Change { key: key.clone(), expected: Some(Version::of(&record)), put: None };
+    store.commit(&batch(2, keys.iter().map(remove).collect())).unwrap();
+    check_invariants(&store);
+    store
+        .read(|txn| {
+            assert!(txn.open_table(RECORDS).map_err(table)?.is_empty().unwrap());
+            assert_eq!(txn.open_table(COUNTERS).map_err(table)?.len().unwrap(), 2);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_batch_that_changes_nothing_writes_nothing_and_a_rest_is_taken_once() {
+    let disk = SimulatedDisk::new().unwrap();
+    let store = disk.open(small()).unwrap();
+    store.commit(&batch(5, vec![put(&key(1, 1), None, &registered(1))])).unwrap();
+    let idle = |work: &dyn Fn()| {
+        let before = disk.syncs();
+        work();
+        disk.syncs() == before
+    };
+    let fenced = || drop(store.commit(&batch(5, vec![put(&key(1, 1), None, &registered(2))])).unwrap());
+    assert!(idle(&fenced), "everything is fenced, the clock stands still");
+    assert!(idle(&|| drop(store.commit(&batch(4, vec![])).unwrap())), "the clock has stepped back");
+    assert!(!idle(&|| drop(store.commit(&batch(6, vec![])).unwrap())), "the clock has moved");
+    assert!(!idle(&|| store.rest().unwrap()));
+    assert!(idle(&|| store.rest().unwrap()), "nothing was committed since");
+    let changes = (2..2 + QUICK_REPAIR_CHANGES as u8).map(|id| put(&key(1, id), None, &registered(id.into())));
+    store.commit(&batch(6, changes.collect())).unwrap();
+    assert!(idle(&|| store.rest().unwrap()), "a large batch leaves the next opening fast by itself");
+}
