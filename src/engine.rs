@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use crate::actor::message::{Abandon, Ask, Count, ExpirySweep, Question, RouterAddr, Submit, Ticket, tell};
-use crate::actor::{Actors, Front, Operation, Permits, Submission, start_front, unavailable};
+use crate::actor::{Actors, Front, Operation, Permits, Recipient, Submission, unavailable};
 use crate::attempt::Attempt;
 use crate::block_on::block_on;
 use crate::bounds::{Limits, PAYLOAD_BYTES_CEILING};
@@ -170,7 +170,7 @@ impl Engine {
 
     /// Where actors send a [`Submission`]. Each call starts one small actor, which lives as long as its recipients do.
     #[must_use]
-    pub fn recipient(&self) -> actix::Recipient<Submission> {
+    pub fn recipient(&self) -> Recipient<Submission> {
         let engine = Arc::downgrade(&self.0);
         let submit = move |call, operation| -> Pin<Box<dyn Future<Output = _> + Send>> {
             let engine = Weak::upgrade(&engine).map(Engine);
@@ -181,7 +181,7 @@ impl Engine {
                 }
             })
         };
-        start_front(&self.0.actors.arbiter, Front::new(submit)).recipient()
+        self.0.actors.start_front(Front::new(submit))
     }
 
     /// Waits for the end of what is registered under `key`, or reads it. Any number may wait.
@@ -377,7 +377,7 @@ impl Shared {
         question.permit = Some(permit);
         let waiting = match call.deadline {
             None => waiting,
-            Some(deadline) => waiting.until(deadline, &self.actors.arbiter),
+            Some(deadline) => waiting.until(deadline, &self.actors),
         };
         Ok((waiting, question))
     }
@@ -429,10 +429,10 @@ impl Waiting {
     }
 
     /// The same wait with an end: the timer runs on the engine's own thread, since the host's runtime may have none.
-    fn until(self, deadline: Duration, arbiter: &actix::ArbiterHandle) -> Self {
+    fn until(self, deadline: Duration, actors: &Actors) -> Self {
         let (reply, heard) = oneshot::channel();
         let (waiter, key) = (self.waiter, self.key.clone());
-        arbiter.spawn(async move {
+        actors.spawn(async move {
             let said = tokio::time::timeout(deadline, self).await;
             tell(reply, said.unwrap_or_else(|_| Said::Reply(Err(ErrorKind::Deadline.into()))));
         });

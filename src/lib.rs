@@ -1,4 +1,47 @@
-//! ibid
+#![doc = include_str!("../README.md")]
+//!
+//! # Architecture
+//!
+//! ```text
+//! values    key, fingerprint, record, outcome, error, policy, bounds, time     nothing of ours above them
+//! machine   one pure function: (record, event, context) -> write and effects   no clock, no I/O, no log
+//! store     the Store trait, redb, memory                                      the only redb and postcard
+//! actor     router, key actors, supervisor, the two threads                    the only actix
+//! facade    Engine, Call, Attempt, Builder
+//! adapters  lightning                                                          the public API and nothing else
+//! ```
+//!
+//! Each layer knows those above it in this list, none below. A test reads the sources and says where that is broken.
+//!
+//! One request takes this way: [`Engine::submit`] reads the record on the caller's thread and answers from it if it is
+//! finished. Else a ticket goes to the *router*, which hands it to the *key actor* of that key, made for as long as anything
+//! of the key is in flight. The key actor asks the machine and proposes the registration to the *supervisor*, which commits
+//! everything that has queued up meanwhile in one transaction. When that is durable the operation starts, on the host's
+//! runtime; its end takes the same way, and the answer leaves when its record is durable.
+//!
+//! What holds, and where to look when it does not:
+//!
+//! - **The machine decides, and nothing else does.** A behaviour that differs between flows is a field of [`Policy`], never a
+//!   branch in an adapter.
+//! - **No effect before its commit.** A key actor acts on a step that writes only after the supervisor's verdict.
+//! - **One write per key at a time**, decided on a named version of the record; the store refuses it on any other.
+//! - **Nothing is lost in a mailbox.** Questions, ends of attempts and proposals are guards: dropped unread, they go back.
+//! - **No handler waits.** Actors never await; operations never run in an actor.
+//! - **Time and randomness are handed in.** Only `time.rs` reads a clock, and the engine's time never goes back, also across
+//!   restarts.
+//! - **A reading of the clock that decides is durable before its answer leaves**, so a clock set back revives nothing.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "a test that meets what it does not expect has failed"
+    )
+)]
+
 mod actor;
 mod attempt;
 mod block_on;
@@ -21,7 +64,7 @@ pub mod store;
 pub mod testing;
 mod time;
 
-pub use actor::{Operation, Submission};
+pub use actor::{Operation, Recipient, Submission};
 pub use attempt::Attempt;
 pub use bounds::{Limits, PAYLOAD_BYTES_CEILING};
 pub use builder::Builder;

@@ -49,7 +49,7 @@ pub(super) struct KeyActor {
 
 enum Loaded {
     NotYet,
-    Is(Option<Record>),
+    Is(Option<Box<Record>>),
 }
 
 /// What made a transition. Both are guarded: dropped, they go back to the router.
@@ -104,8 +104,8 @@ impl KeyActor {
             return self.give_up(cause, &error);
         }
         let step = match (&cause, &self.record) {
-            (Cause::Ticket(ticket), Loaded::Is(record)) => self.step_of_ticket(ticket, record.as_ref()),
-            (Cause::Report(report), Loaded::Is(record)) => self.step_of_report(report, record.as_ref()),
+            (Cause::Ticket(ticket), Loaded::Is(record)) => self.step_of_ticket(ticket, record.as_deref()),
+            (Cause::Report(report), Loaded::Is(record)) => self.step_of_report(report, record.as_deref()),
             (_, Loaded::NotYet) => None,
         };
         match step {
@@ -122,7 +122,7 @@ impl KeyActor {
 
     fn load(&mut self) -> Result<(), StoreError> {
         if matches!(self.record, Loaded::NotYet) {
-            self.record = Loaded::Is(self.around.store.get(&self.origin.key)?);
+            self.record = Loaded::Is(self.around.store.get(&self.origin.key)?.map(Box::new));
         }
         Ok(())
     }
@@ -181,7 +181,7 @@ impl KeyActor {
             Ok(Verdict::Applied) => {
                 match &mut pending.step.write {
                     Write::Keep | Write::Touch => {}
-                    Write::Put(record) => self.record = Loaded::Is(Some((**record).clone())),
+                    Write::Put(record) => self.record = Loaded::Is(Some(record.clone())),
                     Write::Remove => self.record = Loaded::Is(None),
                 }
                 self.act(pending.cause, pending.step);

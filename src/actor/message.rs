@@ -96,21 +96,21 @@ impl Question {
 /// A [`Question`] on its way. Dropped unanswered, it returns to the router, which hands it to a fresh key actor: only the
 /// look-up is repeated, never the operation.
 pub(crate) struct Ticket {
-    question: Option<Question>,
+    question: Option<Box<Question>>,
     router: RouterAddr,
 }
 
 impl Ticket {
     pub(crate) fn new(question: Question, router: RouterAddr) -> Self {
-        Self { question: Some(question), router }
+        Self { question: Some(Box::new(question)), router }
     }
 
     pub(super) fn question(&self) -> Option<&Question> {
-        self.question.as_ref()
+        self.question.as_deref()
     }
 
     pub(super) fn question_mut(&mut self) -> Option<&mut Question> {
-        self.question.as_mut()
+        self.question.as_deref_mut()
     }
 
     pub(super) fn answer(mut self, said: Said) {
@@ -127,7 +127,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(question) = self.question.take() {
-            self.router.do_send(Lost(question));
+            self.router.do_send(Lost(*question));
         }
     }
 }

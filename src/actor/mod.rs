@@ -30,10 +30,11 @@ mod system;
 #[cfg(test)]
 mod tests;
 
+pub use actix::Recipient;
 pub(crate) use front::Front;
 pub use front::Submission;
 pub(crate) use key_actor::unavailable;
 pub use operation::Operation;
 pub(crate) use permits::Permits;
 pub(crate) use recovery::interrupt_all;
-pub(crate) use system::{Actors, Parts, start_front};
+pub(crate) use system::{Actors, Parts};

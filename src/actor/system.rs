@@ -7,11 +7,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use actix::{Actor, Addr, Arbiter, System};
+use actix::{Actor, Addr, Arbiter, ArbiterHandle, Recipient, System};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{oneshot, watch};
 
-use super::front::Front;
+use super::front::{Front, Submission};
 use super::key_actor::Surroundings;
 use super::message::{AbortOperations, Drain, RouterAddr, tell};
 use super::router::{Router, Surround};
@@ -35,8 +35,8 @@ pub(crate) struct Parts {
 pub(crate) struct Actors {
     pub(crate) router: RouterAddr,
     pub(crate) supervisor: Addr<Supervisor>,
-    /// The router's thread, for waits with a deadline: its runtime has a timer, the host's may not.
-    pub(crate) arbiter: actix::ArbiterHandle,
+    /// The router's thread.
+    arbiter: ArbiterHandle,
     stop: Mutex<Option<oneshot::Sender<()>>>,
     closed: watch::Receiver<bool>,
 }
@@ -58,6 +58,17 @@ impl Actors {
             .map_err(|error| StoreError::Io(Arc::new(error)))?;
         let Started { router, supervisor, arbiter } = ready.recv().map_err(|error| StoreError::Io(Arc::new(error)))?;
         Ok(Self { router, supervisor, arbiter, stop: Mutex::new(Some(stop)), closed })
+    }
+
+    /// Runs a task on the router's thread, whose runtime has a timer; the host's may have none. Dropped there and then if the
+    /// engine is closed.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.arbiter.spawn(task);
+    }
+
+    /// Starts an actor that takes requests as messages.
+    pub(crate) fn start_front(&self, front: Front) -> Recipient<Submission> {
+        Front::start_in_arbiter(&self.arbiter, move |_| front).recipient()
     }
 
     /// Asks the actors to drain and stop. Only the first call has an effect.
@@ -93,7 +104,7 @@ impl Drop for Closing {
 struct Started {
     router: RouterAddr,
     supervisor: Addr<Supervisor>,
-    arbiter: actix::ArbiterHandle,
+    arbiter: ArbiterHandle,
 }
 
 fn run(parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: oneshot::Receiver<()>) {
@@ -149,9 +160,4 @@ async fn shut_down(router: &RouterAddr, supervisor: &Addr<Supervisor>, drain: st
     supervisor.do_send(Settle(settled));
     // An error means that the supervisor is gone already.
     drop(is_settled.await);
-}
-
-/// Starts the actor that takes requests as messages, on the router's thread.
-pub(crate) fn start_front(arbiter: &actix::ArbiterHandle, front: Front) -> Addr<Front> {
-    Front::start_in_arbiter(arbiter, move |_| front)
 }

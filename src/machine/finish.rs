@@ -59,7 +59,7 @@ pub(super) fn finish(seen: Seen<'_>, attempt: AttemptId, end: &End, cx: Context<
 
 fn finish_running(record: &Record, end: &End, cx: Context<'_>) -> Step {
     match end {
-        End::Done(answer, stated) => complete(record, answer, *stated, cx),
+        End::Done(answer, stated) => complete_attempt(record, answer, *stated, cx),
         End::Accepted => {
             let record = Record { state: State::Dispatched, ..next(record, cx.now) };
             Step::say(Said::Nothing).putting(record).releasing(Release::Accepted)
@@ -94,24 +94,28 @@ fn doubt(record: &Record, counts: bool, reason: &Reason, cx: Context<'_>) -> Ste
     step.putting(in_doubt(record, counts, cx.now))
 }
 
+/// The attempt's own answer. What a re-run completes from a checkpoint may have expired while the record was in doubt: such
+/// an answer has never been given and is not given now. A first run's callers get their answer however late it is.
+fn complete_attempt(record: &Record, answer: &Bytes, stated: Option<UnixMillis>, cx: Context<'_>) -> Step {
+    let step = complete(record, answer, stated, cx);
+    let Write::Put(completed) = &step.write else { return step };
+    let expired = completed.expires_at.is_some_and(|end| cx.now >= end);
+    if !expired || record.attempt.number == 1 || record.checkpoint.is_none() {
+        return step;
+    }
+    let write = match cx.policy.after_expiry {
+        AfterExpiry::RefuseOnce | AfterExpiry::Rerun => end(record, completed.tombstone_until, cx.now),
+        AfterExpiry::Refuse => step.write,
+    };
+    Step::say(Said::Nothing).writing(write).releasing(Release::All(Err(ErrorKind::Expired.into())))
+}
+
 /// An answer over the limit goes to the callers at hand and is recorded as not kept.
-///
-/// What a re-run completed from a checkpoint may have expired while the record was in doubt: such an answer has never been
-/// given and is not given now. The first caller of a first run gets its answer however late it is.
 fn complete(record: &Record, answer: &Bytes, stated: Option<UnixMillis>, cx: Context<'_>) -> Step {
     let kept = (answer.len() <= cx.answer_bytes).then(|| answer.clone());
-    let completed = finished(record, State::Completed(kept), stated, cx);
-    let stale = completed.expires_at.is_some_and(|end| cx.now >= end);
-    if stale && record.attempt.number > 1 && record.checkpoint.is_some() {
-        let step = Step::say(Said::Nothing).releasing(Release::All(Err(ErrorKind::Expired.into())));
-        return match cx.policy.after_expiry {
-            AfterExpiry::RefuseOnce | AfterExpiry::Rerun => {
-                step.writing(end(record, completed.tombstone_until, cx.now))
-            }
-            AfterExpiry::Refuse => step.putting(completed),
-        };
-    }
-    Step::say(Said::Nothing).putting(completed).releasing(Release::All(Ok(answer.clone())))
+    Step::say(Said::Nothing)
+        .putting(finished(record, State::Completed(kept), stated, cx))
+        .releasing(Release::All(Ok(answer.clone())))
 }
 
 /// A reason over the limit is cut: it is there to be read, and the key must not stay in flight for its length.

@@ -35,6 +35,8 @@
 //! - `forget` leaves the flow's tombstone, if it has one; what is pruned in its grace leaves the one it was finished with.
 //! - Where the answer came of being late and nothing else is written, the clock mark is ([`Write::Touch`]).
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod admit;
 mod expire;
 mod finish;

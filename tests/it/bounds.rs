@@ -70,28 +70,15 @@ async fn one_waiter_too_many_is_busy_and_the_others_get_their_answer() {
     };
     let first = submit();
     starts.recv().await.unwrap();
-    let duplicates: Vec<_> = (0..5).map(|_| submit()).collect();
-    let mut busy = 0;
-    let mut waiting = vec![first];
-    for duplicate in duplicates {
-        // Those that are refused are refused at once; those that wait do so until the gate opens.
-        if busy < 3 {
-            waiting.push(duplicate);
-        }
-        busy += 1;
-    }
-    while waiting.iter().filter(|caller| caller.is_finished()).count() < 1 {
-        tokio::task::yield_now().await;
-    }
+    let joined = [submit(), submit()];
+    // On this runtime of one thread both have asked by the time the test goes on.
+    tokio::task::yield_now().await;
+    let heard = error(&engine, call(&flow, "a", "r"), counted.operation()).await;
+    assert!(matches!(heard.kind(), ErrorKind::Busy) && heard.class() == Class::Ambiguous, "{heard:?}");
     counted.release();
-    let mut refused = 0;
-    for caller in waiting {
-        if let Err(heard) = caller.await.unwrap() {
-            assert!(matches!(heard.kind(), ErrorKind::Busy) && heard.class() == Class::Ambiguous, "{heard:?}");
-            refused += 1;
-        }
+    for caller in [first].into_iter().chain(joined) {
+        assert!(caller.await.unwrap().is_ok());
     }
-    assert!(refused >= 1);
     assert_eq!(counted.runs(), 1);
     engine.shutdown().await;
 }

@@ -531,3 +531,19 @@ fn a_refusing_flow_names_the_state_and_an_asking_one_waits() {
     assert_eq!(key.admit(3), "Duplicate(Completed)");
     assert_eq!(key.event(3, Event::Track(None)), "replayed A", "who tracks gets the answer");
 }
+
+#[test]
+fn what_a_rerun_completes_from_an_expired_checkpoint_is_given_to_nobody_and_pruned() {
+    let mut key = Key::new(rerun().after_expiry(AfterExpiry::RefuseOnce));
+    key.admit(0);
+    key.checkpoint(1, Some(50));
+    key.restart();
+    assert_eq!(key.admit(60), "Start");
+    let end = End::Done(bytes("A"), None);
+    let attempt = key.record().attempt;
+    let step = step(key.stored.as_ref(), Event::Finish { attempt, end: &end }, live(&key.policy, 61));
+    assert!(
+        matches!(&step.waiters, crate::machine::Release::All(Err(error)) if matches!(error.kind(), crate::ErrorKind::Expired))
+    );
+    assert_eq!(step.write, Write::Remove);
+}

@@ -63,7 +63,7 @@ enum Ending {
 #[derive(Clone, Debug, PartialEq)]
 enum Life {
     Free,
-    Fenced { until: u64 },
+    Fenced,
     Marked { until: u64 },
     Owned(Owned),
 }
@@ -129,9 +129,9 @@ impl World {
     fn look(&self) -> Look {
         match &self.life {
             Life::Free => Look::Free,
-            Life::Fenced { until } if self.now < *until => Look::Fenced,
+            Life::Fenced => Look::Fenced,
             Life::Marked { until } if self.now < *until => Look::Marked,
-            Life::Fenced { .. } | Life::Marked { .. } => Look::Free,
+            Life::Marked { .. } => Look::Free,
             Life::Owned(owned) => {
                 let over = matches!(owned.phase, Phase::Ended(_)) || self.given_up(owned);
                 let (lapses, tombstone) = self.ends(owned.bound);
@@ -377,6 +377,12 @@ impl World {
         self.live = false;
         let policy = self.policy.clone();
         let Life::Owned(owned) = &mut self.life else { return };
+        let attempt_ends = matches!(owned.phase, Phase::Running | Phase::Doubt)
+            && matches!(ending, Ending::Done(..) | Ending::TooLong);
+        let bound = owned.bound.min(stated.unwrap_or(u64::MAX));
+        if attempt_ends && owned.starts > 1 && owned.checkpointed && self.now >= bound {
+            return self.end_stale(&step, bound, ending);
+        }
         match (&owned.phase, ending) {
             (Phase::Ended(_), _) => assert!(matches!(step.waiters, Release::Nobody), "one end, one release"),
             (_, Ending::Done(answer, _)) => {
@@ -396,6 +402,21 @@ impl World {
             },
             (_, Ending::Unknown) => owned.doubt(),
         }
+    }
+
+    /// What a re-run made of a checkpoint after the bound is told to nobody.
+    fn end_stale(&mut self, step: &Step, bound: u64, ending: Ending) {
+        assert!(matches!(&step.waiters, Release::All(Err(error)) if matches!(error.kind(), ErrorKind::Expired)));
+        if self.policy.after_expiry == AfterExpiry::Refuse {
+            let told = if let Ending::Done(answer, _) = ending {
+                format!("replayed {answer}")
+            } else {
+                "AnswerNotKept".into()
+            };
+            return self.end(&told, Some(bound));
+        }
+        let (_, until) = self.ends(bound);
+        self.life = if self.policy.tombstone.is_some() { Life::Marked { until } } else { Life::Free };
     }
 
     /// The first end, and the time until which it is told.
@@ -419,7 +440,7 @@ impl World {
         match &self.life {
             Life::Owned(owned) if !older && !matches!(owned.phase, Phase::Ended(_)) => self.end(&told, None),
             Life::Owned(_) if !older => {}
-            Life::Owned(_) | Life::Free | Life::Fenced { .. } | Life::Marked { .. } => {
+            Life::Owned(_) | Life::Free | Life::Fenced | Life::Marked { .. } => {
                 assert_eq!(self.stored, before, "nothing is created, nothing older is believed")
             }
         }
@@ -446,7 +467,7 @@ impl World {
         match before {
             (_, Look::Free) if !unended => {
                 assert_eq!(said, "Fenced(Fenced)");
-                self.life = Life::Fenced { until: self.policy.tombstone.map_or(u64::MAX, |_| self.now + 1000) };
+                self.life = Life::Fenced;
             }
             (stored, look) => {
                 assert_eq!(said == "Fenced(Fenced)", look == Look::Fenced, "{said}");

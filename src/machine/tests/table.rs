@@ -546,12 +546,6 @@ const ROWS: &[Row] = &[
     row(&[Forget], &[FENCED, &[Expired]], ANY, "say Forgotten(Tombstone)"),
     row(&[Forget], &[&[Marked]], ANY, "touch; say Forgotten(Tombstone)"),
     row(&[Fence], &[&[Absent], READS_ABSENT], ANY, "put tombstone(Fenced); say Fenced(Fenced)"),
-    row(
-        &[Fence],
-        &[&[Absent], READS_ABSENT],
-        &[Rule::Tombstone],
-        "put tombstone(Fenced) until=now+1000; say Fenced(Fenced)",
-    ),
     row(&[Fence], &[LIVE], ANY, "say Fenced(Found(Registered))"),
     row(&[Fence], &[&[Dispatched]], ANY, "say Fenced(Found(Dispatched))"),
     row(
