@@ -53,6 +53,7 @@ mod entropy;
 mod error;
 mod fingerprint;
 mod key;
+mod ledger;
 #[cfg(feature = "lightning")]
 pub mod lightning;
 mod machine;
@@ -73,6 +74,7 @@ pub use engine::{Engine, Stats};
 pub use error::{Class, Error, ErrorKind};
 pub use fingerprint::Fingerprint;
 pub use key::{InvalidKey, Key, NodeId};
+pub use ledger::{Guard, InvalidRow, Row, StoredRow};
 pub use outcome::{End, Ended, Failure, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved};
 pub use policy::{
     AfterCheckpoint, AfterCompleted, AfterExpiry, Flow, InDoubt, OnFailure, Policy, Retention, WhileRunning,

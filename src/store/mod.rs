@@ -13,7 +13,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::key::Key;
-use crate::record::{Record, Status, Token};
+use crate::ledger::{Row, StoredRow};
+use crate::record::{Bytes, Record, Status, Token};
 use crate::time::UnixMillis;
 
 pub(crate) use codec::{from_bytes, to_bytes};
@@ -53,6 +54,24 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`]; an entry that does not decode is left out and stays.
     fn removable(&self, now: UnixMillis, limit: usize) -> Result<Vec<(Key, Record)>, StoreError>;
+
+    /// The row of a ledger table, expired or not.
+    ///
+    /// # Errors
+    /// [`StoreError::Quarantined`] if what is stored does not decode: it must never be taken for absent.
+    fn row(&self, table: &str, key: &[u8]) -> Result<Option<StoredRow>, StoreError>;
+
+    /// Rows of a ledger table in the order of their keys, beginning behind `after`, at most `limit`, expired ones included.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a row that does not decode is [`StoreError::Quarantined`] by [`row`](Store::row), and left out here.
+    fn rows(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, StoredRow)>, StoreError>;
+
+    /// Ledger rows that expired at or before `now`, oldest first, at most `limit`. Reads the ledger's expiry index only.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError>;
 
     /// How many records stand in each state.
     ///
@@ -101,6 +120,19 @@ pub struct Batch {
     pub records_per_scope: u64,
     /// In order; a later change of the same key sees the earlier one.
     pub changes: Vec<Change>,
+    /// Ledger rows to remove, each only if it still has that end. After the changes.
+    pub expired_rows: Vec<ExpiredRow>,
+}
+
+/// A ledger row whose time has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpiredRow {
+    /// Its table.
+    pub table: Arc<str>,
+    /// Its key.
+    pub key: Bytes,
+    /// Its end.
+    pub expires_at: UnixMillis,
 }
 
 /// One change, decided on one version of one record.
@@ -112,6 +144,8 @@ pub struct Change {
     pub expected: Option<Version>,
     /// The new record; `None`: it goes.
     pub put: Option<Box<Record>>,
+    /// Ledger rows of the same transaction. If one's guard does not hold, nothing of the change is applied.
+    pub rows: Vec<Row>,
 }
 
 /// One version of one record. The token tells a record from a later one under the same key.
@@ -140,8 +174,10 @@ pub enum Verdict {
     Fenced,
     /// The scope is full; nothing was changed.
     QuotaExceeded,
-    /// What is stored for the key does not decode; nothing was changed.
+    /// What is stored for the key, or for one of the rows, does not decode; nothing was changed.
     Quarantined,
+    /// A row's guard does not hold; nothing was changed.
+    Guarded,
 }
 
 /// A place in the in-flight index, to go on from.

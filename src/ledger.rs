@@ -1,0 +1,180 @@
+//! Rows of the host's own, written in the transaction that records a completion: the ledger and the record never part.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::bounds::{FLOW_NAME_BYTES, KEY_PART_BYTES, PAYLOAD_BYTES_CEILING};
+use crate::record::Bytes;
+use crate::time::UnixMillis;
+
+/// A row to write into a ledger table, with what must hold for it.
+///
+/// Tables are named by their first use: 1 to 64 bytes. A key holds 1 to 255 bytes, a value up to 16 MiB.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Row {
+    pub(crate) table: Arc<str>,
+    pub(crate) key: Bytes,
+    pub(crate) value: Bytes,
+    pub(crate) expires_at: Option<UnixMillis>,
+    pub(crate) guard: Guard,
+}
+
+/// What must hold of the stored row, checked inside the transaction. If it does not, nothing of the completion is written.
+/// A row reads as absent from its `expires_at` on, removed or not.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Guard {
+    /// Nothing: the row is replaced.
+    Any,
+    /// There is none.
+    Absent,
+    /// There is one, with exactly this value.
+    Equals(Bytes),
+}
+
+/// A row as stored.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoredRow {
+    /// What the host wrote.
+    pub value: Bytes,
+    /// When the row is removed by itself; `None`: never.
+    pub expires_at: Option<UnixMillis>,
+}
+
+/// A name, a key or a value outside its bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidRow {
+    /// A table's name holds 1 to 64 bytes; this one had the given number.
+    TableLength(usize),
+    /// A key holds 1 to 255 bytes; this one had the given number.
+    KeyLength(usize),
+    /// A value holds at most 16 MiB; this one had the given number of bytes.
+    ValueLength(usize),
+}
+
+impl Row {
+    /// A row without an end and without a guard.
+    ///
+    /// # Errors
+    /// [`InvalidRow`].
+    pub fn new(
+        table: impl Into<Arc<str>>,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> Result<Self, InvalidRow> {
+        let (table, key, value) = (table.into(), key.into(), value.into());
+        if table.is_empty() || table.len() > FLOW_NAME_BYTES {
+            return Err(InvalidRow::TableLength(table.len()));
+        }
+        if key.is_empty() || key.len() > KEY_PART_BYTES {
+            return Err(InvalidRow::KeyLength(key.len()));
+        }
+        if value.len() > PAYLOAD_BYTES_CEILING {
+            return Err(InvalidRow::ValueLength(value.len()));
+        }
+        Ok(Self { table, key, value, expires_at: None, guard: Guard::Any })
+    }
+
+    /// The row's own end: it reads as absent from then on, and is removed some time after. It has nothing to do with the end of
+    /// the record it was written with.
+    #[must_use]
+    pub fn expires_at(mut self, end: UnixMillis) -> Self {
+        self.expires_at = Some(end);
+        self
+    }
+
+    /// What must hold of the stored row.
+    #[must_use]
+    pub fn guard(mut self, guard: Guard) -> Self {
+        self.guard = guard;
+        self
+    }
+
+    /// Roughly how many bytes it adds to a transaction.
+    pub(crate) fn weight(&self) -> usize {
+        100 + self.table.len() + self.key.len() + self.value.len()
+    }
+}
+
+impl Guard {
+    /// Whether it holds of what is stored, at `now`.
+    #[must_use]
+    pub fn holds(&self, stored: Option<&StoredRow>, now: UnixMillis) -> bool {
+        let live = stored.filter(|row| row.expires_at.is_none_or(|end| now < end));
+        match (self, live) {
+            (Self::Any, _) | (Self::Absent, None) => true,
+            (Self::Absent, Some(_)) | (Self::Equals(_), None) => false,
+            (Self::Equals(value), Some(row)) => *value == row.value,
+        }
+    }
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Row")
+            .field("table", &self.table)
+            .field("key_bytes", &self.key.len())
+            .field("value_bytes", &self.value.len())
+            .field("expires_at", &self.expires_at)
+            .field("guard", &self.guard)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Any => "Any",
+            Self::Absent => "Absent",
+            Self::Equals(_) => "Equals(..)",
+        })
+    }
+}
+
+impl fmt::Debug for StoredRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredRow({} bytes, expires_at {:?})", self.value.len(), self.expires_at)
+    }
+}
+
+impl fmt::Display for InvalidRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TableLength(n) => write!(f, "a table's name holds 1 to {FLOW_NAME_BYTES} bytes, not {n}"),
+            Self::KeyLength(n) => write!(f, "a row's key holds 1 to {KEY_PART_BYTES} bytes, not {n}"),
+            Self::ValueLength(n) => write!(f, "a row's value holds up to {PAYLOAD_BYTES_CEILING} bytes, not {n}"),
+        }
+    }
+}
+
+impl std::error::Error for InvalidRow {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_past_its_end_reads_as_absent_to_every_guard() {
+        let stored = StoredRow { value: (*b"v").into(), expires_at: Some(UnixMillis(10)) };
+        let equals = Guard::Equals((*b"v").into());
+        for (guard, absent, live, expired) in [
+            (Guard::Any, true, true, true),
+            (Guard::Absent, true, false, true),
+            (equals, false, true, false),
+            (Guard::Equals((*b"w").into()), false, false, false),
+        ] {
+            assert_eq!(guard.holds(None, UnixMillis(0)), absent, "{guard:?}");
+            assert_eq!(guard.holds(Some(&stored), UnixMillis(9)), live, "{guard:?}");
+            assert_eq!(guard.holds(Some(&stored), UnixMillis(10)), expired, "{guard:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_outside_its_bounds_is_refused_by_name() {
+        assert_eq!(Row::new("", *b"k", *b"v"), Err(InvalidRow::TableLength(0)));
+        assert_eq!(Row::new("t".repeat(65), *b"k", *b"v"), Err(InvalidRow::TableLength(65)));
+        assert_eq!(Row::new("t", *b"", *b"v"), Err(InvalidRow::KeyLength(0)));
+        assert_eq!(Row::new("t", [0; 256], *b"v"), Err(InvalidRow::KeyLength(256)));
+        assert!(Row::new("t".repeat(64), [0; 255], *b"").is_ok());
+    }
+}
