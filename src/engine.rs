@@ -24,10 +24,11 @@ use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
 use crate::key::{InvalidKey, Key};
+use crate::ledger::StoredRow;
 use crate::machine::{self, Admission, Event, Said, Write};
 use crate::outcome::{End, Ended, Failure, Fenced, Forgotten, Outcome, Reason, Reply, Resolved};
 use crate::policy::Flow;
-use crate::record::{BootId, Record, Status, Token};
+use crate::record::{BootId, Bytes, Record, Status, Token};
 use crate::store::{self, Cursor, Store, StoreError, Totals};
 use crate::time::{HighWater, UnixMillis};
 
@@ -255,6 +256,30 @@ impl Engine {
     /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
     pub fn list(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<store::Entry>, Error> {
         self.0.store.in_flight(after, limit).map_err(|error| unavailable(&error))
+    }
+
+    /// The row of a ledger table; `None` if there is none or its end has come.
+    ///
+    /// # Errors
+    /// [`Quarantined`](ErrorKind::Quarantined), [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
+    pub fn ledger_row(&self, table: &str, key: &[u8]) -> Result<Option<StoredRow>, Error> {
+        let row = self.0.store.row(table, key).map_err(|error| unavailable(&error))?;
+        let now = self.0.clock.now();
+        Ok(row.filter(|row| row.expires_at.is_none_or(|end| now < end)))
+    }
+
+    /// Rows of a ledger table in the order of their keys, beginning behind `after`, at most `limit`; also those whose end has
+    /// come and that are not removed yet.
+    ///
+    /// # Errors
+    /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
+    pub fn ledger_rows(
+        &self,
+        table: &str,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, StoredRow)>, Error> {
+        self.0.store.rows(table, after, limit).map_err(|error| unavailable(&error))
     }
 
     /// What the engine holds, in memory and in the store.
@@ -497,7 +522,7 @@ impl<F: FnOnce(Result<Reply, Error>)> Drop for Done<F> {
 
 fn encoded<A: Serialize>(ended: Result<A, Failure>) -> End {
     match ended.map(|answer| store::to_bytes(&answer)) {
-        Ok(Ok(answer)) => End::Done(answer.into(), None),
+        Ok(Ok(answer)) => End::done(answer),
         // The effect is there, its answer is not: in doubt.
         Ok(Err(error)) => End::Unknown(Reason::from_error(error)),
         Err(Failure(end)) => end,

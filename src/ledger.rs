@@ -57,11 +57,7 @@ impl Row {
     ///
     /// # Errors
     /// [`InvalidRow`].
-    pub fn new(
-        table: impl Into<Arc<str>>,
-        key: impl Into<Bytes>,
-        value: impl Into<Bytes>,
-    ) -> Result<Self, InvalidRow> {
+    pub fn new(table: impl Into<Arc<str>>, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<Self, InvalidRow> {
         let (table, key, value) = (table.into(), key.into(), value.into());
         if table.is_empty() || table.len() > FLOW_NAME_BYTES {
             return Err(InvalidRow::TableLength(table.len()));
@@ -73,6 +69,18 @@ impl Row {
             return Err(InvalidRow::ValueLength(value.len()));
         }
         Ok(Self { table, key, value, expires_at: None, guard: Guard::Any })
+    }
+
+    /// Its table.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Its key.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        &self.key
     }
 
     /// The row's own end: it reads as absent from then on, and is removed some time after. It has nothing to do with the end of

@@ -75,7 +75,7 @@ pub use error::{Class, Error, ErrorKind};
 pub use fingerprint::Fingerprint;
 pub use key::{InvalidKey, Key, NodeId};
 pub use ledger::{Guard, InvalidRow, Row, StoredRow};
-pub use outcome::{End, Ended, Failure, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved};
+pub use outcome::{Completion, End, Ended, Failure, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved};
 pub use policy::{
     AfterCheckpoint, AfterCompleted, AfterExpiry, Flow, InDoubt, OnFailure, Policy, Retention, WhileRunning,
 };

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::ledger::Row;
 use crate::record::{Bytes, Status};
 use crate::time::UnixMillis;
 
@@ -60,14 +61,72 @@ pub enum Reply {
 
 /// What the operation found out about its own end.
 pub enum End {
-    /// It ended with this answer. With an expiry, the record answers until then at most.
-    Done(Bytes, Option<UnixMillis>),
+    /// It ended with an answer.
+    Done(Completion),
     /// Downstream took it on; the end comes by `resolve`.
     Accepted,
     /// Positive proof that nothing happened and nothing will.
     Definitive(Reason),
     /// Everything else.
     Unknown(Reason),
+}
+
+/// An answer, and what is recorded with it.
+#[derive(Clone)]
+pub struct Completion {
+    pub(crate) answer: Bytes,
+    pub(crate) expires_at: Option<UnixMillis>,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) otherwise: Reason,
+}
+
+impl Completion {
+    /// With this answer.
+    #[must_use]
+    pub fn new(answer: impl Into<Bytes>) -> Self {
+        let otherwise = Reason::from_bytes(*b"a ledger row's guard does not hold");
+        Self { answer: answer.into(), expires_at: None, rows: Vec::new(), otherwise }
+    }
+
+    /// The end of what the answer describes: the record answers until then at most.
+    #[must_use]
+    pub fn expires_at(mut self, end: UnixMillis) -> Self {
+        self.expires_at = Some(end);
+        self
+    }
+
+    /// A ledger row for the same transaction: both are stored, or neither.
+    #[must_use]
+    pub fn row(mut self, row: Row) -> Self {
+        self.rows.push(row);
+        self
+    }
+
+    /// What the callers are told if a row's guard does not hold: then nothing is recorded of this completion, and the request
+    /// ends as [`End::Definitive`] with this reason.
+    #[must_use]
+    pub fn otherwise(mut self, reason: Reason) -> Self {
+        self.otherwise = reason;
+        self
+    }
+}
+
+impl fmt::Debug for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Completion")
+            .field("answer_bytes", &self.answer.len())
+            .field("expires_at", &self.expires_at)
+            .field("rows", &self.rows)
+            .finish()
+    }
+}
+
+impl End {
+    /// It ended with this answer.
+    #[must_use]
+    pub fn done(answer: impl Into<Bytes>) -> Self {
+        Self::Done(Completion::new(answer))
+    }
 }
 
 impl fmt::Debug for End {

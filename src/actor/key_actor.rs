@@ -17,7 +17,7 @@ use crate::attempt::Attempt;
 use crate::bounds::Limits;
 use crate::error::{Error, ErrorKind};
 use crate::machine::{self, Event, Release, Said, Step, Write};
-use crate::outcome::{How, Outcome, Reply};
+use crate::outcome::{End, How, Outcome, Reply};
 use crate::policy::Flow;
 use crate::record::{Bytes, Record};
 use crate::store::{Change, Store, StoreError, Verdict, Version};
@@ -153,17 +153,22 @@ impl KeyActor {
     }
 
     fn step_of_report(&self, report: &Report, record: Option<&Record>) -> Option<Step> {
-        let Finish { attempt, end, .. } = report.finish()?;
+        let Finish { attempt, end, guarded, .. } = report.finish()?;
         let live = self.around.running.live(&self.origin.key)?;
-        Some(machine::step(record, Event::Finish { attempt: *attempt, end }, self.context(&live.flow)))
+        let event = match end {
+            End::Definitive(reason) if *guarded => Event::Guarded { attempt: *attempt, reason },
+            end => Event::Finish { attempt: *attempt, end },
+        };
+        Some(machine::step(record, event, self.context(&live.flow)))
     }
 
-    fn propose(&mut self, pending: Pending) {
+    fn propose(&mut self, mut pending: Pending) {
         let expected = match &self.record {
             Loaded::Is(Some(record)) => Some(Version::of(record)),
             Loaded::Is(None) | Loaded::NotYet => None,
         };
-        let change = |put| Some(Change { key: self.origin.key.clone(), expected, put });
+        let rows = std::mem::take(&mut pending.step.rows);
+        let change = |put| Some(Change { key: self.origin.key.clone(), expected, put, rows });
         let change = match &pending.step.write {
             Write::Keep | Write::Touch => None,
             Write::Put(record) => change(Some(record.clone())),
@@ -191,6 +196,13 @@ impl KeyActor {
                 self.decide(pending.cause, pending.tries + 1);
             }
             Ok(Verdict::Fenced) => self.give_up(pending.cause, &StoreError::Closed),
+            Ok(Verdict::Guarded) => match pending.cause {
+                Cause::Ticket(ticket) => ticket.refuse(ErrorKind::Internal),
+                Cause::Report(mut report) => {
+                    report.set_guarded();
+                    self.decide(Cause::Report(report), pending.tries);
+                }
+            },
             Ok(Verdict::Quarantined) => self.give_up(pending.cause, &StoreError::Quarantined),
             Ok(Verdict::QuotaExceeded) => match pending.cause {
                 Cause::Ticket(ticket) => ticket.refuse(ErrorKind::QuotaExceeded),

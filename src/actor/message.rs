@@ -12,6 +12,7 @@ use super::router::Router;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
 use crate::key::Key;
+use crate::ledger::Row;
 use crate::machine::{Admission, Said};
 use crate::outcome::{End, Ended, Reason};
 use crate::policy::Flow;
@@ -150,6 +151,8 @@ pub(super) struct Finish {
     pub(super) key: Key,
     pub(super) attempt: AttemptId,
     pub(super) end: End,
+    /// The end is that a guard of the completion does not hold.
+    pub(super) guarded: bool,
     pub(super) tries: u8,
 }
 
@@ -157,7 +160,7 @@ impl Report {
     /// The guard that travels with the operation.
     pub(super) fn pending(key: Key, attempt: AttemptId, router: RouterAddr) -> Self {
         let end = End::Unknown(Reason::from_bytes(*b"the operation panicked or was aborted"));
-        Self::of(Finish { key, attempt, end, tries: 0 }, router)
+        Self::of(Finish { key, attempt, end, guarded: false, tries: 0 }, router)
     }
 
     pub(super) fn of(finish: Finish, router: RouterAddr) -> Self {
@@ -173,6 +176,16 @@ impl Report {
 
     pub(super) fn finish(&self) -> Option<&Finish> {
         self.inner.as_deref()
+    }
+
+    /// A guard of its completion does not hold: from here on it reports that instead.
+    pub(super) fn set_guarded(&mut self) {
+        if let Some(finish) = &mut self.inner
+            && let End::Done(done) = &finish.end
+        {
+            finish.guarded = true;
+            finish.end = End::Definitive(done.otherwise.clone());
+        }
     }
 
     /// It has been dealt with.
@@ -229,8 +242,9 @@ impl Proposal {
     }
 
     pub(super) fn weight(&self) -> usize {
-        let change = self.change.as_ref();
-        change.and_then(|change| change.put.as_ref()).map_or(100, |record| record.weight())
+        let Some(change) = &self.change else { return 100 };
+        let rows: usize = change.rows.iter().map(Row::weight).sum();
+        change.put.as_ref().map_or(100, |record| record.weight()) + rows
     }
 
     pub(super) fn decide(mut self, verdict: Result<Verdict, StoreError>) -> Decision {

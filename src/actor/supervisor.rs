@@ -10,9 +10,11 @@ use tokio::sync::oneshot;
 
 use super::message::{Decided, ExpirySweep, Proposal, RouterAddr, tell};
 use crate::bounds::Limits;
+use crate::key::Key;
 use crate::machine::{self, Write};
-use crate::store::{Batch, Change, Store, StoreError, Verdict, Version};
-use crate::time::HighWater;
+use crate::record::Record;
+use crate::store::{Batch, Change, ExpiredRow, Store, StoreError, Verdict, Version};
+use crate::time::{HighWater, UnixMillis};
 
 /// How long nothing must have been committed before the store may tidy up for the next opening.
 const REST_AFTER: Duration = Duration::from_millis(50);
@@ -39,6 +41,13 @@ pub(crate) struct Supervisor {
 struct Sweep {
     removed: u64,
     replies: Vec<oneshot::Sender<Result<u64, StoreError>>>,
+}
+
+/// What one transaction of it removes.
+#[derive(Default)]
+struct Slice {
+    changes: Vec<Change>,
+    rows: Vec<ExpiredRow>,
 }
 
 /// Commit what is queued. It is sent to itself, so it comes after everything that was in the mailbox.
@@ -82,23 +91,24 @@ impl Supervisor {
     fn commit(&mut self, ctx: &mut Context<Self>) {
         let mut proposals = std::mem::take(&mut self.queue);
         self.queued_bytes = 0;
-        let slice = self.expiry_slice();
+        let now = self.clock.now();
+        let slice = self.expiry_slice(now);
         // An expiry sweep that finds nothing still makes its time durable: what it has seen expired stays expired.
         if proposals.is_empty() && self.sweep.is_none() {
             return;
         }
         let mut changes: Vec<Change> = proposals.iter_mut().filter_map(|proposal| proposal.change.take()).collect();
         let proposed = changes.len();
-        let sliced = slice.len();
-        changes.extend(slice);
-        let batch = Batch { now: self.clock.now(), records_per_scope: self.limits.records_per_scope, changes };
+        changes.extend(slice.changes);
+        let records_per_scope = self.limits.records_per_scope;
+        let batch = Batch { now, records_per_scope, changes, expired_rows: slice.rows };
         let verdicts = self.store.commit(&batch);
         self.note_commit(ctx);
         match verdicts {
             Ok(verdicts) => {
                 let (proposed, swept) = verdicts.split_at_checked(proposed).unwrap_or((&verdicts, &[]));
                 self.tell(proposals, &batch, proposed);
-                self.note_swept(swept, sliced, ctx);
+                self.note_swept(swept, &batch.expired_rows, ctx);
             }
             Err(error) => {
                 tracing::error!(%error, proposals = proposals.len(), "a transaction failed");
@@ -149,40 +159,38 @@ impl Supervisor {
         }
     }
 
-    /// What the next slice of the expiry sweep changes; empty when there is none under way or it is done.
-    fn expiry_slice(&mut self) -> Vec<Change> {
+    /// What the next slice of the expiry sweep removes; nothing when there is none under way.
+    fn expiry_slice(&mut self, now: UnixMillis) -> Slice {
         if self.sweep.is_none() {
-            return Vec::new();
+            return Slice::default();
         }
-        let now = self.clock.now();
-        match self.store.removable(now, self.limits.expiry_slice) {
-            Ok(removable) => removable
-                .into_iter()
-                .filter_map(|(key, record)| {
-                    let expected = Some(Version::of(&record));
-                    match machine::expire(&record, now) {
-                        Write::Keep | Write::Touch => None,
-                        Write::Put(put) => Some(Change { key, expected, put: Some(put) }),
-                        Write::Remove => Some(Change { key, expected, put: None }),
-                    }
-                })
-                .collect(),
+        let limit = self.limits.expiry_slice;
+        let found = self.store.removable(now, limit).and_then(|records| {
+            let rows = self.store.expired_rows(now, limit)?;
+            Ok((records, rows))
+        });
+        match found {
+            Ok((records, rows)) => {
+                let changes = records.iter().filter_map(|(key, record)| expiry(key, record, now)).collect();
+                Slice { changes, rows }
+            }
             Err(error) => {
                 self.end_sweep(Err(error));
-                Vec::new()
+                Slice::default()
             }
         }
     }
 
-    fn note_swept(&mut self, verdicts: &[Verdict], sliced: usize, ctx: &mut Context<Self>) {
+    fn note_swept(&mut self, verdicts: &[Verdict], rows: &[ExpiredRow], ctx: &mut Context<Self>) {
+        let limit = self.limits.expiry_slice;
         let Some(sweep) = &mut self.sweep else { return };
         let applied = verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();
         sweep.removed = sweep.removed.saturating_add(applied as u64);
-        // A slice that moved nothing would come back for ever.
-        if sliced < self.limits.expiry_slice || applied == 0 {
-            self.end_sweep(Ok(()));
-        } else {
+        // A slice of records that moved none would come back for ever.
+        if (verdicts.len() >= limit && applied > 0) || rows.len() >= limit {
             self.schedule_flush(ctx);
+        } else {
+            self.end_sweep(Ok(()));
         }
     }
 
@@ -195,6 +203,16 @@ impl Supervisor {
             tell(reply, result.clone().map(|()| sweep.removed));
         }
     }
+}
+
+/// How a record ends that has outlived its grace.
+fn expiry(key: &Key, record: &Record, now: UnixMillis) -> Option<Change> {
+    let put = match machine::expire(record, now) {
+        Write::Keep | Write::Touch => return None,
+        Write::Put(put) => Some(put),
+        Write::Remove => None,
+    };
+    Some(Change { key: key.clone(), expected: Some(Version::of(record)), put, rows: Vec::new() })
 }
 
 impl Actor for Supervisor {

@@ -53,7 +53,7 @@ fn operation(number: usize) -> Operation {
     let drawn = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
     Operation::new(async move |_| match drawn {
         n if n % 40 == 0 => std::panic::resume_unwind(Box::new("injected into an operation")),
-        n if n % 10 == 1 => End::Done((*b"answer").into(), None),
+        n if n % 10 == 1 => End::done(*b"answer"),
         _ => End::Definitive(Reason::from_bytes(*b"no")),
     })
 }

@@ -11,7 +11,7 @@ use super::frame::RESULT_BYTES;
 use super::params::InvoiceParams;
 use super::rpc_error::RpcError;
 use super::{encode_hex32, json_string};
-use crate::{Attempt, Bytes, End, ErrorKind, NodeId, UnixMillis};
+use crate::{Attempt, Bytes, Completion, End, Engine, ErrorKind, Guard, NodeId, Row, UnixMillis};
 
 /// What a provider's method returns: a boxed future, so that the trait can be an object.
 pub type Providing<'a, T> = Pin<Box<dyn Future<Output = Result<T, RpcError>> + Send + 'a>>;
@@ -22,8 +22,8 @@ pub type Providing<'a, T> = Pin<Box<dyn Future<Output = Result<T, RpcError>> + S
 /// identical request runs again. It belongs to no caller: a caller that goes away changes nothing.
 ///
 /// ```text
-/// no checkpoint    mint -> size of the reply -> checkpoint -> record -> Completed -> reply
-/// a checkpoint             (what was minted then)           record -> Completed -> reply
+/// no checkpoint    mint -> size of the reply -> checkpoint -> record -> row and Completed -> reply
+/// a checkpoint             (what was minted then)           record -> row and Completed -> reply
 /// ```
 ///
 /// The checkpoint belongs to this sequence: a provider must not save one of its own.
@@ -51,6 +51,22 @@ pub trait InvoiceProvider: Send + Sync + 'static {
         let _ = (request, minted, attempt);
         Box::pin(std::future::ready(Ok(())))
     }
+
+    /// The row of a ledger that lives in ibid's own store, for the transaction that records the answer: both are durable before
+    /// the answer leaves, or neither is. Its guard is set here, see [`blocks`](Self::blocks); its end should not come before the
+    /// record's. By default there is no such ledger.
+    fn row(&self, request: &InvoiceRequest, minted: &Minted) -> Option<Row> {
+        let _ = (request, minted);
+        None
+    }
+
+    /// Whether a row that is stored under the same table and key stands in the way of another invoice: unless it is failed,
+    /// cancelled, or pending past its own expiry. Then the request gets 1105 `stale_flow`, and nothing of it is recorded. By
+    /// default every row does.
+    fn blocks(&self, stored: &[u8], now: UnixMillis) -> bool {
+        let _ = (stored, now);
+        true
+    }
 }
 
 /// An [`InvoiceProvider`] whose methods block the thread they run on. Made into one by [`Blocking`].
@@ -68,6 +84,18 @@ pub trait BlockingInvoiceProvider: Send + Sync + 'static {
     fn record(&self, request: &InvoiceRequest, minted: &Minted, attempt: &Attempt) -> Result<(), RpcError> {
         let _ = (request, minted, attempt);
         Ok(())
+    }
+
+    /// As [`InvoiceProvider::row`]. It must not block.
+    fn row(&self, request: &InvoiceRequest, minted: &Minted) -> Option<Row> {
+        let _ = (request, minted);
+        None
+    }
+
+    /// As [`InvoiceProvider::blocks`]. It must not block.
+    fn blocks(&self, stored: &[u8], now: UnixMillis) -> bool {
+        let _ = (stored, now);
+        true
     }
 }
 
@@ -135,19 +163,53 @@ impl<P: BlockingInvoiceProvider> InvoiceProvider for Blocking<P> {
         let (request, minted, attempt) = (request.clone(), minted.clone(), attempt.clone());
         self.run(move |provider| provider.record(&request, &minted, &attempt))
     }
+
+    fn row(&self, request: &InvoiceRequest, minted: &Minted) -> Option<Row> {
+        self.0.row(request, minted)
+    }
+
+    fn blocks(&self, stored: &[u8], now: UnixMillis) -> bool {
+        self.0.blocks(stored, now)
+    }
 }
 
 /// The operation, from the first line of the sequence to the last.
-pub(super) async fn run(provider: Arc<dyn InvoiceProvider>, request: InvoiceRequest, attempt: Attempt) -> End {
+pub(super) async fn run(
+    engine: Engine,
+    provider: Arc<dyn InvoiceProvider>,
+    request: InvoiceRequest,
+    attempt: Attempt,
+) -> End {
     let (result, minted) = match obtain(&*provider, &request, &attempt).await {
         Ok(obtained) => obtained,
         Err(end) => return end,
     };
     match provider.record(&request, &minted, &attempt).await {
-        Ok(()) => End::Done(result, Some(minted.expires_at)),
+        Ok(()) => {
+            let completion = Completion::new(result).expires_at(minted.expires_at);
+            with_row(&engine, &*provider, &request, &minted, completion).map_or_else(|end| end, End::Done)
+        }
         // With a checkpoint saved, the flow's policy doubts this proof and keeps the record.
         Err(error) => End::Definitive(error.to_reason()),
     }
+}
+
+/// The completion with its ledger row. What the rule saw is the row's guard, so two keys that ask for one hash at the same time
+/// are told apart inside the transaction; a row that blocks is told apart there, too.
+fn with_row(
+    engine: &Engine,
+    provider: &dyn InvoiceProvider,
+    request: &InvoiceRequest,
+    minted: &Minted,
+    completion: Completion,
+) -> Result<Completion, End> {
+    let Some(row) = provider.row(request, minted) else { return Ok(completion) };
+    let unknown = |_| End::Unknown(RpcError::outcome_unknown().to_reason());
+    let guard = match engine.ledger_row(row.table(), row.key()).map_err(unknown)? {
+        Some(stored) if !provider.blocks(&stored.value, engine.now()) => Guard::Equals(stored.value),
+        Some(_) | None => Guard::Absent,
+    };
+    Ok(completion.row(row.guard(guard)).otherwise(RpcError::stale_flow().to_reason()))
 }
 
 /// The invoice, durable: the checkpointed one, or a new one that is checkpointed here.

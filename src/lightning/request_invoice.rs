@@ -195,7 +195,8 @@ impl RequestInvoice {
             return Ok((call.barred(reason), never));
         };
         let request = InvoiceRequest { lsp_node_id: from, session_id: session_id.into(), params };
-        Ok((call, Operation::new(move |attempt| provider::run(provider, request, attempt))))
+        let engine = self.engine.clone();
+        Ok((call, Operation::new(move |attempt| provider::run(engine, provider, request, attempt))))
     }
 }
 

@@ -4,7 +4,7 @@ use super::expire::{Seen, earliest, end, finished, next};
 use super::recover::in_doubt;
 use super::{Alarm, Context, Release, Said, Step, Write};
 use crate::error::{Error, ErrorKind};
-use crate::outcome::{End, Ended, Reason, Resolved};
+use crate::outcome::{Completion, End, Ended, Reason, Resolved};
 use crate::policy::{AfterCheckpoint, AfterExpiry, OnFailure};
 use crate::record::{AttemptId, Bytes, Origin, Record, State, Status};
 use crate::time::UnixMillis;
@@ -43,12 +43,12 @@ pub(super) fn finish(seen: Seen<'_>, attempt: AttemptId, end: &End, cx: Context<
     match &record.state {
         State::Registered | State::InDoubt => finish_running(record, end, cx),
         State::Dispatched => match end {
-            End::Done(answer, stated) => complete(record, answer, *stated, cx),
+            End::Done(done) => complete(record, &done.answer, done.expires_at, cx).with_rows(&done.rows),
             End::Definitive(reason) => fail(record, Origin::Resolved, reason.bytes(), cx),
             End::Accepted | End::Unknown(_) => Step::say(Said::Nothing),
         },
         State::Completed(_) | State::Failed(..) => match end {
-            End::Done(answer, _) => second_end(record, &Ended::Completed(answer.clone()), cx),
+            End::Done(done) => second_end(record, &Ended::Completed(done.answer.clone()), cx),
             End::Definitive(reason) => second_end(record, &Ended::Failed(reason.bytes().clone()), cx),
             // The end overtook the operation's own return, which says nothing more.
             End::Accepted | End::Unknown(_) => Step::say(Said::Nothing),
@@ -59,7 +59,7 @@ pub(super) fn finish(seen: Seen<'_>, attempt: AttemptId, end: &End, cx: Context<
 
 fn finish_running(record: &Record, end: &End, cx: Context<'_>) -> Step {
     match end {
-        End::Done(answer, stated) => complete_attempt(record, answer, *stated, cx),
+        End::Done(done) => complete_attempt(record, done, cx),
         End::Accepted => {
             let record = Record { state: State::Dispatched, ..next(record, cx.now) };
             Step::say(Said::Nothing).putting(record).releasing(Release::Accepted)
@@ -67,20 +67,35 @@ fn finish_running(record: &Record, end: &End, cx: Context<'_>) -> Step {
         End::Unknown(reason) => doubt(record, true, reason, cx),
         End::Definitive(reason) => match (cx.policy.after_checkpoint, &record.checkpoint) {
             (AfterCheckpoint::Doubt, Some(_)) => doubt(record, false, reason, cx),
-            (AfterCheckpoint::Doubt | AfterCheckpoint::Believe, _) => match cx.policy.on_failure {
-                OnFailure::Forget => Step::say(Said::Nothing)
-                    .writing(Write::Remove)
-                    .releasing(Release::All(Err(ErrorKind::Failed(reason.clone()).into()))),
-                OnFailure::Keep => {
-                    let step = fail(record, Origin::RolledBack, reason.bytes(), cx);
-                    if reason.bytes().len() > cx.answer_bytes {
-                        // Everybody is told what retries will be told.
-                        return step;
-                    }
-                    step.releasing(Release::All(Err(ErrorKind::Failed(reason.clone()).into())))
-                }
-            },
+            (AfterCheckpoint::Doubt | AfterCheckpoint::Believe, _) => without_effect(record, reason, cx),
         },
+    }
+}
+
+/// The attempt ended with proof that it had no effect.
+fn without_effect(record: &Record, reason: &Reason, cx: Context<'_>) -> Step {
+    let told = Release::All(Err(ErrorKind::Failed(reason.clone()).into()));
+    match cx.policy.on_failure {
+        OnFailure::Forget => Step::say(Said::Nothing).writing(Write::Remove).releasing(told),
+        OnFailure::Keep => {
+            let step = fail(record, Origin::RolledBack, reason.bytes(), cx);
+            // A reason that is cut for the record is cut for everybody: retries are told the same.
+            if reason.bytes().len() > cx.answer_bytes { step } else { step.releasing(told) }
+        }
+    }
+}
+
+/// Another key has the row that this completion needed: whatever the checkpoint, this one was never recorded.
+pub(super) fn guarded(seen: Seen<'_>, attempt: AttemptId, reason: &Reason, cx: Context<'_>) -> Step {
+    let record = match seen {
+        Seen::Record(record) if record.attempt.is_same(&attempt) => record,
+        Seen::Record(_) | Seen::Absent | Seen::Tombstone(_) => return fenced_off(),
+    };
+    match &record.state {
+        State::Registered | State::InDoubt => without_effect(record, reason, cx),
+        State::Dispatched => fail(record, Origin::Resolved, reason.bytes(), cx),
+        State::Completed(_) | State::Failed(..) => Step::say(Said::Nothing),
+        State::Tombstone(_) => fenced_off(),
     }
 }
 
@@ -96,8 +111,8 @@ fn doubt(record: &Record, counts: bool, reason: &Reason, cx: Context<'_>) -> Ste
 
 /// The attempt's own answer. What a re-run completes from a checkpoint may have expired while the record was in doubt: such
 /// an answer has never been given and is not given now. A first run's callers get their answer however late it is.
-fn complete_attempt(record: &Record, answer: &Bytes, stated: Option<UnixMillis>, cx: Context<'_>) -> Step {
-    let step = complete(record, answer, stated, cx);
+fn complete_attempt(record: &Record, done: &Completion, cx: Context<'_>) -> Step {
+    let step = complete(record, &done.answer, done.expires_at, cx).with_rows(&done.rows);
     let Write::Put(completed) = &step.write else { return step };
     let expired = completed.expires_at.is_some_and(|end| cx.now >= end);
     if !expired || record.attempt.number == 1 || record.checkpoint.is_none() {

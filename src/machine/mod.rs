@@ -48,7 +48,8 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
-use crate::outcome::{End, Ended, Fenced, Forgotten, How, Outcome, Reply, Resolved};
+use crate::ledger::Row;
+use crate::outcome::{End, Ended, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved};
 use crate::policy::Policy;
 use crate::record::{AttemptId, BootId, Bytes, Origin, Record, Status, Token};
 use crate::time::UnixMillis;
@@ -72,9 +73,24 @@ pub(crate) struct Context<'a> {
 pub(crate) enum Event<'a> {
     Admit(&'a Admission),
     Track(Option<Fingerprint>),
-    Checkpoint { attempt: AttemptId, bytes: Bytes, expires_at: Option<UnixMillis> },
-    Finish { attempt: AttemptId, end: &'a End },
-    Resolve { attempt: Option<u32>, end: &'a Ended },
+    Checkpoint {
+        attempt: AttemptId,
+        bytes: Bytes,
+        expires_at: Option<UnixMillis>,
+    },
+    Finish {
+        attempt: AttemptId,
+        end: &'a End,
+    },
+    /// A guard of the attempt's completion did not hold: proof, from our own store, that nothing of it was recorded.
+    Guarded {
+        attempt: AttemptId,
+        reason: &'a Reason,
+    },
+    Resolve {
+        attempt: Option<u32>,
+        end: &'a Ended,
+    },
     Forget,
     Fence,
 }
@@ -97,6 +113,8 @@ pub(crate) struct Admission {
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) write: Write,
+    /// Ledger rows for the transaction of the write.
+    pub(crate) rows: Vec<Row>,
     pub(crate) caller: Said,
     pub(crate) waiters: Release,
     pub(crate) alarm: Option<Alarm>,
@@ -160,6 +178,7 @@ pub(crate) fn step(record: Option<&Record>, event: Event<'_>, cx: Context<'_>) -
             (finish::checkpoint(stored, attempt, bytes, expires_at, cx), stored)
         }
         Event::Finish { attempt, end } => (finish::finish(stored, attempt, end, cx), stored),
+        Event::Guarded { attempt, reason } => (finish::guarded(stored, attempt, reason, cx), stored),
         Event::Resolve { attempt, end } => (finish::resolve(stored, attempt, end, cx), stored),
     };
     if expire::is_late(record, seen) { step.touching() } else { step }
@@ -170,7 +189,7 @@ pub(crate) use recover::interrupt;
 
 impl Step {
     fn say(caller: Said) -> Self {
-        Self { write: Write::Keep, caller, waiters: Release::Nobody, alarm: None }
+        Self { write: Write::Keep, rows: Vec::new(), caller, waiters: Release::Nobody, alarm: None }
     }
 
     fn refuse(kind: ErrorKind) -> Self {
@@ -196,6 +215,11 @@ impl Step {
 
     fn putting(self, record: Record) -> Self {
         self.writing(Write::Put(Box::new(record)))
+    }
+
+    fn with_rows(mut self, rows: &[Row]) -> Self {
+        self.rows = rows.to_vec();
+        self
     }
 
     fn releasing(mut self, waiters: Release) -> Self {

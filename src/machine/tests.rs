@@ -105,3 +105,9 @@ fn record(state: State) -> Record {
 fn ended(state: State) -> Record {
     Record { lapses_at: Some(at(720)), ..record(state) }
 }
+
+/// An answer with an end of its own.
+fn done_until(answer: Bytes, end: Option<UnixMillis>) -> crate::outcome::End {
+    let done = crate::outcome::Completion::new(answer);
+    crate::outcome::End::Done(end.into_iter().fold(done, crate::outcome::Completion::expires_at))
+}

@@ -19,8 +19,8 @@ async fn a_re_run_after_a_restart_receives_the_last_checkpoint() {
     engine.shutdown().await;
     let engine = bench.open();
     let rerun = Operation::new(async |attempt| match attempt.last_checkpoint() {
-        Some(minted) => End::Done(minted.clone(), None),
-        None => End::Done((*b"minted a second time").into(), None),
+        Some(minted) => End::done(minted.clone()),
+        None => End::done(*b"minted a second time"),
     });
     assert_eq!(&*answer(&engine, call(&flow, "a", "r"), rerun).await.answer, b"minted");
     engine.shutdown().await;
@@ -34,7 +34,7 @@ async fn a_checkpoint_with_an_expiry_shortens_the_record_and_a_late_one_does_not
     let operation = |expires_at| {
         Operation::new(async move |attempt| {
             attempt.checkpoint(*b"c", Some(expires_at)).await.unwrap();
-            End::Done((*b"a").into(), None)
+            End::done(*b"a")
         })
     };
     let minute = |n: u64| START.saturating_add(Duration::from_secs(60 * n));
@@ -73,7 +73,7 @@ async fn an_attempt_that_has_ended_can_no_longer_save() {
     let (kept, mut attempts) = tokio::sync::mpsc::unbounded_channel();
     let operation = Operation::new(async move |attempt| {
         kept.send(attempt).unwrap();
-        End::Done((*b"a").into(), None)
+        End::done(*b"a")
     });
     answer(&engine, call(&flow, "a", "r"), operation).await;
     let late = attempts.recv().await.unwrap().checkpoint(*b"late", None).await.unwrap_err();

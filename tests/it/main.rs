@@ -7,6 +7,7 @@ mod conformance;
 mod expiry;
 mod format;
 mod hosts;
+mod ledger;
 mod mailbox;
 mod mismatch;
 mod readme;

@@ -42,7 +42,7 @@ async fn an_empty_answer_is_an_answer() {
     let (flow, counted) = (flow(), Counted::new());
     let engine = bench.open();
     for how in [How::Executed, How::Replayed] {
-        let outcome = answer(&engine, call(&flow, "a", ""), counted.ending(|_| End::Done([].into(), None))).await;
+        let outcome = answer(&engine, call(&flow, "a", ""), counted.ending(|_| End::done([]))).await;
         assert_eq!((outcome.how, outcome.answer.len()), (how, 0));
     }
     assert_eq!(counted.runs(), 1);
@@ -106,11 +106,11 @@ async fn an_answer_over_the_limit_is_given_once_and_never_made_again() {
     let mut limits = Limits::default();
     limits.answer_bytes = 4;
     let engine = bench.open_with(limits);
-    let long = |_| End::Done((*b"12345").into(), None);
+    let long = |_| End::done(*b"12345");
     assert_eq!(&*answer(&engine, call(&flow, "a", "r"), counted.ending(long)).await.answer, b"12345");
     let again = error(&engine, call(&flow, "a", "r"), counted.ending(long)).await;
     assert_eq!((again.class(), counted.runs()), (Class::Duplicate, 1), "{again:?}");
-    let exact = |_| End::Done((*b"1234").into(), None);
+    let exact = |_| End::done(*b"1234");
     for _ in 0..2 {
         assert_eq!(&*answer(&engine, call(&flow, "b", "r"), counted.ending(exact)).await.answer, b"1234");
     }

@@ -63,9 +63,8 @@ async fn rerun_runs_it_again_with_the_same_token_and_the_next_attempt_number() {
     interrupt(&bench, &flow).await;
     let engine = bench.open();
     let before = engine.lookup(&key(&flow, "a")).unwrap().unwrap();
-    let operation = Operation::new(async |attempt| {
-        End::Done([&attempt.token().0[..], &[attempt.number() as u8]].concat().into(), None)
-    });
+    let operation =
+        Operation::new(async |attempt| End::done([&attempt.token().0[..], &[attempt.number() as u8]].concat()));
     let rerun = answer(&engine, call(&flow, "a", "r"), operation).await;
     assert_eq!(rerun.how, How::Executed);
     assert_eq!(&*rerun.answer, [&before.attempt.token.0[..], &[2]].concat());

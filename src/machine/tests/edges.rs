@@ -56,7 +56,7 @@ impl Key {
     }
 
     fn done(&mut self, now: u64) -> String {
-        self.finish(now, End::Done(bytes("A"), None))
+        self.finish(now, End::done(bytes("A")))
     }
 
     fn unknown(&mut self, now: u64) -> String {
@@ -127,7 +127,7 @@ fn an_expiry_stated_with_the_answer_shortens_the_bound_and_never_lengthens_it() 
     for (stated, expires_at) in [(0, 0), (599, 599), (601, 600), (9999, 600)] {
         let mut key = Key::new(policy());
         key.admit(0);
-        key.finish(20, End::Done(bytes("A"), Some(at(stated))));
+        key.finish(20, done_until(bytes("A"), Some(at(stated))));
         assert_eq!(key.record().expires_at, Some(at(expires_at)), "stated {stated}");
         assert_eq!(key.record().lapses_at, Some(at(expires_at + 120)), "stated {stated}");
     }
@@ -144,7 +144,7 @@ fn an_expiry_stated_with_a_checkpoint_shortens_the_bound_and_a_later_one_does_no
     key.checkpoint(7, Some(550));
     key.checkpoint(8, None);
     assert_eq!(key.record().expires_at, Some(at(500)));
-    key.finish(9, End::Done(bytes("A"), Some(at(580))));
+    key.finish(9, done_until(bytes("A"), Some(at(580))));
     assert_eq!(key.record().expires_at, Some(at(500)));
 }
 
@@ -175,7 +175,7 @@ fn what_is_kept_until_forgotten_never_expires_unless_the_operation_says_when() {
     for (stated, last) in [(None, u64::MAX - T), (Some(at(400)), 399)] {
         let mut key = Key::new(policy().retention(Retention::UntilForgotten));
         key.event(0, Event::Admit(&Admission { retention: None, ..admission("same") }));
-        key.finish(1, End::Done(bytes("A"), stated));
+        key.finish(1, done_until(bytes("A"), stated));
         assert_eq!(key.record().expires_at, stated);
         assert_eq!(key.admit(last), "replayed A");
     }
@@ -269,7 +269,7 @@ fn the_end_of_an_older_attempt_is_fenced_off_and_the_newer_one_is_unharmed() {
     key.restart();
     key.admit(10);
     let before = key.stored.clone();
-    let late = End::Done(bytes("late"), None);
+    let late = End::done(bytes("late"));
     let attempt = AttemptId { number: 1, ..key.record().attempt };
     assert_eq!(key.event(20, Event::Finish { attempt, end: &late }), "FencedOff");
     let attempt = AttemptId { token: Token([9; 32]), ..key.record().attempt };
@@ -411,7 +411,7 @@ fn an_answer_over_the_limit_is_given_now_and_told_as_not_kept_later() {
     for (answer, later) in [("8 bytes.", "replayed 8 bytes."), ("9 bytes..", "AnswerNotKept")] {
         let mut key = Key::new(policy());
         key.admit(0);
-        let end = End::Done(bytes(answer), None);
+        let end = End::done(bytes(answer));
         let attempt = key.record().attempt;
         let step = step(key.stored.as_ref(), Event::Finish { attempt, end: &end }, live(&key.policy, 1));
         assert!(show::step(&step, at(1)).ends_with(&format!("release {answer}")));
@@ -539,7 +539,7 @@ fn what_a_rerun_completes_from_an_expired_checkpoint_is_given_to_nobody_and_prun
     key.checkpoint(1, Some(50));
     key.restart();
     assert_eq!(key.admit(60), "Start");
-    let end = End::Done(bytes("A"), None);
+    let end = End::done(bytes("A"));
     let attempt = key.record().attempt;
     let step = step(key.stored.as_ref(), Event::Finish { attempt, end: &end }, live(&key.policy, 61));
     assert!(

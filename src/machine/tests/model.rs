@@ -364,8 +364,8 @@ impl World {
         let (attempt, before) = (self.attempt(older), self.stored.clone());
         let stated = if let Ending::Done(_, stated) = ending { stated.map(|millis| self.now + millis) } else { None };
         let end = &match ending {
-            Ending::Done(answer, _) => End::Done(bytes(&answer.to_string()), stated.map(at)),
-            Ending::TooLong => End::Done(bytes("much too long"), None),
+            Ending::Done(answer, _) => done_until(bytes(&answer.to_string()), stated.map(at)),
+            Ending::TooLong => End::done(bytes("much too long")),
             Ending::Accepted => End::Accepted,
             Ending::Definitive => End::Definitive(reason("R")),
             Ending::Unknown => End::Unknown(reason("U")),

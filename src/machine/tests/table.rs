@@ -653,7 +653,7 @@ fn run(does: Does, stored: Option<&Record>, cx: Context<'_>) -> Step {
     let checkpoint = |number| {
         step(stored, Event::Checkpoint { attempt: of(number), bytes: bytes("d"), expires_at: Some(at(300)) }, cx)
     };
-    let done = || End::Done(bytes("A"), Some(at(500)));
+    let done = || done_until(bytes("A"), Some(at(500)));
     let completed = || Ended::Completed(bytes("A"));
     let failed = || Ended::Failed(bytes("R"));
     match does {

@@ -95,7 +95,7 @@ impl Counted {
 
     pub(crate) fn operation(&self) -> Operation {
         let this = self.clone();
-        Operation::new(async move |_| End::Done(this.pass().await.to_string().into_bytes().into(), None))
+        Operation::new(async move |_| End::done(this.pass().await.to_string().into_bytes()))
     }
 
     /// Ends as told.
