@@ -57,11 +57,7 @@ impl Row {
     ///
     /// # Errors
     /// [`InvalidRow`].
-    pub fn new(
-        table: impl Into<Arc<str>>,
-        key: impl Into<Bytes>,
-        value: impl Into<Bytes>,
-    ) -> Result<Self, InvalidRow> {
+    pub fn new(table: impl Into<Arc<str>>, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<Self, InvalidRow> {
         let (table, key, value) = (table.into(), key.into(), value.into());
         if table.is_empty() || table.len() > FLOW_NAME_BYTES {
             return Err(InvalidRow::TableLength(table.len()));

@@ -163,7 +163,7 @@ impl KeyActor {
             Loaded::Is(Some(record)) => Some(Version::of(record)),
             Loaded::Is(None) | Loaded::NotYet => None,
         };
-        let change = |put| Some(Change { key: self.origin.key.clone(), expected, put });
+        let change = |put| Some(Change { key: self.origin.key.clone(), expected, put, rows: Vec::new() });
         let change = match &pending.step.write {
             Write::Keep | Write::Touch => None,
             Write::Put(record) => change(Some(record.clone())),
@@ -190,7 +190,7 @@ impl KeyActor {
                 self.record = Loaded::NotYet;
                 self.decide(pending.cause, pending.tries + 1);
             }
-            Ok(Verdict::Fenced) => self.give_up(pending.cause, &StoreError::Closed),
+            Ok(Verdict::Fenced | Verdict::Guarded) => self.give_up(pending.cause, &StoreError::Closed),
             Ok(Verdict::Quarantined) => self.give_up(pending.cause, &StoreError::Quarantined),
             Ok(Verdict::QuotaExceeded) => match pending.cause {
                 Cause::Ticket(ticket) => ticket.refuse(ErrorKind::QuotaExceeded),

@@ -22,12 +22,17 @@ pub(crate) fn interrupt_all(store: &dyn Store, now: UnixMillis) -> Result<u64, S
             .filter_map(|entry| entry.found)
             .filter_map(|(key, record)| {
                 let expected = Some(Version::of(&record));
-                machine::interrupt(&record, now).map(|put| Change { key, expected, put: Some(Box::new(put)) })
+                machine::interrupt(&record, now).map(|put| Change {
+                    key,
+                    expected,
+                    put: Some(Box::new(put)),
+                    rows: Vec::new(),
+                })
             })
             .collect();
         if !changes.is_empty() {
             interrupted += changes.len() as u64;
-            store.commit(&Batch { now, records_per_scope: u64::MAX, changes })?;
+            store.commit(&Batch { now, records_per_scope: u64::MAX, changes, expired_rows: Vec::new() })?;
         }
     }
 }

@@ -91,7 +91,12 @@ impl Supervisor {
         let proposed = changes.len();
         let sliced = slice.len();
         changes.extend(slice);
-        let batch = Batch { now: self.clock.now(), records_per_scope: self.limits.records_per_scope, changes };
+        let batch = Batch {
+            now: self.clock.now(),
+            records_per_scope: self.limits.records_per_scope,
+            changes,
+            expired_rows: Vec::new(),
+        };
         let verdicts = self.store.commit(&batch);
         self.note_commit(ctx);
         match verdicts {
@@ -162,8 +167,8 @@ impl Supervisor {
                     let expected = Some(Version::of(&record));
                     match machine::expire(&record, now) {
                         Write::Keep | Write::Touch => None,
-                        Write::Put(put) => Some(Change { key, expected, put: Some(put) }),
-                        Write::Remove => Some(Change { key, expected, put: None }),
+                        Write::Put(put) => Some(Change { key, expected, put: Some(put), rows: Vec::new() }),
+                        Write::Remove => Some(Change { key, expected, put: None, rows: Vec::new() }),
                     }
                 })
                 .collect(),
