@@ -8,7 +8,7 @@
 //! into an enum decodes as its neighbour. So the checksum comes first, then a decoding that must use every byte, then the
 //! validation of the key. Whatever fails is [`StoreError::Quarantined`]: damage must never pass for an absent record.
 //!
-//! `RecordV1` and what it is made of are frozen. A new format is a new struct with a new version byte, and a conversion.
+//! `RecordV1`, `RowV1` and what they are made of are frozen. A new format is a new struct with a new version byte, and a conversion.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use super::StoreError;
 use crate::fingerprint::Fingerprint;
 use crate::key::Key;
+use crate::ledger::{Row, StoredRow};
 use crate::record::{AttemptId, BootId, Bytes, Mark, Origin, Record, State, Token};
 use crate::time::UnixMillis;
 
@@ -41,10 +42,41 @@ pub(crate) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, postcar
 
 /// The row of one record. It carries the full key, so that a row found under another key's hash is noticed.
 pub(super) fn encode_row(key: &Key, record: &Record) -> Result<Vec<u8>, StoreError> {
-    let mut row = Vec::with_capacity(1 + CHECKSUM_BYTES + key.as_bytes().len() + record.weight());
+    seal(&RecordV1::of(key, record), key.as_bytes().len() + record.weight())
+}
+
+/// Reads a row back.
+pub(super) fn decode_row(row: &[u8]) -> Result<(Key, Record), StoreError> {
+    decode(row).ok_or(StoreError::Quarantined)
+}
+
+fn decode(row: &[u8]) -> Option<(Key, Record)> {
+    unseal::<RecordV1>(row)?.into_record()
+}
+
+/// The row of a ledger table. It carries the key it is stored under, so that a row found elsewhere is noticed.
+pub(super) fn encode_ledger_row(key: &[u8], row: &Row) -> Result<Vec<u8>, StoreError> {
+    let body =
+        RowV1 { key: Blob(key.into()), value: Blob(Arc::clone(&row.value)), expires_at: row.expires_at.map(|at| at.0) };
+    seal(&body, key.len() + row.weight())
+}
+
+/// Reads back the ledger row that was found under `key`.
+pub(super) fn decode_ledger_row(key: &[u8], row: &[u8]) -> Result<StoredRow, StoreError> {
+    match unseal::<RowV1>(row) {
+        Some(stored) if *stored.key.0 == *key => {
+            Ok(StoredRow { value: stored.value.0, expires_at: stored.expires_at.map(UnixMillis) })
+        }
+        _ => Err(StoreError::Quarantined),
+    }
+}
+
+/// Version byte, checksum, body.
+fn seal(body: &impl Serialize, about_bytes: usize) -> Result<Vec<u8>, StoreError> {
+    let mut row = Vec::with_capacity(1 + CHECKSUM_BYTES + about_bytes);
     row.push(VERSION);
     row.extend_from_slice(&[0; CHECKSUM_BYTES]);
-    let mut row = postcard::to_extend(&RecordV1::of(key, record), row)
+    let mut row = postcard::to_extend(body, row)
         .map_err(|error| StoreError::Io(Arc::new(std::io::Error::other(error.to_string()))))?;
     if let Some((head, body)) = row.split_at_mut_checked(1 + CHECKSUM_BYTES) {
         for (place, byte) in head.iter_mut().skip(1).zip(checksum(VERSION, body)) {
@@ -54,18 +86,13 @@ pub(super) fn encode_row(key: &Key, record: &Record) -> Result<Vec<u8>, StoreErr
     Ok(row)
 }
 
-/// Reads a row back.
-pub(super) fn decode_row(row: &[u8]) -> Result<(Key, Record), StoreError> {
-    decode(row).ok_or(StoreError::Quarantined)
-}
-
-fn decode(row: &[u8]) -> Option<(Key, Record)> {
+fn unseal<T: DeserializeOwned>(row: &[u8]) -> Option<T> {
     let (version, rest) = row.split_first()?;
     let (stored, body) = rest.split_at_checked(CHECKSUM_BYTES)?;
     if stored != checksum(*version, body) || *version != VERSION {
         return None;
     }
-    from_bytes::<RecordV1>(body).ok()?.into_record()
+    from_bytes(body).ok()
 }
 
 fn checksum(version: u8, body: &[u8]) -> [u8; CHECKSUM_BYTES] {
@@ -120,6 +147,14 @@ struct RecordV1 {
     lapses_at: Option<u64>,
     tombstone_until: Option<u64>,
     contradiction: Option<Blob>,
+}
+
+/// Version 1 of a ledger row. Frozen likewise.
+#[derive(Serialize, Deserialize)]
+struct RowV1 {
+    key: Blob,
+    value: Blob,
+    expires_at: Option<u64>,
 }
 
 /// Frozen, in this order.

@@ -1,23 +1,50 @@
 //! What becomes of one change: the part of a commit that every store has in common.
 
-use super::{Change, Verdict, Version};
-use crate::record::Record;
+use std::collections::BTreeMap;
 
-/// Decides one change before anything is written: on the record that is there now, and on how many records its scope has.
-///
-/// `Ok` says that the change goes through.
-pub(super) fn decide(
-    change: &Change,
-    current: Option<&Record>,
-    records_in_scope: u64,
-    records_per_scope: u64,
-) -> Result<(), Verdict> {
-    if change.expected != current.map(Version::of) {
+use super::{Batch, Change, Verdict, Version, row_key};
+use crate::ledger::{Row, StoredRow};
+use crate::record::Record;
+use crate::time::UnixMillis;
+
+/// What a change meets: what is stored, and what the changes before it in its batch have made of that.
+pub(super) struct Current<'a> {
+    pub(super) record: Option<&'a Record>,
+    pub(super) records_in_scope: u64,
+    /// What stands where each of its rows goes, in the order of the rows.
+    pub(super) rows: &'a [Option<StoredRow>],
+}
+
+/// Decides one change before anything of it is written. `Ok` says that it goes through.
+pub(super) fn decide(change: &Change, current: &Current<'_>, batch: &Batch) -> Result<(), Verdict> {
+    if change.expected != current.record.map(Version::of) {
         return Err(Verdict::Fenced);
     }
-    let adds = current.is_none() && change.put.is_some();
-    if adds && records_in_scope >= records_per_scope {
+    debug_assert_eq!(change.rows.len(), current.rows.len(), "every row was looked up");
+    let mut rows = change.rows.iter().zip(current.rows);
+    if !rows.all(|(row, stored)| row.guard.holds(stored.as_ref(), batch.now)) {
+        return Err(Verdict::Guarded);
+    }
+    let adds = current.record.is_none() && change.put.is_some();
+    if adds && current.records_in_scope >= batch.records_per_scope {
         return Err(Verdict::QuotaExceeded);
     }
     Ok(())
+}
+
+/// One row to write.
+pub(super) struct RowWrite<'a> {
+    pub(super) row: &'a Row,
+    /// The end of the row that it replaces, if that has one.
+    pub(super) old_end: Option<UnixMillis>,
+}
+
+/// The rows that a change leaves behind, by key: of two with the same key, the later one.
+pub(super) fn row_writes<'a>(change: &'a Change, current: &[Option<StoredRow>]) -> BTreeMap<Vec<u8>, RowWrite<'a>> {
+    let rows = change.rows.iter().zip(current);
+    rows.map(|(row, stored)| {
+        let old_end = stored.as_ref().and_then(|stored| stored.expires_at);
+        (row_key::join(&row.table, &row.key), RowWrite { row, old_end })
+    })
+    .collect()
 }

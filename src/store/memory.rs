@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::decide::decide;
-use super::{Batch, Change, Cursor, Entry, Store, StoreError, Totals, Verdict};
+use super::decide::{Current, RowWrite, decide, row_writes};
+use super::{Batch, Change, Cursor, Entry, ExpiredRow, Store, StoreError, Totals, Verdict, row_key};
 use crate::key::Key;
-use crate::record::Record;
+use crate::ledger::StoredRow;
+use crate::record::{Bytes, Record};
 use crate::time::UnixMillis;
 
 /// Records in memory, with the semantics of [`RedbStore`](super::RedbStore) but for durability: nothing survives the value.
 ///
-/// Memory grows with the number of live records; [`Batch::records_per_scope`] bounds it per scope.
+/// Memory grows with the number of live records, which [`Batch::records_per_scope`] bounds per scope, and with that of
+/// ledger rows, which nothing bounds but their ends.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     /// `None` once it is closed.
@@ -26,6 +28,8 @@ struct Tables {
     keys: BTreeMap<Key, u64>,
     expiry: BTreeSet<(UnixMillis, u64)>,
     in_flight: BTreeSet<u64>,
+    ledger: BTreeMap<Vec<u8>, StoredRow>,
+    ledger_expiry: BTreeSet<(UnixMillis, Vec<u8>)>,
     records_by_scope: BTreeMap<Vec<u8>, u64>,
     totals: Totals,
     clock_mark: UnixMillis,
@@ -52,7 +56,9 @@ impl Store for MemoryStore {
     fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError> {
         self.with(|tables| {
             tables.clock_mark = tables.clock_mark.max(batch.now);
-            batch.changes.iter().map(|change| tables.change(change, batch.records_per_scope)).collect()
+            let verdicts = batch.changes.iter().map(|change| tables.change(change, batch)).collect();
+            batch.expired_rows.iter().for_each(|expired| tables.remove_expired(expired));
+            verdicts
         })
     }
 
@@ -72,6 +78,28 @@ impl Store for MemoryStore {
         self.with(|tables| {
             let due = tables.expiry.range(..=(now, u64::MAX)).take(limit);
             due.filter_map(|(_, seq)| tables.records.get(seq).cloned()).collect()
+        })
+    }
+
+    fn row(&self, table: &str, key: &[u8]) -> Result<Option<StoredRow>, StoreError> {
+        self.with(|tables| tables.ledger.get(&row_key::join(table, key)).cloned())
+    }
+
+    fn rows(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, StoredRow)>, StoreError> {
+        let prefix = row_key::join(table, &[]);
+        // No row has an empty key, so what begins behind none begins with the first.
+        let start = Bound::Excluded(row_key::join(table, after.unwrap_or_default()));
+        self.with(|tables| {
+            let rows = tables.ledger.range((start, Bound::Unbounded));
+            let own = rows.map_while(|(key, row)| Some((key.strip_prefix(prefix.as_slice())?.into(), row.clone())));
+            own.take(limit).collect()
+        })
+    }
+
+    fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {
+        self.with(|tables| {
+            let due = tables.ledger_expiry.iter().take_while(|(end, _)| *end <= now);
+            due.filter_map(|(end, key)| ExpiredRow::at(*end, key)).take(limit).collect()
         })
     }
 
@@ -102,12 +130,19 @@ impl Tables {
         self.records.get(&seq).map(|(_, record)| (seq, record))
     }
 
-    fn change(&mut self, change: &Change, records_per_scope: u64) -> Verdict {
+    fn change(&mut self, change: &Change, batch: &Batch) -> Verdict {
         let found = self.find(&change.key).map(|(seq, record)| (seq, record.clone()));
         let (seq, current) = found.unzip();
-        let in_scope = self.records_by_scope.get(change.key.scope()).copied().unwrap_or_default();
-        if let Err(verdict) = decide(change, current.as_ref(), in_scope, records_per_scope) {
+        let rows: Vec<_> =
+            change.rows.iter().map(|row| self.ledger.get(&row_key::join(&row.table, &row.key)).cloned()).collect();
+        let records_in_scope = self.records_by_scope.get(change.key.scope()).copied().unwrap_or_default();
+        if let Err(verdict) =
+            decide(change, &Current { record: current.as_ref(), records_in_scope, rows: &rows }, batch)
+        {
             return verdict;
+        }
+        for (key, write) in row_writes(change, &rows) {
+            self.put_row(key, &write);
         }
         let seq = seq.unwrap_or_else(|| {
             self.next_seq += 1;
@@ -120,6 +155,24 @@ impl Tables {
             self.put_in(seq, &change.key, record);
         }
         Verdict::Applied
+    }
+
+    fn put_row(&mut self, key: Vec<u8>, write: &RowWrite<'_>) {
+        if let Some(end) = write.old_end {
+            self.ledger_expiry.remove(&(end, key.clone()));
+        }
+        if let Some(end) = write.row.expires_at {
+            self.ledger_expiry.insert((end, key.clone()));
+        }
+        self.ledger.insert(key, StoredRow { value: write.row.value.clone(), expires_at: write.row.expires_at });
+    }
+
+    fn remove_expired(&mut self, expired: &ExpiredRow) {
+        let key = row_key::join(&expired.table, &expired.key);
+        if self.ledger.get(&key).is_some_and(|row| row.expires_at == Some(expired.expires_at)) {
+            self.ledger.remove(&key);
+            self.ledger_expiry.remove(&(expired.expires_at, key));
+        }
     }
 
     fn take_out(&mut self, seq: u64, key: &Key, record: &Record) {

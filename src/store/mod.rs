@@ -8,6 +8,7 @@ mod codec;
 mod decide;
 mod memory;
 mod redb;
+mod row_key;
 
 use std::fmt;
 use std::sync::Arc;
@@ -120,7 +121,8 @@ pub struct Batch {
     pub records_per_scope: u64,
     /// In order; a later change of the same key sees the earlier one.
     pub changes: Vec<Change>,
-    /// Ledger rows to remove, each only if it still has that end. After the changes.
+    /// Ledger rows to remove, each only if it still has that end. After the changes. One that does not decode stays, and
+    /// is not listed as expired again.
     pub expired_rows: Vec<ExpiredRow>,
 }
 
@@ -135,6 +137,14 @@ pub struct ExpiredRow {
     pub expires_at: UnixMillis,
 }
 
+impl ExpiredRow {
+    /// From an entry of an index by end; `None` where it does not decode.
+    fn at(expires_at: UnixMillis, joined: &[u8]) -> Option<Self> {
+        let (table, key) = row_key::split(joined)?;
+        Some(Self { table: table.into(), key: key.into(), expires_at })
+    }
+}
+
 /// One change, decided on one version of one record.
 #[derive(Clone, Debug)]
 pub struct Change {
@@ -144,7 +154,9 @@ pub struct Change {
     pub expected: Option<Version>,
     /// The new record; `None`: it goes.
     pub put: Option<Box<Record>>,
-    /// Ledger rows of the same transaction. If one's guard does not hold, nothing of the change is applied.
+    /// Ledger rows of the same transaction. All guards are checked at [`Batch::now`], on what was there before the change,
+    /// earlier changes of the batch included; if one does not hold, nothing of the change is applied. Of two rows under
+    /// the same table and key, the later is kept.
     pub rows: Vec<Row>,
 }
 
@@ -165,7 +177,8 @@ impl Version {
     }
 }
 
-/// What became of one change.
+/// What became of one change. Where more than one thing speaks against it, it gets the first of: quarantined, fenced,
+/// guarded, quota exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is durable.
@@ -231,7 +244,7 @@ pub enum StoreError {
     Io(Arc<dyn std::error::Error + Send + Sync>),
     /// The transaction was surely rolled back.
     RolledBack(Arc<dyn std::error::Error + Send + Sync>),
-    /// The record of this key does not decode; the others are not touched by that.
+    /// The record or the row of this key does not decode; the others are not touched by that.
     Quarantined,
     /// The file as a whole is damaged, or is not a store. It was not changed; restore it from a backup. An empty store in its
     /// place would run requests twice.
@@ -254,7 +267,7 @@ impl fmt::Display for StoreError {
         match self {
             Self::Io(_) => f.write_str("reading or writing the store failed"),
             Self::RolledBack(_) => f.write_str("the transaction was rolled back"),
-            Self::Quarantined => f.write_str("the record does not decode and is quarantined"),
+            Self::Quarantined => f.write_str("what is stored does not decode and is quarantined"),
             Self::Corrupt(what) => write!(f, "the store is damaged: {what}"),
             Self::UnsupportedVersion { found, supported } => {
                 write!(f, "the store has format {found}, this version reads up to {supported}")

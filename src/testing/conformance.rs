@@ -66,7 +66,12 @@ pub fn reopening(open: impl Fn() -> Arc<dyn Store>) {
 
     let store = open();
     equal(in_flight(&*store, None, 9), vec![third, second], "new records come behind those of earlier openings");
-    let full = Batch { now: NOW, records_per_scope: 3, changes: vec![put(&key("s", 4), None, &registered(5))] };
+    let full = Batch {
+        now: NOW,
+        records_per_scope: 3,
+        changes: vec![put(&key("s", 4), None, &registered(5))],
+        ..Batch::default()
+    };
     equal(ok(store.commit(&full)), vec![Verdict::QuotaExceeded], "records of earlier openings count");
     close(&*store);
 }
@@ -164,7 +169,7 @@ fn a_fenced_change_leaves_the_others_alone(store: &dyn Store) {
 }
 
 fn the_quota_counts_per_scope_and_passes_replacements(store: &dyn Store) {
-    let limited = |change| Batch { now: NOW, records_per_scope: 2, changes: vec![change] };
+    let limited = |change| Batch { now: NOW, records_per_scope: 2, changes: vec![change], ..Batch::default() };
     let check = |change, expected, why: &str| equal(ok(store.commit(&limited(change))), vec![expected], why);
     let (first, second, third) = (key("s", 1), key("s", 2), key("s", 3));
     check(put(&first, None, &registered(1)), Verdict::Applied, "the first of two");
@@ -190,15 +195,15 @@ fn the_quota_counts_inside_one_batch(store: &dyn Store) {
         put(&third, None, &registered(3)),
     ];
     use Verdict::{Applied, QuotaExceeded};
-    let batch = Batch { now: NOW, records_per_scope: 1, changes };
+    let batch = Batch { now: NOW, records_per_scope: 1, changes, ..Batch::default() };
     equal(ok(store.commit(&batch)), vec![Applied, QuotaExceeded, Applied, Applied], "the quota inside one batch");
     equal(in_flight(store, None, 9), vec![third], "what the quota let through");
 }
 
 fn a_batch_that_asks_for_nothing_changes_nothing(store: &dyn Store) {
     let key = key("s", 1);
-    let nothing = Change { key: key.clone(), expected: None, put: None };
-    let batch = Batch { now: NOW, records_per_scope: 0, changes: vec![nothing] };
+    let nothing = Change { key: key.clone(), expected: None, put: None, rows: Vec::new() };
+    let batch = Batch { now: NOW, records_per_scope: 0, changes: vec![nothing], ..Batch::default() };
     equal(ok(store.commit(&batch)), vec![Verdict::Applied], "absent stays absent, also in a full scope");
     stored(store, &key, None);
     equal(ok(store.totals()), Totals::default(), "totals of an empty store");
@@ -390,15 +395,20 @@ fn every_state() -> Vec<Record> {
 }
 
 fn put(key: &Key, expected: Option<&Record>, record: &Record) -> Change {
-    Change { key: key.clone(), expected: expected.map(Version::of), put: Some(Box::new(record.clone())) }
+    Change {
+        key: key.clone(),
+        expected: expected.map(Version::of),
+        put: Some(Box::new(record.clone())),
+        rows: Vec::new(),
+    }
 }
 
 fn remove(key: &Key, expected: &Record) -> Change {
-    Change { key: key.clone(), expected: Some(Version::of(expected)), put: None }
+    Change { key: key.clone(), expected: Some(Version::of(expected)), put: None, rows: Vec::new() }
 }
 
 fn batch(changes: Vec<Change>) -> Batch {
-    Batch { now: NOW, records_per_scope: 100, changes }
+    Batch { now: NOW, records_per_scope: 100, changes, ..Batch::default() }
 }
 
 fn apply(store: &dyn Store, changes: &[Change]) {

@@ -151,7 +151,7 @@ fn changes(store: &dyn Store, wishes: Vec<Wish>) -> Vec<Change> {
         if wish.honest {
             *there = wish.put.as_ref().map(Version::of);
         }
-        changes.push(Change { key: key(wish.key), expected, put: wish.put.map(Box::new) });
+        changes.push(Change { key: key(wish.key), expected, put: wish.put.map(Box::new), rows: Vec::new() });
     }
     changes
 }
@@ -169,7 +169,7 @@ proptest! {
             match step {
                 Step::Commit { now, records_per_scope, changes: wishes } => {
                     let changes = changes(&memory, wishes);
-                    let batch = Batch { now: UnixMillis(now), records_per_scope, changes };
+                    let batch = Batch { now: UnixMillis(now), records_per_scope, changes, ..Batch::default() };
                     let verdicts = memory.commit(&batch).unwrap();
                     prop_assert_eq!(&redb.commit(&batch).unwrap(), &verdicts);
                     applied += verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();

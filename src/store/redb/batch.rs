@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ::redb::{Table, WriteTransaction};
 
 use super::error::{storage, table};
+use super::ledger::Ledger;
 use super::tables::{
     CLOCK_MARK, COUNTERS, EXPIRY, Found, IN_FLIGHT, KEYS, KeyHash, RECORDS, TOTALS, encode_totals, find, hash_of,
     read_clock_mark, read_counter, read_totals, scope_counter,
@@ -12,7 +13,7 @@ use super::tables::{
 use crate::key::Key;
 use crate::record::Record;
 use crate::store::codec::encode_row;
-use crate::store::decide::decide;
+use crate::store::decide::{Current, decide, row_writes};
 use crate::store::{Batch, Change, StoreError, Totals, Verdict};
 
 /// What a batch came to.
@@ -28,11 +29,15 @@ pub(super) fn apply(txn: &WriteTransaction, batch: &Batch, next_seq: &mut u64) -
     let mut work = Work {
         rows: Rows::open(txn)?,
         counters: Counters::open(txn)?,
-        records_per_scope: batch.records_per_scope,
+        ledger: Ledger::open(txn)?,
+        batch,
         next_seq,
         wrote: false,
     };
     let verdicts = batch.changes.iter().map(|change| work.change(change)).collect::<Result<_, _>>()?;
+    for expired in &batch.expired_rows {
+        work.wrote |= work.ledger.remove_expired(expired)?;
+    }
     let moved = work.counters.finish(batch)?;
     Ok(Applied { verdicts, wrote: work.wrote || moved })
 }
@@ -40,7 +45,8 @@ pub(super) fn apply(txn: &WriteTransaction, batch: &Batch, next_seq: &mut u64) -
 struct Work<'txn, 'seq> {
     rows: Rows<'txn>,
     counters: Counters<'txn>,
-    records_per_scope: u64,
+    ledger: Ledger<'txn>,
+    batch: &'seq Batch,
     next_seq: &'seq mut u64,
     wrote: bool,
 }
@@ -51,10 +57,18 @@ impl Work<'_, '_> {
             Err(StoreError::Quarantined) => return Ok(Verdict::Quarantined),
             found => found?,
         };
+        let rows = match self.ledger.find(change) {
+            Err(StoreError::Quarantined) => return Ok(Verdict::Quarantined),
+            rows => rows?,
+        };
         let current = found.as_ref().map(|found| &found.record);
-        let in_scope = self.counters.scope(change.key.scope())?.now;
-        if let Err(verdict) = decide(change, current, in_scope, self.records_per_scope) {
+        let records_in_scope = self.counters.scope(change.key.scope())?.now;
+        if let Err(verdict) = decide(change, &Current { record: current, records_in_scope, rows: &rows }, self.batch) {
             return Ok(verdict);
+        }
+        for (key, write) in row_writes(change, &rows) {
+            self.ledger.write(&key, &write)?;
+            self.wrote = true;
         }
         let row = change.put.as_deref().map(|record| encode_row(&change.key, record)).transpose()?;
         match (&found, change.put.as_deref().zip(row)) {

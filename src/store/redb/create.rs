@@ -15,7 +15,7 @@ use super::RedbOptions;
 use super::error::{self, table};
 use super::image::Image;
 use super::open::{builder, sync_directory};
-use super::tables::{COUNTERS, EXPIRY, FORMAT, FORMAT_KEY, IN_FLIGHT, KEYS, META, RECORDS};
+use super::tables::{COUNTERS, EXPIRY, FORMAT, FORMAT_KEY, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, META, RECORDS};
 use crate::store::StoreError;
 
 /// How often taking the name aside is tried again, when others take it and give it up at the same time.
@@ -68,6 +68,8 @@ pub(super) fn first_commit(options: &RedbOptions) -> Result<Vec<u8>, StoreError>
     txn.open_table(EXPIRY).map_err(table)?;
     txn.open_table(IN_FLIGHT).map_err(table)?;
     txn.open_table(COUNTERS).map_err(table)?;
+    txn.open_table(LEDGER).map_err(table)?;
+    txn.open_table(LEDGER_EXPIRY).map_err(table)?;
     txn.commit().map_err(error::commit)?;
     database.close().map_err(error::opening)?;
     Ok(image.bytes())

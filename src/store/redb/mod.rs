@@ -14,6 +14,7 @@ mod disk;
 mod error;
 mod held;
 mod image;
+mod ledger;
 mod open;
 mod tables;
 #[cfg(test)]
@@ -31,12 +32,13 @@ pub use self::disk::SimulatedDisk;
 use self::error::{shielded, storage, table};
 use self::open::Opened;
 use self::tables::{COUNTERS, EXPIRY, IN_FLIGHT, KEYS, RECORDS, find, read_clock_mark, read_totals, row};
-use super::{Batch, Cursor, Entry, Store, StoreError, Totals, Verdict};
+use super::{Batch, Cursor, Entry, ExpiredRow, Store, StoreError, Totals, Verdict};
 use crate::key::Key;
-use crate::record::Record;
+use crate::ledger::StoredRow;
+use crate::record::{Bytes, Record};
 use crate::time::UnixMillis;
 
-/// From this many changes on, a commit also records what makes an opening after a crash fast: from here on it costs next
+/// From this many changes on, rows and removals of rows included, a commit also records what makes an opening after a crash fast: from here on it costs next
 /// to nothing.
 const QUICK_REPAIR_CHANGES: usize = 16;
 
@@ -177,7 +179,8 @@ impl Store for RedbStore {
             let mut txn = self.begin_write()?;
             let applied = batch::apply(&txn, batch, &mut writer.next_seq)?;
             if applied.wrote {
-                let quick_repair = batch.changes.len() >= QUICK_REPAIR_CHANGES;
+                let rows: usize = batch.changes.iter().map(|change| change.rows.len()).sum();
+                let quick_repair = batch.changes.len() + rows + batch.expired_rows.len() >= QUICK_REPAIR_CHANGES;
                 txn.set_quick_repair(quick_repair);
                 txn.commit().map_err(error::commit)?;
                 writer.restless = !quick_repair;
@@ -222,6 +225,18 @@ impl Store for RedbStore {
             }
             Ok(due)
         })
+    }
+
+    fn row(&self, table: &str, key: &[u8]) -> Result<Option<StoredRow>, StoreError> {
+        self.read(|txn| ledger::row(txn, table, key))
+    }
+
+    fn rows(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, StoredRow)>, StoreError> {
+        self.read(|txn| ledger::rows(txn, table, after, limit))
+    }
+
+    fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {
+        self.read(|txn| ledger::expired_rows(txn, now, limit))
     }
 
     fn totals(&self) -> Result<Totals, StoreError> {

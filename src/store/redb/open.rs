@@ -10,7 +10,10 @@ use ::redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable
 use super::RedbOptions;
 use super::error::{self, shielded, storage, table};
 use super::held::Held;
-use super::tables::{COUNTERS, EXPIRY, FORMAT, FORMAT_KEY, IN_FLIGHT, KEYS, META, RECORDS, damaged};
+use super::ledger::if_there;
+use super::tables::{
+    COUNTERS, EXPIRY, FORMAT, FORMAT_KEY, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, META, RECORDS, damaged,
+};
 use crate::store::StoreError;
 
 /// An open database.
@@ -70,6 +73,8 @@ fn inspect(txn: &ReadTransaction) -> Result<u64, StoreError> {
     txn.open_table(EXPIRY).map_err(table)?;
     txn.open_table(IN_FLIGHT).map_err(table)?;
     txn.open_table(COUNTERS).map_err(table)?;
+    if_there(txn, LEDGER)?;
+    if_there(txn, LEDGER_EXPIRY)?;
     let records = txn.open_table(RECORDS).map_err(table)?;
     let last = ReadableTable::last(&records).map_err(storage)?;
     Ok(last.map_or(0, |(seq, _)| seq.value()).saturating_add(1))

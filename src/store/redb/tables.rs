@@ -8,11 +8,15 @@
 //! counters   b"c"                     -> clock mark, 8 B
 //!            b"t"                     -> totals by state, 6 * 8 B
 //!            b"s" scope               -> records of the scope, 8 B; none at zero
+//! ledger     len(table) table key     -> row (see codec)        the host's rows; len is 1 B
+//! ledger_expiry  end 8 B, ledger key  -> ()                     rows that have an end, and only those
 //! meta       "format"                 -> 4 B; never written again after creation
 //! ```
 //! A commit costs pages, not rows. A finish rewrites the page that its registration has written a moment ago, since both
 //! are at the end of `records`; the keys, which no order can be made of, are cut to 16 bytes and point there. Everything
 //! that every commit writes stands in `counters`. Numbers are big-endian where we encode them.
+//!
+//! The two ledger tables are missing from files of format 1 that were created before there were any, until a commit.
 
 use ::redb::{ReadableTable, TableDefinition};
 use sha2::{Digest, Sha256};
@@ -33,6 +37,8 @@ pub(super) const KEYS: TableDefinition<'_, &KeyHash, u64> = TableDefinition::new
 pub(super) const EXPIRY: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("expiry");
 pub(super) const IN_FLIGHT: TableDefinition<'_, u64, ()> = TableDefinition::new("in_flight");
 pub(super) const COUNTERS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("counters");
+pub(super) const LEDGER: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("ledger");
+pub(super) const LEDGER_EXPIRY: TableDefinition<'_, &[u8], ()> = TableDefinition::new("ledger_expiry");
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 pub(super) const CLOCK_MARK: &[u8] = b"c";

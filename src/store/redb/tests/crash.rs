@@ -59,7 +59,7 @@ fn change(records: &mut BTreeMap<Key, Record>, dice: &mut Dice, now: u64) -> Cha
         Some(record) => records.insert(key.clone(), record.clone()),
         None => records.remove(&key),
     };
-    Change { key, expected: before.as_ref().map(Version::of), put: after.map(Box::new) }
+    Change { key, expected: before.as_ref().map(Version::of), put: after.map(Box::new), rows: Vec::new() }
 }
 
 /// Opens what is left and compares: the last acknowledged state, or the whole of the next one, and nothing between.

@@ -25,7 +25,7 @@ fn records_lie_in_order_of_arrival_and_a_finish_stays_where_its_registration_was
     let finished = put(&key(1, 7), Some(&records[1]), &completed(&records[1], b"answer", 9));
     store.commit(&batch(1, vec![finished])).unwrap();
     assert_eq!(places(&store), [1, 2, 3, 4]);
-    let gone = Change { key: key(1, 8), expected: Some(Version::of(&records[0])), put: None };
+    let gone = Change { key: key(1, 8), expected: Some(Version::of(&records[0])), put: None, rows: Vec::new() };
     store.commit(&batch(1, vec![gone, put(&key(1, 8), None, &records[0])])).unwrap();
     assert_eq!(places(&store), [2, 3, 4, 5], "made anew, it comes last");
     check_invariants(&store);
@@ -37,7 +37,8 @@ fn a_store_that_was_emptied_keeps_no_row_but_totals_and_clock_mark() {
     let record = registered(1);
     let keys: Vec<_> = (1..=3).map(|scope| key(scope, 1)).collect();
     store.commit(&batch(1, keys.iter().map(|key| put(key, None, &record)).collect())).unwrap();
-    let remove = |key: &Key| Change { key: key.clone(), expected: Some(Version::of(&record)), put: None };
+    let remove =
+        |key: &Key| Change { key: key.clone(), expected: Some(Version::of(&record)), put: None, rows: Vec::new() };
     store.commit(&batch(2, keys.iter().map(remove).collect())).unwrap();
     check_invariants(&store);
     store

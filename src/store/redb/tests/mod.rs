@@ -57,11 +57,16 @@ fn completed(before: &Record, answer: &[u8], lapses_at: u64) -> Record {
 }
 
 fn put(key: &Key, expected: Option<&Record>, record: &Record) -> Change {
-    Change { key: key.clone(), expected: expected.map(Version::of), put: Some(Box::new(record.clone())) }
+    Change {
+        key: key.clone(),
+        expected: expected.map(Version::of),
+        put: Some(Box::new(record.clone())),
+        rows: Vec::new(),
+    }
 }
 
 fn batch(now: u64, changes: Vec<Change>) -> Batch {
-    Batch { now: UnixMillis(now), records_per_scope: 1_000, changes }
+    Batch { now: UnixMillis(now), records_per_scope: 1_000, changes, ..Batch::default() }
 }
 
 /// Everything that is stored, by key, after checking that the tables tell one story.

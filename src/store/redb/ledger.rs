@@ -1,0 +1,133 @@
+//! The host's own rows, and the index of those that have an end.
+
+use std::ops::Bound;
+
+use ::redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, Value};
+
+use super::error::{storage, table};
+use super::tables::{LEDGER, LEDGER_EXPIRY};
+use crate::ledger::StoredRow;
+use crate::record::Bytes;
+use crate::store::codec::{decode_ledger_row, encode_ledger_row};
+use crate::store::decide::RowWrite;
+use crate::store::{Change, ExpiredRow, StoreError, row_key};
+use crate::time::UnixMillis;
+
+/// The two tables in a transaction that writes.
+pub(super) struct Ledger<'txn> {
+    rows: Table<'txn, &'static [u8], &'static [u8]>,
+    expiry: Table<'txn, &'static [u8], ()>,
+}
+
+impl<'txn> Ledger<'txn> {
+    pub(super) fn open(txn: &'txn ::redb::WriteTransaction) -> Result<Self, StoreError> {
+        Ok(Self { rows: txn.open_table(LEDGER).map_err(table)?, expiry: txn.open_table(LEDGER_EXPIRY).map_err(table)? })
+    }
+
+    /// What stands where each row of the change goes.
+    pub(super) fn find(&self, change: &Change) -> Result<Vec<Option<StoredRow>>, StoreError> {
+        change.rows.iter().map(|row| get(&self.rows, &row_key::join(&row.table, &row.key))).collect()
+    }
+
+    pub(super) fn write(&mut self, key: &[u8], write: &RowWrite<'_>) -> Result<(), StoreError> {
+        let row = encode_ledger_row(key, write.row)?;
+        self.rows.insert(key, row.as_slice()).map_err(storage)?;
+        if write.old_end != write.row.expires_at {
+            if let Some(end) = write.old_end {
+                self.expiry.remove(expiry_key(end, key).as_slice()).map_err(storage)?;
+            }
+            if let Some(end) = write.row.expires_at {
+                self.expiry.insert(expiry_key(end, key).as_slice(), ()).map_err(storage)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whether there was anything to remove. A row that does not decode loses its entry and stays: it must not be
+    /// taken for absent, nor stand at the head of the index for ever.
+    pub(super) fn remove_expired(&mut self, expired: &ExpiredRow) -> Result<bool, StoreError> {
+        let key = row_key::join(&expired.table, &expired.key);
+        let due = match get(&self.rows, &key) {
+            Err(StoreError::Quarantined) => false,
+            stored => stored?.is_some_and(|row| row.expires_at == Some(expired.expires_at)),
+        };
+        if due {
+            self.rows.remove(key.as_slice()).map_err(storage)?;
+        }
+        let entry = self.expiry.remove(expiry_key(expired.expires_at, &key).as_slice()).map_err(storage)?;
+        Ok(due || entry.is_some())
+    }
+}
+
+pub(super) fn row(txn: &ReadTransaction, table: &str, key: &[u8]) -> Result<Option<StoredRow>, StoreError> {
+    match if_there(txn, LEDGER)? {
+        Some(rows) => get(&rows, &row_key::join(table, key)),
+        None => Ok(None),
+    }
+}
+
+pub(super) fn rows(
+    txn: &ReadTransaction,
+    table: &str,
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Vec<(Bytes, StoredRow)>, StoreError> {
+    let mut found = Vec::new();
+    let Some(rows) = if_there(txn, LEDGER)? else { return Ok(found) };
+    let prefix = row_key::join(table, &[]);
+    // No row has an empty key, so what begins behind none begins with the first.
+    let start = row_key::join(table, after.unwrap_or_default());
+    let range = (Bound::Excluded(start.as_slice()), Bound::Unbounded);
+    for entry in ReadableTable::range::<&[u8]>(&rows, range).map_err(storage)? {
+        if found.len() >= limit {
+            break;
+        }
+        let (joined, row) = entry.map_err(storage)?;
+        let Some(key) = joined.value().strip_prefix(prefix.as_slice()) else { break };
+        found.extend(decode_ledger_row(joined.value(), row.value()).ok().map(|row| (key.into(), row)));
+    }
+    Ok(found)
+}
+
+/// An entry that does not decode is left out, and stays.
+pub(super) fn expired_rows(
+    txn: &ReadTransaction,
+    now: UnixMillis,
+    limit: usize,
+) -> Result<Vec<ExpiredRow>, StoreError> {
+    let mut due = Vec::new();
+    let Some(expiry) = if_there(txn, LEDGER_EXPIRY)? else { return Ok(due) };
+    for entry in ReadableTable::iter(&expiry).map_err(storage)? {
+        if due.len() >= limit {
+            break;
+        }
+        let entry = entry.map_err(storage)?.0;
+        let Some((end, key)) = entry.value().split_first_chunk() else { continue };
+        let end = UnixMillis(u64::from_be_bytes(*end));
+        if end > now {
+            break;
+        }
+        due.extend(ExpiredRow::at(end, key));
+    }
+    Ok(due)
+}
+
+/// A table that the file need not have: those of the ledger are younger than the format.
+pub(super) fn if_there<K: Key, V: Value>(
+    txn: &ReadTransaction,
+    definition: TableDefinition<'_, K, V>,
+) -> Result<Option<ReadOnlyTable<K, V>>, StoreError> {
+    match txn.open_table(definition) {
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        opened => opened.map(Some).map_err(table),
+    }
+}
+
+fn get(rows: &impl ReadableTable<&'static [u8], &'static [u8]>, key: &[u8]) -> Result<Option<StoredRow>, StoreError> {
+    rows.get(key).map_err(storage)?.map(|row| decode_ledger_row(key, row.value())).transpose()
+}
+
+/// Big-endian, so that the order of the bytes is that of time.
+pub(super) fn expiry_key(end: UnixMillis, key: &[u8]) -> Vec<u8> {
+    [end.0.to_be_bytes().as_slice(), key].concat()
+}
