@@ -38,15 +38,10 @@ async fn main() -> ExitCode {
 }
 
 async fn story() -> Step<()> {
-    // Beside this binary, inside `target`: the same file each time, and `cargo clean` begins the story anew.
-    let dir = std::env::current_exe()?.with_file_name("ibid-request-invoice");
+    let dir = std::env::temp_dir().join("ibid-request-invoice");
     std::fs::create_dir_all(&dir)?;
     let path = dir.join("invoices.redb");
-    let here = std::env::current_dir()?;
-    println!(
-        "file     {}\n",
-        path.strip_prefix(&here).unwrap_or(Path::new("ibid-request-invoice/invoices.redb")).display()
-    );
+    println!("file     ibid-request-invoice/invoices.redb, where temporary files are; remove it to begin anew\n");
 
     let node = Node::open(Engine::builder(), &path)?;
     let answer = node.first_answer().await?;
@@ -61,7 +56,7 @@ async fn story() -> Step<()> {
     node.engine.shutdown().await;
 
     expiry().await?;
-    println!("\nEvery step held. Run it again: the first answer will come from this process.");
+    println!("\nEvery step held. Run it again: the first answer will be replayed.");
     Ok(())
 }
 
@@ -114,10 +109,14 @@ impl Node {
         let refused = first.as_ref().is_err_and(|error| *error == RpcError::stale_flow());
         let answer = if refused { self.ask(order()).await? } else { first? };
         let how = match (record, self.mints()) {
-            (Some(_), 0) if lives && !refused => "replayed: invoice minted by an earlier process",
-            (Some(_), 1) if refused && !lives => "executed: the earlier invoice had expired, which was refused once",
-            (Some(_), 0 | 1) if !refused && !lives => "finished: an earlier process was killed before it could answer",
-            (None, 1) if !refused => "executed: a new invoice",
+            (Some(_), 0) if lives && !refused => "invoice minted by an earlier process, replayed",
+            (Some(_), 1) if refused && !lives => {
+                "new invoice, executed; the earlier one had expired, which was refused once"
+            }
+            (Some(_), 0 | 1) if !refused && !lives => {
+                "invoice finished, for a process that was killed before it could answer"
+            }
+            (None, 1) if !refused => "new invoice, executed",
             (_, mints) => return Err(format!("the first answer took {mints} mints; refused: {refused}").into()),
         };
         println!("first    {how}\n         {}", checked(&answer, &order())?);
