@@ -1,0 +1,687 @@
+"""A black-box session through the example node: python3 .ci/node_session.py <path of the node binary>
+
+It speaks to the binary over stdin and stdout only, and reads the file of effects. Nothing waits for a fixed time: every
+wait is for a line, and ends with a clear failure if the line does not come. The clock is the machine's plus an offset, so
+an instant is met from both sides: shortly before it, and just behind it. The exact millisecond is the business of tests/it.
+"""
+
+import collections
+import difflib
+import hashlib
+import json
+import os
+import queue
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+PATIENCE = 20.0  # seconds for one line, on a slow machine
+METHOD = "async_order.request_invoice"
+STALE = (1105, "stale_flow")
+INVALID_PARAMS = (-32602, "invalid_request_invoice_params")
+OVERFLOW = (-32603, "async_order_invoice_expiry_overflow")
+NO_PROVIDER = (-32603, "async_order_invoice_provider_not_available")
+UNKNOWN = (-32603, "async_order_outcome_unknown")
+
+passed = 0
+nodes = []
+
+
+class Failed(Exception):
+    """An expectation that does not hold."""
+
+
+def expect(what, got, want):
+    global passed
+    if got == want:
+        passed += 1
+        return
+    texts = [value if isinstance(value, str) else repr(value) for value in (want, got)]
+    diff = difflib.unified_diff(*([text.replace(",", ",\n")] for text in texts), "expected", "found", lineterm="")
+    lines = [line for part in diff for line in part.split("\n")]
+    if len(lines) > 60:
+        lines = [f"expected: {texts[0][:300]}", f"found:    {texts[1][:300]}"]
+    raise Failed(f"{what}\n" + "\n".join(lines))
+
+
+# ---- the wire ------------------------------------------------------------------------------------------------------
+
+
+def peer(n):
+    return "02" + f"{n:02x}" * 32
+
+
+def params(**changes):
+    """Request B of the rules page; a change to `...` leaves the member out."""
+    members = {
+        "hash_index": "7",
+        "payment_hash": "5c" * 32,
+        "amount_msat": 5_000_000,
+        "description_hash": "e1" * 32,
+        "invoice_expiry_sec": 600,
+        "min_final_cltv_expiry_delta": 30,
+    }
+    members.update(changes)
+    return {name: value for name, value in members.items() if value is not ...}
+
+
+def request(id="1", members=None, **changes):
+    body = members if isinstance(members, str) else json.dumps(members or params(**changes))
+    return f'{{"jsonrpc":"2.0","id":{id},"method":"{METHOD}","params":{body}}}'
+
+
+def error(id, code_and_message):
+    code, message = code_and_message
+    return f'{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{json.dumps(message)}}}}}'
+
+
+def hash_of(n):
+    return hashlib.sha256(str(n).encode()).hexdigest()
+
+
+def bolt11_of(reply):
+    answer = json.loads(reply)
+    if "result" not in answer:
+        raise Failed(f"an invoice was expected, not {reply[:300]}")
+    return answer["result"]["bolt11"]
+
+
+def decode(bolt11):
+    """The fields of a BOLT11 invoice that a client checks."""
+    alphabet = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+    prefix, data = bolt11.rsplit("1", 1)
+    words = [alphabet.index(letter) for letter in data][: -6 - 104]
+    number = lambda some: int("".join(f"{word:05b}" for word in some) or "0", 2)
+    fields, at = {"prefix": prefix, "timestamp": number(words[:7])}, 7
+    while at < len(words):
+        tag, size = alphabet[words[at]], number(words[at + 1 : at + 3])
+        value = words[at + 3 : at + 3 + size]
+        fields[tag] = f"{number(value) >> 4:064x}" if tag in "phs" else number(value)
+        at += 3 + size
+    return fields
+
+
+# ---- the node ------------------------------------------------------------------------------------------------------
+
+
+class Node:
+    """One process of the binary."""
+
+    def __init__(self, binary, *flags, offset_ms=0):
+        self.offset_ms = offset_ms
+        command = [binary, *map(str, flags)]
+        if offset_ms:
+            command += ["--clock-offset-ms", str(offset_ms)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
+        self.lines = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        nodes.append(self)
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.put(line)
+        self.lines.put(None)
+
+    def send_line(self, line):
+        data = line if isinstance(line, bytes) else line.encode()
+        try:
+            self.process.stdin.write(data + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise Failed(f"the node is gone: {self.process.stderr.read().decode()}") from None
+
+    def send(self, payload, n=1):
+        self.send_line(json.dumps({"from": peer(n), "payload": payload}))
+
+    def line(self, patience=PATIENCE):
+        """The next line; None when there are no more."""
+        try:
+            line = self.lines.get(timeout=patience)
+        except queue.Empty:
+            raise Failed(f"no line within {patience} s") from None
+        if line is None:
+            return None
+        return json.loads(line)
+
+    def frame(self, n=None):
+        line = self.line()
+        if line is None or set(line) != {"to", "payload"}:
+            raise Failed(f"a frame was expected, not {line}")
+        if n is not None:
+            expect("the frame is for the peer that asked", line["to"], peer(n))
+        return line["payload"]
+
+    def ask(self, payload, n=1):
+        self.send(payload, n)
+        return self.frame(n)
+
+    def control(self, name, **members):
+        self.send_line(json.dumps({"control": name, **members}))
+        return self.line()
+
+    def stats(self):
+        stats = self.control("stats")
+        if stats is None or stats.get("control") != "stats":
+            raise Failed(f"stats were expected, not {stats}")
+        return stats
+
+    def kept(self):
+        """(mints of this process, records that are not zero)"""
+        stats = self.stats()
+        return stats["minted"], {state: n for state, n in stats["records"].items() if n}
+
+    def until(self, what, holds):
+        """Asks for stats until they are as wanted."""
+        deadline = time.monotonic() + PATIENCE
+        while not holds(self.stats()):
+            if time.monotonic() > deadline:
+                raise Failed(f"never: {what}")
+
+    def advance(self, ms):
+        self.offset_ms += ms
+        self.send_line(json.dumps({"control": "advance_clock", "ms": ms}))
+
+    def now_ms(self):
+        return int(time.time() * 1000) + self.offset_ms
+
+    def go_to(self, instant_ms):
+        self.advance(instant_ms - self.now_ms())
+
+    def kill(self):
+        """kill -9, then every frame that had left before."""
+        self.process.kill()
+        seen = []
+        while (line := self.line()) is not None:
+            seen.append(line)
+        self.process.wait(PATIENCE)
+        return seen
+
+    def shutdown(self):
+        expect("shutdown is answered", self.control("shutdown"), {"control": "shutdown"})
+        self.ended(0)
+
+    def ended(self, code):
+        expect("nothing comes after the end", self.line(), None)
+        expect("the exit code", self.process.wait(PATIENCE), code)
+
+
+class Bench:
+    """A directory with a file for the engine and a file of effects, and nodes on it."""
+
+    def __init__(self, binary, root):
+        self.binary = binary
+        self.dir = tempfile.mkdtemp(dir=root)
+        self.db, self.effects_path = (os.path.join(self.dir, name) for name in ("node.redb", "effects"))
+
+    def node(self, *flags, offset_ms=0):
+        return Node(self.binary, "--db", self.db, "--effects", self.effects_path, *flags, offset_ms=offset_ms)
+
+    def effects(self):
+        """Per payment hash the invoices that were minted, in order."""
+        minted = collections.defaultdict(list)
+        if os.path.exists(self.effects_path):
+            with open(self.effects_path, encoding="ascii") as lines:
+                for line in lines:
+                    payment_hash, bolt11 = line.split()
+                    minted[payment_hash].append(bolt11)
+        return dict(minted)
+
+
+# ---- the session ---------------------------------------------------------------------------------------------------
+
+
+def first_run_and_replay(bench):
+    node = bench.node()
+    first = node.ask(request('"a"'))
+    bolt11 = bolt11_of(first)
+    result = f'{{"payment_hash":"{"5c" * 32}","bolt11":"{bolt11}"}}'
+    reply = lambda id: f'{{"jsonrpc":"2.0","id":{id},"result":{result}}}'
+    expect("the whole reply", first, reply('"a"'))
+    fields = decode(bolt11)
+    wanted = {"prefix": "lnbcrt50u", "p": "5c" * 32, "h": "e1" * 32, "x": 600, "c": 33}
+    expect("the invoice's fields", {name: fields.get(name) for name in wanted}, wanted)
+    expect("the invoice is of now", abs(fields["timestamp"] - time.time()) < 60, True)
+    expect("the mint is on disk", bench.effects(), {"5c" * 32: [bolt11]})
+    ids = ["17", "-0", "1.50", "1e999", "true", '""', r'"\u00e9\ud800"', "[1,  [null]]", '{ "a" : {} }', f'"{"i" * 253}"']
+    for id in ids:
+        expect("a replay carries its own id and the same bytes", node.ask(request(id)), reply(id))
+    spelled = {
+        "hash_index": "+007",
+        "payment_hash": "5C5c" * 16,
+        "description_hash": f" \t{'E1' * 32}\n",
+        "asset_id": None,
+        "asset_amount": None,
+        "claim_session_id": None,
+    }
+    expect("another spelling replays", node.ask(request(**spelled)), reply("1"))
+    expect("another layout replays", node.ask(" \n" + request("2").replace('","', '" ,\t\r\n"') + "\n"), reply("2"))
+    bare = bolt11_of(node.ask(request(), 2))
+    expect("another peer's session is another one", bare == bolt11, False)
+    expect("mints and records", node.kept(), (2, {"completed": 2}))
+    node.shutdown()
+    node = bench.node()
+    expect("replayed after a restart", node.ask(request("18")), reply("18"))
+    expect("nothing minted for it", node.kept(), (0, {"completed": 2}))
+    node.kill()
+    node = bench.node("--no-provider")
+    expect("replayed with no provider", node.ask(request("19")), reply("19"))
+    expect("but nothing starts", node.ask(request("20", payment_hash=hash_of(0))), error("20", NO_PROVIDER))
+    expect("and nothing is kept", node.kept(), (0, {"completed": 2}))
+    node.shutdown()
+
+
+def mismatch(bench):
+    changes = {
+        "hash_index": "8",
+        "payment_hash": "5d" * 32,
+        "amount_msat": 5_000_001,
+        "asset_id": "",
+        "asset_amount": 0,
+        "description_hash": "e2" * 32,
+        "invoice_expiry_sec": 601,
+        "min_final_cltv_expiry_delta": 31,
+    }
+    node = bench.node()
+    first = node.ask(request(claim_session_id="s"))
+    for _ in range(2):
+        for member, value in changes.items():
+            other = request("3", claim_session_id="s", **{member: value})
+            expect(f"another {member} is stale", node.ask(other), error("3", STALE))
+        expect("the first still replays", node.ask(request(claim_session_id="s")), first)
+        node.shutdown()
+        node = bench.node()
+    expect("one mint in all", [len(minted) for minted in bench.effects().values()], [1])
+    by_hash = bolt11_of(node.ask(request()))
+    expect("the bare hash is another session", by_hash == bolt11_of(first), False)
+    node.shutdown()
+
+
+def malformed(bench):
+    node = bench.node("--deny", peer(9).upper(), "--deny", peer(8))
+    parse, invalid = (-32700, "parse error"), (-32600, "invalid request")
+    nest = "[" * 32_000 + "]" * 32_000
+    frames = [("null", parse, text) for text in (
+        "", "[1", "7", '"x"', '["2.0",1,"m",{},null,null]', '{"id":1,"method":"x"}', '{"jsonrpc":2,"id":1,"method":"x"}',
+        '{"jsonrpc":"2.0","id":1,"id":1,"method":"x"}', '{"jsonrpc":"2.0","id":1,"method":7}', request() + " {}",
+        request() + "\0", request().replace("2.0", "2.0\0"), nest, "{" * 65_533, "\u00e9" * 32_000, request()[:-1],
+    )]
+    frames += [("null", invalid, text) for text in (
+        request().replace("2.0", "1.0"), '{"jsonrpc":"2.0","id":1,"params":{}}', request("null"),
+        '{"jsonrpc":"2.0","method":"x","params":{}}', '{"jsonrpc":"2.0"}', request(f'"{"i" * 254}"'), request(nest),
+    )]
+    frames.append(('"n"', (-32601, "method not found"), '{"jsonrpc":"2.0","id":"n","method":"async_order.nope"}'))
+    for absent in ("", ',"params":null'):
+        text = f'{{"jsonrpc":"2.0","id":5,"method":"{METHOD}"{absent}}}'
+        frames.append(("5", (-32602, "missing params"), text))
+    shapes = [{"amount_msat": "5000000"}, {"amount_msat": 5.5}, {"amount_msat": -1}, {"amount_msat": 2**64}, {"memo": "x"},
+              {"invoice_expiry_sec": -1}, {"invoice_expiry_sec": 2**32}, {"min_final_cltv_expiry_delta": 70_000},
+              {"hash_index": 7}, {"hash_index": None}, {"asset_id": 1}, {"asset_amount": "1"}, {"claim_session_id": 9},
+              {"memo": "m" * 65_000}, {"hash_index": "", "memo": 1}, *({member: ...} for member in params())]
+    frames += [("6", INVALID_PARAMS, request("6", **shape)) for shape in shapes]
+    doubled = json.dumps(params()).replace("{", '{"hash_index":"7",', 1)
+    positional = json.dumps(["7", "5c" * 32, 1, None, None, "e1" * 32, 600, 30, None])
+    frames += [("6", INVALID_PARAMS, request("6", members)) for members in (doubled, positional, "7", nest)]
+    forms = [("hash_index", text) for text in ("", "7 ", " 7", "-7", "+", "7.0", str(2**64))]
+    forms += [(member, text) for member in ("payment_hash", "description_hash")
+              for text in ("5c" * 31, "5c" * 32 + "5", "zz" * 32, "\u00e9" * 32)]
+    forms += [("payment_hash", " " + "5c" * 32), ("claim_session_id", ""), ("claim_session_id", "s" * 256)]
+    frames += [("7", (-32602, f"invalid_{member}"), request("7", **{member: text})) for member, text in forms]
+    wrong = {"hash_index": "", "payment_hash": "", "description_hash": "", "claim_session_id": ""}
+    for member in list(wrong):
+        frames.append(("8", (-32602, f"invalid_{member}"), request("8", **wrong)))
+        del wrong[member]
+    for id, refusal, text in frames:
+        expect(f"{text[:80]} ({len(text)} characters)", node.ask(text), error(id, refusal))
+    silent = ['{"jsonrpc":"2.0","id":"a"}', '{"jsonrpc":"2.0","id":1,"result":{}}', '{"jsonrpc":"2.0","id":null,"error":{}}',
+              request().replace("{", '{"error":{"code":1,"message":""},', 1)]
+    for text in silent:
+        node.send(text)
+    for denied in (8, 9):
+        node.send(request(), denied)
+        node.send("[1", denied)
+    expect("responses and denied peers get silence, and nothing is kept", node.kept(), (0, {}))
+    lines = [b"x", b"7", b"[]", b"\xff\xfe", b'{"from":"' + peer(1).encode() + b'","payload":"\xff"}', b'{"control":"nope"}',
+             b'{"control":"advance_clock"}', b'{"control":7}', b"{}", b'{"from":"02","payload":"x"}', b"x" * 1_500_000,
+             b'{"from":"' + b"04" * 33 + b'","payload":"x"}', b'{"from":"' + peer(1).encode() + b'","payload":7}']
+    for line in lines:
+        node.send_line(line)
+        expect(f"an error line for {line[:60]}", list(node.line()), ["error"])
+    node.send_line(b"")
+    expect("the node lives and kept nothing", node.kept(), (0, {}))
+    bolt11_of(node.ask(request()))
+    node.shutdown()
+
+
+def large_frames(bench):
+    node = bench.node()
+    room = 65_533 - len(request(asset_id="", asset_amount=1))
+    largest = request(asset_id="a" * room, asset_amount=1)
+    expect("a frame as large as BOLT 8 carries", len(largest), 65_533)
+    first = node.ask(largest)
+    bolt11_of(first)
+    expect("it replays", node.ask(largest), first)
+    expect("less one byte it is another request", node.ask(largest.replace("aa", "a", 1)), error("1", STALE))
+    too_large = node.ask(request(payment_hash=hash_of(1), asset_id="a" * 65_536, asset_amount=1))
+    expect("a request above the engine's bound", too_large, error("1", (-32603, "async_order_busy")))
+    expect("one record", node.kept(), (1, {"completed": 1}))
+    node.shutdown()
+
+
+def operation_errors(bench):
+    node = bench.node("--min-amount-msat", 3_000_000, "--check-hash")
+    at = lambda index: hashlib.sha256(hashlib.sha256(f"ibid example node {index}".encode()).digest()).hexdigest()
+    mine = lambda id="1", index=7, **changes: request(id, hash_index=str(index), payment_hash=at(index), **changes)
+    invalid = lambda message: (-32602, message)
+    table = [
+        (mine("1", 0), (1003, "invalid_hash_batch")),
+        (mine("1", 0x8000_0000), (1003, "invalid_hash_batch")),
+        (request(), (1104, "invoice_hash_mismatch")),
+        (mine(amount_msat=2_999_999), invalid("amt_msat cannot be less than 3000000")),
+        (mine(asset_id="rgb:x", asset_amount=0), invalid("invalid_asset_amount")),
+        (mine(asset_id="", asset_amount=1), invalid("invalid_asset_id")),
+        (mine(asset_id="rgb:x"), invalid("incomplete_rgb_info")),
+        (mine(asset_amount=1), invalid("incomplete_rgb_info")),
+    ]
+    for _ in range(2):
+        for text, refusal in table:
+            expect("the operation's own error, verbatim", node.ask(text), error("1", refusal))
+    node.until("no actor is left", lambda stats: stats["live_actors"] == 0)
+    expect("an operation's error is never stored", node.kept(), (0, {}))
+    first = bolt11_of(node.ask(mine(amount_msat=3_000_000)))
+    bolt11_of(node.ask(mine("1", 0x7FFF_FFFF, asset_id="rgb:x", asset_amount=1)))
+    expect("the derived hashes mint", node.kept(), (2, {"completed": 2}))
+    expect("on disk too", bench.effects()[at(7)], [first])
+    node.shutdown()
+
+
+def concurrency(bench):
+    node = bench.node("--mint-delay-ms", 2000)
+    for n in (1, 2, 3):
+        for i in range(8):
+            node.send(request(f'"{n}-{i}"', payment_hash=hash_of(n)), n)
+    for n in (1, 2, 3):
+        node.send(request("9", payment_hash=hash_of(n), amount_msat=1), n)
+    early = [node.line() for _ in range(3)]
+    wanted = [{"to": peer(n), "payload": error("9", STALE)} for n in (1, 2, 3)]
+    expect("mismatches are answered before the first", sorted(early, key=lambda line: line["to"]), wanted)
+    expect("three runs", node.stats()["records"]["registered"], 3)
+    replies = collections.defaultdict(list)
+    for _ in range(24):
+        line = node.line()
+        replies[line["to"]].append(json.loads(line["payload"]))
+    for n in (1, 2, 3):
+        mine = replies[peer(n)]
+        expect("every id is answered once", sorted(reply["id"] for reply in mine), [f"{n}-{i}" for i in range(8)])
+        expect("by one invoice", {reply["result"]["bolt11"] for reply in mine}, set(bench.effects()[hash_of(n)]))
+    node.until("no actor is left", lambda stats: stats["live_actors"] == 0)
+    expect("three mints", node.kept(), (3, {"completed": 3}))
+    node.shutdown()
+
+
+class Instant:
+    """A record, and the instants at which it changes: known exactly, since the invoice says when it was made."""
+
+    MARGIN_MS = 500
+
+    def __init__(self, bench, *flags, expiry=600):
+        self.node = bench.node(*flags)
+        self.first = self.node.ask(request(invoice_expiry_sec=expiry))
+        self.ends = (decode(bolt11_of(self.first))["timestamp"] + expiry) * 1000
+
+    def before(self, instant_ms, what, ask, wanted):
+        """`ask`, shortly before an instant. Says whether the machine was fast enough for that to be so."""
+        self.node.go_to(instant_ms - self.MARGIN_MS)
+        got = ask()
+        if self.node.now_ms() >= instant_ms:
+            return False
+        expect(what, got, wanted)
+        return True
+
+
+def timely(scenario, fresh_bench):
+    """A machine that stalls for longer than the margin proves nothing: again, a few times."""
+    for _ in range(5):
+        if scenario(fresh_bench()):
+            return
+    raise Failed(f"this machine is too slow for {scenario.__name__}")
+
+
+def expiry_refuses_once(bench):
+    t = Instant(bench)
+    replay = request(invoice_expiry_sec=600)
+    if not t.before(t.ends, "just before it expires an invoice replays", lambda: t.node.ask(replay), t.first):
+        return False
+    t.node.go_to(t.ends)
+    expect("at its expiry: stale", t.node.ask(replay), error("1", STALE))
+    expect("and pruned", t.node.kept(), (1, {}))
+    fresh = t.node.ask(replay)
+    expect("then a fresh run", bolt11_of(fresh) == bolt11_of(t.first), False)
+    expect("which replays", t.node.ask(replay), fresh)
+    expect("two mints", len(bench.effects()["5c" * 32]), 2)
+    t.node.shutdown()
+    return True
+
+
+def expiry_reruns(bench):
+    t = Instant(bench, "--on-expired", "rerun")
+    if not t.before(t.ends, "just before it expires an invoice replays", lambda: t.node.ask(request()), t.first):
+        return False
+    t.node.go_to(t.ends)
+    fresh = bolt11_of(t.node.ask(request()))
+    expect("at its expiry: a fresh run", bench.effects()["5c" * 32], [bolt11_of(t.first), fresh])
+    t.node.shutdown()
+    return True
+
+
+def grace(*, expiry_sweep):
+    def removes(node, n):
+        if expiry_sweep:
+            wanted = {"control": "expiry_sweep", "removed": n}
+            expect("what an expiry sweep removes", node.control("expiry_sweep"), wanted)
+
+    def grace_ends(bench):
+        t = Instant(bench, "--grace-ms", 120_000)
+        def late():
+            if expiry_sweep:
+                t.node.control("expiry_sweep")
+            return t.node.ask(request())
+        if not t.before(t.ends + 120_000, "within the grace: stale", late, error("1", STALE)):
+            return False
+        t.node.shutdown()
+        return True
+
+    def grace_ended(bench):
+        t = Instant(bench)
+        t.node.go_to(t.ends)
+        removes(t.node, 0)
+        t.node.go_to(t.ends + 120_000)
+        removes(t.node, 1)
+        fresh = bolt11_of(t.node.ask(request()))
+        expect("past the grace: a fresh run", bench.effects()["5c" * 32], [bolt11_of(t.first), fresh])
+        t.node.shutdown()
+        return True
+
+    return grace_ends, grace_ended
+
+
+def other_times(fresh_bench):
+    bench = fresh_bench()
+    t = Instant(bench)
+    t.node.go_to(t.ends + 50_000)
+    other = request("2", amount_msat=6_000_000)
+    expect("another request on an expired record: stale", t.node.ask(other), error("2", STALE))
+    expect("once, then it runs", decode(bolt11_of(t.node.ask(other)))["prefix"], "lnbcrt60u")
+    t.node.shutdown()
+
+    bench = fresh_bench()
+    t = Instant(bench)
+    t.node.go_to(t.ends)
+    expect("nothing to remove", t.node.control("expiry_sweep"), {"control": "expiry_sweep", "removed": 0})
+    t.node.advance(-3_600_000)
+    t.node.shutdown()
+    node = bench.node(offset_ms=-3_600_000)
+    expect("a clock set back revives nothing", node.ask(request()), error("1", STALE))
+    node.shutdown()
+
+    bench = fresh_bench()
+    t = Instant(bench, "--grace-ms", 0)
+    t.node.go_to(t.ends)
+    expect("with no grace there is no refusal", bolt11_of(t.node.ask(request())) == bolt11_of(t.first), False)
+    t.node.shutdown()
+
+    bench = fresh_bench()
+    node = bench.node()
+    bolt11_of(node.ask(request(invoice_expiry_sec=0)))
+    expect("an expiry of 0 expires at once", node.ask(request(invoice_expiry_sec=0)), error("1", STALE))
+    expect("nothing is left of it", node.kept(), (1, {}))
+    node.shutdown()
+
+    bench = fresh_bench()
+    node = bench.node(offset_ms=2**64)
+    expect("an expiry past the end of time", node.ask(request()), error("1", OVERFLOW))
+    expect("starts nothing", node.kept(), (0, {}))
+    node.shutdown()
+
+    bench = fresh_bench()
+    node = bench.node("--mint-delay-ms", 200)
+    node.send(request())
+    node.until("the mint has begun", lambda stats: stats["minted"] == 1)
+    node.advance(590_000)
+    first = node.frame(1)
+    ends = (decode(bolt11_of(first))["timestamp"] + 600) * 1000
+    expect("a slow mint replays", node.ask(request()), first)
+    node.go_to(ends)
+    expect("and is not the longer for it", node.ask(request()), error("1", STALE))
+    node.shutdown()
+
+
+def killed_during_a_mint(bench):
+    node = bench.node("--mint-delay-ms", 60_000)
+    node.send(request())
+    node.until("the mint has begun", lambda stats: stats["minted"] == 1)
+    expect("nothing left before the kill", node.kill(), [])
+    unseen = bench.effects()["5c" * 32]
+    expect("one mint so far", len(unseen), 1)
+    node = bench.node("--no-provider")
+    expect("the record is in doubt", node.kept(), (0, {"in_doubt": 1}))
+    expect("no provider, no re-run", node.ask(request()), error("1", NO_PROVIDER))
+    expect("and it belongs to its request", node.ask(request("2", amount_msat=1)), error("2", STALE))
+    expect("still in doubt", node.kept(), (0, {"in_doubt": 1}))
+    node.kill()
+    node = bench.node()
+    first = node.ask(request())
+    expect("one more mint, and it is the answer", bench.effects()["5c" * 32], [*unseen, bolt11_of(first)])
+    node.kill()
+    node = bench.node()
+    expect("which replays", node.ask(request()), first)
+    node.shutdown()
+
+
+def killed_at_random(bench, seed):
+    """Each round: a burst of fresh requests, a kill at some moment, a restart, every request again, twice."""
+    rng = random.Random(seed)
+    name, returned_before, minted_twice = 0, 0, 0
+    for _ in range(16):
+        node = bench.node("--mint-delay-ms", rng.choice((0, 0, 2, 10)))
+        names = [hash_of(name + i) for i in range(16)]
+        name += len(names)
+        for i, payment_hash in enumerate(names):
+            node.send(request(str(i), payment_hash=payment_hash))
+        seen, patience = [], rng.uniform(0.0, rng.choice((0.02, 0.15)))
+        deadline = time.monotonic() + patience
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                seen.append(node.line(left))
+            except Failed:
+                break
+        seen += node.kill()
+        returned = {}
+        for line in seen:
+            returned[names[json.loads(line["payload"])["id"]]] = bolt11_of(line["payload"])
+        node = bench.node()
+        for payment_hash in names:
+            answer = bolt11_of(node.ask(request(payment_hash=payment_hash)))
+            minted = bench.effects()[payment_hash]
+            expect("what was returned before is returned again", answer, returned.get(payment_hash, answer))
+            expect("what is returned was minted", answer in minted, True)
+            most = 1 if payment_hash in returned else 2
+            returned_before += payment_hash in returned
+            minted_twice += len(minted) == 2
+            expect(f"at most {most} mints", len(minted) <= most, True)
+            expect("and replays", bolt11_of(node.ask(request(payment_hash=payment_hash))), answer)
+        node.until("no actor is left", lambda stats: stats["live_actors"] == 0)
+        expect("every record is complete", node.stats()["records"]["completed"], name)
+        node.kill()
+    print(f"of {name} requests {returned_before} were answered before the kill, {minted_twice} were minted twice")
+
+
+def the_end(bench):
+    node = bench.node("--mint-delay-ms", 300)
+    for id in ("1", "2"):
+        node.send(request(id))
+    node.send_line('{"control":"shutdown"}')
+    answers = sorted(node.frame(1) for _ in range(2))
+    expect("a shutdown waits for what runs", len({bolt11_of(answer) for answer in answers}), 1)
+    expect("and is answered last", node.line(), {"control": "shutdown"})
+    node.ended(0)
+    node = bench.node()
+    expect("reopened at once, it replays", node.ask(request("1")), answers[0])
+    second = bench.node()
+    second.ended(2)
+    expect("two nodes cannot share a file", second.process.stderr.read() != b"", True)
+    node.process.stdin.close()
+    node.ended(0)
+    node = bench.node()
+    expect("after the end of input too", node.ask(request("1")), answers[0])
+    node.shutdown()
+    broken = os.path.join(bench.dir, "broken.redb")
+    with open(broken, "wb") as file:
+        file.write(b"no such database " * 4096)
+    for flags, code in ((["--db", broken], 2), (["--db", bench.dir], 2), (["--effects", bench.dir], 2), (["--nope"], 64),
+                        (["--grace-ms"], 64), (["--grace-ms", "-1"], 64), (["--on-expired", "x"], 64), (["--deny", "02"], 64)):
+        node = Node(bench.binary, *flags)
+        node.ended(code)
+        expect(f"{flags[0]}: the reason is on stderr", len(node.process.stderr.read()) > 20, True)
+
+
+def session(binary, root):
+    fresh_bench = lambda: Bench(binary, root)
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed of the random kills: {seed}")
+    scenarios = [first_run_and_replay, mismatch, malformed, large_frames, operation_errors, concurrency,
+                 killed_during_a_mint, the_end]
+    steps = [(scenario.__name__, lambda scenario=scenario: scenario(fresh_bench())) for scenario in scenarios]
+    timed = [expiry_refuses_once, expiry_reruns, *grace(expiry_sweep=False), *grace(expiry_sweep=True)]
+    steps += [(scenario.__name__, lambda scenario=scenario: timely(scenario, fresh_bench)) for scenario in timed]
+    steps.append(("other_times", lambda: other_times(fresh_bench)))
+    steps.append(("killed_at_random", lambda: killed_at_random(fresh_bench(), seed)))
+    for name, step in steps:
+        began = time.monotonic()
+        try:
+            step()
+        except Failed as failed:
+            print(f"FAILED in {name}: {failed}\n{passed} passed, 1 failed")
+            return 1
+        print(f"{name}: {time.monotonic() - began:.1f} s", flush=True)
+    print(f"{passed} passed, 0 failed")
+    return 0
+
+
+def main():
+    if len(sys.argv) != 2:
+        print(__doc__, file=sys.stderr)
+        return 64
+    with tempfile.TemporaryDirectory() as root:
+        try:
+            return session(os.path.abspath(sys.argv[1]), root)
+        finally:
+            for node in nodes:
+                node.process.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
