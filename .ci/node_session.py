@@ -259,18 +259,18 @@ def first_run_and_replay(bench):
     }
     expect("another spelling replays", node.ask(request(**spelled)), reply("1"))
     expect("another layout replays", node.ask(" \n" + request("2").replace('","', '" ,\t\r\n"') + "\n"), reply("2"))
-    bare = bolt11_of(node.ask(request(), 2))
-    expect("another peer's session is another one", bare == bolt11, False)
-    expect("mints and records", node.kept(), (2, {"completed": 2}))
+    mine, theirs = (node.ask(request(claim_session_id="s", payment_hash=hash_of(n)), n) for n in (1, 2))
+    expect("another peer's session is another one", bolt11_of(mine) == bolt11_of(theirs), False)
+    expect("mints and records", node.kept(), (3, {"completed": 3}))
     node.shutdown()
     node = bench.node()
     expect("replayed after a restart", node.ask(request("18")), reply("18"))
-    expect("nothing minted for it", node.kept(), (0, {"completed": 2}))
+    expect("nothing minted for it", node.kept(), (0, {"completed": 3}))
     node.kill()
     node = bench.node("--no-provider")
     expect("replayed with no provider", node.ask(request("19")), reply("19"))
     expect("but nothing starts", node.ask(request("20", payment_hash=hash_of(0))), error("20", NO_PROVIDER))
-    expect("and nothing is kept", node.kept(), (0, {"completed": 2}))
+    expect("and nothing is kept", node.kept(), (0, {"completed": 3}))
     node.shutdown()
 
 
@@ -295,8 +295,28 @@ def mismatch(bench):
         node.shutdown()
         node = bench.node()
     expect("one mint in all", [len(minted) for minted in bench.effects().values()], [1])
-    by_hash = bolt11_of(node.ask(request()))
-    expect("the bare hash is another session", by_hash == bolt11_of(first), False)
+    expect("the bare hash is another session, and its row is taken", node.ask(request("4")), error("4", STALE))
+    node.shutdown()
+
+
+def ledger(bench):
+    """One row per payment hash, whoever asks: the loser gets 1105, and no record stays behind."""
+    node = bench.node("--mint-delay-ms", 200)
+    for session in "st":
+        node.send(request(f'"{session}"', claim_session_id=session))
+    replies = [json.loads(node.line()["payload"]) for _ in range(2)]
+    won, lost = sorted(replies, key=lambda reply: "error" in reply)
+    expect("the loser is told", lost.get("error"), {"code": 1105, "message": "stale_flow"})
+    expect("one record, two mints", node.kept(), (2, {"completed": 1}))
+    expect("another peer's is no better", node.ask(request("7"), 3), error("7", STALE))
+    node.shutdown()
+    node = bench.node()
+    expect("nor after a restart", node.ask(request("8", claim_session_id=lost["id"])), error("8", STALE))
+    again = node.ask(request("9", claim_session_id=won["id"]))
+    expect("the winner replays", bolt11_of(again), won["result"]["bolt11"])
+    node.advance(600_000)
+    fresh = bolt11_of(node.ask(request("10", claim_session_id="u")))
+    expect("a row past its expiry is free", fresh == won["result"]["bolt11"], False)
     node.shutdown()
 
 
@@ -652,7 +672,7 @@ def session(binary, root):
     fresh_bench = lambda: Bench(binary, root)
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed of the random kills: {seed}")
-    scenarios = [first_run_and_replay, mismatch, malformed, large_frames, operation_errors, concurrency,
+    scenarios = [first_run_and_replay, mismatch, ledger, malformed, large_frames, operation_errors, concurrency,
                  killed_during_a_mint, the_end]
     steps = [(scenario.__name__, lambda scenario=scenario: scenario(fresh_bench())) for scenario in scenarios]
     timed = [expiry_refuses_once, expiry_reruns, *grace(expiry_sweep=False), *grace(expiry_sweep=True)]

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ibid::Attempt;
 use ibid::lightning::{InvoiceParams, InvoiceProvider, InvoiceRequest, Minted, Providing, RpcError};
+use ibid::{Attempt, Row, UnixMillis};
+use serde::Deserialize;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::support::Minter;
@@ -38,6 +40,34 @@ impl InvoiceProvider for Provider {
             Ok(minted)
         })
     }
+
+    /// One row per payment hash, whoever asked: what a node needs to claim the payment that comes in.
+    fn row(&self, request: &InvoiceRequest, minted: &Minted) -> Option<Row> {
+        let value = json!({ "status": "pending", "expires_at": minted.expires_at.0, "bolt11": minted.bolt11 });
+        // The key and the table are within their bounds, whatever was asked.
+        let row = Row::new(LEDGER, request.params.payment_hash, value.to_string().into_bytes()).ok()?;
+        Some(row.expires_at(minted.expires_at.saturating_add(LEDGER_KEEPS)))
+    }
+
+    fn blocks(&self, stored: &[u8], now: UnixMillis) -> bool {
+        let Ok(row) = serde_json::from_slice::<LedgerRow>(stored) else { return true };
+        match row.status.as_str() {
+            "failed" | "cancelled" => false,
+            "pending" => now.0 < row.expires_at,
+            _ => true,
+        }
+    }
+}
+
+/// The node's ledger: a table in the engine's own file.
+const LEDGER: &str = "inbound_payments";
+/// For how long a row outlives its invoice.
+const LEDGER_KEEPS: Duration = Duration::from_secs(7 * 86_400);
+
+#[derive(Deserialize)]
+struct LedgerRow {
+    status: String,
+    expires_at: u64,
 }
 
 impl Provider {
