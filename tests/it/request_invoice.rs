@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +11,9 @@ use ibid::lightning::{
     RequestInvoice, RpcError,
 };
 use ibid::testing::ManualClock;
-use ibid::{AfterExpiry, Attempt, Engine, Flow, Limits, NodeId, Policy, UnixMillis};
+use ibid::{
+    AfterExpiry, Attempt, Call, Completion, End, Engine, Flow, Limits, NodeId, Operation, Policy, Row, UnixMillis,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
@@ -45,7 +47,12 @@ struct Scripted {
     records: watch::Sender<u32>,
     /// The rows of an outside ledger, by payment hash.
     rows: Mutex<Vec<([u8; 32], String)>>,
+    /// Whether the ledger lives in the engine's own file.
+    own_ledger: AtomicBool,
 }
+
+/// The engine's ledger table; a row is `pending|<unix ms>|<bolt11>`, or anything else that blocks.
+const LEDGER: &str = "inbound_payments";
 
 impl Scripted {
     fn new() -> Arc<Self> {
@@ -58,6 +65,7 @@ impl Scripted {
             record_open: watch::Sender::new(true),
             records: watch::Sender::new(0),
             rows: Mutex::default(),
+            own_ledger: AtomicBool::new(false),
         })
     }
 
@@ -133,6 +141,18 @@ impl InvoiceProvider for Scripted {
             }
         })
     }
+
+    fn row(&self, request: &InvoiceRequest, minted: &Minted) -> Option<Row> {
+        self.own_ledger.load(Ordering::Relaxed).then(|| {
+            let value = format!("pending|{}|{}", minted.expires_at.0, minted.bolt11);
+            Row::new(LEDGER, request.params.payment_hash, value.into_bytes()).unwrap()
+        })
+    }
+
+    fn blocks(&self, stored: &[u8], now: UnixMillis) -> bool {
+        let pending = std::str::from_utf8(stored).unwrap().strip_prefix("pending|");
+        pending.is_none_or(|rest| now.0 < rest.split('|').next().unwrap().parse().unwrap())
+    }
 }
 
 // ---- the node ------------------------------------------------------------------------------------------------------
@@ -195,6 +215,18 @@ impl Node {
 
     async fn ask(&self, id: &str, params: &Value) -> String {
         self.send(peer(1), &request(id, params)).await.unwrap()
+    }
+
+    fn with_own_ledger() -> Self {
+        let node = Self::new();
+        node.provider.own_ledger.store(true, Ordering::Relaxed);
+        node
+    }
+
+    /// The row of B's payment hash.
+    fn row(&self) -> Option<String> {
+        let row = self.engine.ledger_row(LEDGER, &[0x5c; 32]).unwrap()?;
+        Some(String::from_utf8(row.value.to_vec()).unwrap())
     }
 
     async fn live_records(&self) -> u64 {
@@ -797,4 +829,75 @@ async fn a_blocking_provider_panics_fails_and_answers_like_any_other() {
     assert_eq!(node.ask("3", &b()).await, invoice("3", 3));
     assert_eq!(node.ask("4", &b()).await, invoice("4", 3));
     assert_eq!(signer.calls.load(Ordering::Relaxed), 3);
+}
+
+// ---- a ledger in the engine's own file (vectors 17 and 18) -----------------------------------------------------------
+
+/// B's row, pending until its invoice expires.
+fn pending(bolt11: &str) -> Option<String> {
+    Some(format!("pending|{}|{bolt11}", T.saturating_add(secs(600)).0))
+}
+
+#[tokio::test]
+async fn of_two_sessions_that_mint_for_one_hash_one_gets_its_invoice_and_the_other_is_stale() {
+    let node = Node::with_own_ledger();
+    node.provider.hold(0x5c);
+    let session = |name: &str| with(b(), &[("claim_session_id", json!(name))]);
+    let asked = [node.send(peer(1), &request("1", &session("s"))), node.send(peer(2), &request("1", &session("t")))];
+    node.provider.minting(2).await;
+    node.provider.release();
+    let [one, two] = asked;
+    let mut replies = [one.await.unwrap(), two.await.unwrap()];
+    replies.sort_by_key(|reply| reply.contains("error"));
+    let [won, lost] = replies;
+    assert_eq!(lost, stale("1"));
+    let row = node.row().unwrap();
+    let bolt11 = row.rsplit('|').next().unwrap();
+    assert_eq!(won, invoice_for("1", 0x5c, bolt11), "the row is the winner's");
+    assert_eq!((node.provider.mints(), node.live_records().await), (2, 1));
+}
+
+#[tokio::test]
+async fn a_row_is_written_with_the_answer_and_a_run_that_never_ended_has_none() {
+    let mut node = Node::with_own_ledger();
+    node.provider.next_record(Script::Panic);
+    assert_eq!(node.ask("1", &b()).await, unknown("1"));
+    assert_eq!(node.row(), None, "a checkpoint is no row");
+    node.reopen().await;
+    node.at(secs(1));
+    assert_eq!(node.ask("2", &b()).await, invoice("2", 1));
+    assert_eq!(node.row(), pending("lnbcrt-1"), "with the values of the checkpoint");
+    node.reopen().await;
+    assert_eq!(node.ask("3", &b()).await, invoice("3", 1));
+    assert_eq!(node.row(), pending("lnbcrt-1"));
+    assert_eq!(node.provider.mints(), 1);
+}
+
+#[tokio::test]
+async fn a_row_that_still_counts_blocks_every_session_and_one_past_its_expiry_none() {
+    let mut node = Node::with_own_ledger();
+    assert_eq!(node.ask("1", &b()).await, invoice("1", 1));
+    let other = with(b(), &[("claim_session_id", json!("other"))]);
+    for from in [1, 2] {
+        assert_eq!(node.send(peer(from), &request("2", &other)).await.unwrap(), stale("2"));
+    }
+    node.reopen().await;
+    node.at(secs(600) - Duration::from_millis(1));
+    assert_eq!(node.ask("3", &other).await, stale("3"));
+    node.at(secs(600));
+    assert_eq!(node.ask("4", &other).await, invoice("4", 5));
+    assert_eq!(node.live_records().await, 2, "the expired one and the fresh one: a loser leaves none");
+}
+
+#[tokio::test]
+async fn a_claimed_row_blocks_for_good() {
+    let node = Node::with_own_ledger();
+    let claimed = Row::new(LEDGER, [0x5c; 32], *b"claimed").unwrap();
+    let flow = Flow::new("host", Policy::replay(secs(60))).unwrap();
+    let call = Call::new(&flow, &flow.key("host", "claim").unwrap(), *b"r");
+    let write = Operation::new(async |_| End::Done(Completion::new(*b"done").row(claimed)));
+    node.engine.submit(call, write).await.unwrap();
+    node.at(secs(86_400));
+    assert_eq!(node.ask("1", &b()).await, stale("1"));
+    assert_eq!((node.row().as_deref(), node.live_records().await), (Some("claimed"), 1));
 }
