@@ -1,9 +1,9 @@
 //! The handle that a host embeds.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::path::Path;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -124,13 +124,10 @@ impl Engine {
     /// # Errors
     /// An [`Error`] of one of the four [classes](crate::Class).
     pub async fn submit(&self, call: Call, operation: Operation) -> Result<Reply, Error> {
-        let fingerprint = self.0.check(&call)?;
-        if let Some(reply) = self.0.answer_from_record(&call, fingerprint)? {
-            return reply;
+        match self.0.begin(call, operation)? {
+            Begun::Answered(reply) => reply,
+            Begun::Waiting(waiting) => waiting.reply().await,
         }
-        let (waiting, question) = self.0.prepare(call, fingerprint, operation)?;
-        self.0.send(question);
-        waiting.reply().await
     }
 
     /// [`submit`](Self::submit) on a plain thread: blocks it until there is an answer. Never call it on a thread that drives the
@@ -174,11 +171,15 @@ impl Engine {
     pub fn recipient(&self) -> Recipient<Submission> {
         let engine = Arc::downgrade(&self.0);
         let submit = move |call, operation| -> Pin<Box<dyn Future<Output = _> + Send>> {
-            let engine = Weak::upgrade(&engine).map(Engine);
+            // The engine is held while it is asked and not while it is waited for: a wait must not keep it open.
+            let begun = match Weak::upgrade(&engine) {
+                Some(engine) => engine.begin(call, operation),
+                None => Err(ErrorKind::Closed.into()),
+            };
             Box::pin(async move {
-                match engine {
-                    Some(engine) => engine.submit(call, operation).await,
-                    None => Err(ErrorKind::Closed.into()),
+                match begun? {
+                    Begun::Answered(reply) => reply,
+                    Begun::Waiting(waiting) => waiting.reply().await,
                 }
             })
         };
@@ -239,6 +240,8 @@ impl Engine {
     }
 
     /// Forbids an unused key, durably and for ever, or says what is there: turns *Ambiguous* into *Definitive* without sending anything.
+    ///
+    /// Ask it while the record would still be there: of a request that ran and whose record has lapsed nothing is known any more.
     ///
     /// # Errors
     /// On an error it is not known whether the key is fenced: ask again.
@@ -358,6 +361,17 @@ impl Shared {
         Ok(())
     }
 
+    /// Answers from the record, or hands the request to the actors.
+    fn begin(&self, call: Call, operation: Operation) -> Result<Begun, Error> {
+        let fingerprint = self.check(&call)?;
+        if let Some(reply) = self.answer_from_record(&call, fingerprint)? {
+            return Ok(Begun::Answered(reply));
+        }
+        let (waiting, question) = self.prepare(call, fingerprint, operation)?;
+        self.send(question);
+        Ok(Begun::Waiting(waiting))
+    }
+
     fn admission(&self, call: &Call, fingerprint: Fingerprint, token: Token) -> Admission {
         let (bytes, limit) = (call.request.len(), self.limits.request_bytes);
         let barred = if bytes > limit {
@@ -420,13 +434,19 @@ impl Shared {
         let (reply, heard) = oneshot::channel();
         let waiter = self.waiters.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting { heard, waiter, key: key.clone(), router: Some(Arc::clone(&self.actors.router)) };
-        (waiting, Question { flow, key, ask, reply, permit: None, waiter, tries: 0 })
+        (waiting, Question { flow, key, ask, reply, permit: None, waiter, waiting: None, tries: 0 })
     }
 
     fn send(&self, question: Question) {
         let router = Arc::clone(&self.actors.router);
         self.actors.router.do_send(Submit(Ticket::new(question, router)));
     }
+}
+
+/// How a request begins.
+enum Begun {
+    Answered(Result<Reply, Error>),
+    Waiting(Waiting),
 }
 
 /// Waits for what is said. Dropped before, it tells the key's actor that nobody waits any more.
@@ -455,11 +475,18 @@ impl Waiting {
 
     /// The same wait with an end: the timer runs on the engine's own thread, since the host's runtime may have none.
     fn until(self, deadline: Duration, actors: &Actors) -> Self {
-        let (reply, heard) = oneshot::channel();
+        let (mut reply, heard) = oneshot::channel();
         let (waiter, key) = (self.waiter, self.key.clone());
         actors.spawn(async move {
-            let said = tokio::time::timeout(deadline, self).await;
-            tell(reply, said.unwrap_or_else(|_| Said::Reply(Err(ErrorKind::Deadline.into()))));
+            let mut wait = pin!(tokio::time::timeout(deadline, self));
+            // Whoever stops listening before the deadline stops waiting, too.
+            let said = poll_fn(|cx| match reply.poll_closed(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => wait.as_mut().poll(cx).map(Some),
+            });
+            if let Some(said) = said.await {
+                tell(reply, said.unwrap_or_else(|_| Said::Reply(Err(ErrorKind::Deadline.into()))));
+            }
         });
         Self { heard, waiter, key, router: None }
     }
@@ -479,6 +506,8 @@ impl Future for Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(router) = self.router.take() {
+            // First: whoever looks at the other end after the news must find it closed.
+            self.heard.close();
             router.do_send(Abandon { key: self.key.clone(), waiter: self.waiter });
         }
     }

@@ -77,15 +77,14 @@ pub struct Completion {
     pub(crate) answer: Bytes,
     pub(crate) expires_at: Option<UnixMillis>,
     pub(crate) rows: Vec<Row>,
-    pub(crate) otherwise: Reason,
+    pub(crate) otherwise: Option<Reason>,
 }
 
 impl Completion {
     /// With this answer.
     #[must_use]
     pub fn new(answer: impl Into<Bytes>) -> Self {
-        let otherwise = Reason::from_bytes(*b"a ledger row's guard does not hold");
-        Self { answer: answer.into(), expires_at: None, rows: Vec::new(), otherwise }
+        Self { answer: answer.into(), expires_at: None, rows: Vec::new(), otherwise: None }
     }
 
     /// The end of what the answer describes: the record answers until then at most.
@@ -102,11 +101,12 @@ impl Completion {
         self
     }
 
-    /// What the callers are told if a row's guard does not hold: then nothing is recorded of this completion, and the request
-    /// ends as [`End::Definitive`] with this reason.
+    /// States that an operation whose row loses has had no effect that matters: if a guard does not hold, the request ends as
+    /// [`End::Definitive`] with this reason, also after a checkpoint. Without it the record is then in doubt: that nothing was
+    /// recorded does not undo what the operation did.
     #[must_use]
     pub fn otherwise(mut self, reason: Reason) -> Self {
-        self.otherwise = reason;
+        self.otherwise = Some(reason);
         self
     }
 }

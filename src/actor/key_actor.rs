@@ -6,22 +6,26 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix::{Actor, Addr, Context, Handler};
+use actix::{Actor, Addr, AsyncContext, Context, Handler};
 
-use super::message::{Ask, Finish, Gone, Idle, Origin, Proposal, Report, RouterAddr, TRIES, Ticket, ToKey};
+use super::message::{Alarmed, Ask, Finish, Gone, Idle, Origin, Proposal, Report, RouterAddr, TRIES, Ticket, ToKey};
 use super::running::Running;
 use super::saver::Saver;
 use super::supervisor::Supervisor;
 use crate::attempt::Attempt;
 use crate::bounds::Limits;
 use crate::error::{Error, ErrorKind};
-use crate::machine::{self, Event, Release, Said, Step, Write};
+use crate::machine::{self, Alarm, Event, Release, Said, Step, Write};
 use crate::outcome::{End, How, Outcome, Reply};
 use crate::policy::Flow;
-use crate::record::{Bytes, Record};
+use crate::record::Record;
 use crate::store::{Change, Store, StoreError, Verdict, Version};
 use crate::time::HighWater;
+
+/// How long an end waits before the store is read again for it.
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// What every key actor of an engine shares.
 pub(super) struct Surroundings {
@@ -41,7 +45,9 @@ pub(super) struct KeyActor {
     /// The write under way. At most one: what arrives meanwhile is deferred.
     pending: Option<Pending>,
     deferred: VecDeque<Cause>,
-    waiters: Vec<Waiter>,
+    waiters: Vec<Ticket>,
+    /// An end for which the store could not be read.
+    stalled: Option<Report>,
     draining: bool,
     /// Messages handled: the router compares it with what it sent before it lets the actor go.
     seen: u64,
@@ -65,11 +71,6 @@ struct Pending {
     tries: u8,
 }
 
-struct Waiter {
-    ticket: Ticket,
-    how: How,
-}
-
 impl KeyActor {
     pub(super) fn new(origin: Origin, draining: bool, around: Rc<Surroundings>) -> Self {
         Self {
@@ -79,6 +80,7 @@ impl KeyActor {
             pending: None,
             deferred: VecDeque::new(),
             waiters: Vec::new(),
+            stalled: None,
             draining,
             seen: 0,
         }
@@ -174,7 +176,8 @@ impl KeyActor {
             Write::Put(record) => change(Some(record.clone())),
             Write::Remove => change(None),
         };
-        let proposal = Proposal::new(self.origin.clone(), change, Arc::clone(&self.around.router));
+        let is_end = matches!(pending.cause, Cause::Report(_));
+        let proposal = Proposal::new(self.origin.clone(), change, is_end, Arc::clone(&self.around.router));
         self.pending = Some(pending);
         self.around.supervisor.do_send(proposal);
     }
@@ -210,44 +213,50 @@ impl KeyActor {
             },
             Err(error) => self.give_up(pending.cause, &error),
         }
-        while self.pending.is_none()
-            && let Some(cause) = self.deferred.pop_front()
-        {
-            self.decide(cause, 0);
-        }
     }
 
     /// Acts on a step whose write is durable.
     fn act(&mut self, cause: Cause, step: Step) {
-        if let Some(alarm) = step.alarm {
-            tracing::error!(key = %self.origin.key, ?alarm, "an end did not fit the record");
-            self.around.router.do_send(super::message::Alarmed);
-        }
-        self.release(step.waiters);
         match cause {
-            Cause::Report(report) => self.end(report),
-            Cause::Ticket(ticket) => match step.caller {
-                Said::Start => self.start(ticket, step.write),
-                Said::Wait if self.waiters.len() >= self.around.limits.waiters_per_key => {
-                    ticket.refuse(ErrorKind::Busy)
+            Cause::Report(report) => {
+                // An end that comes a second time, after its actor died, finds what it did itself the first time.
+                if let Some(alarm) = step.alarm.filter(|_| !report.is_resent()) {
+                    self.raise(alarm);
                 }
-                Said::Wait if self.draining && !self.is_live() => ticket.refuse(ErrorKind::Closed),
-                Said::Wait => self.wait(ticket, How::Joined),
-                // It was told to wait, its actor died, and the attempt has ended and been forgotten since: the end is lost.
-                Said::Reply(Err(error))
-                    if matches!(error.kind(), ErrorKind::NotFound)
-                        && ticket.question().is_some_and(|q| q.tries > 0) =>
-                {
-                    ticket.refuse(ErrorKind::Internal);
+                self.end(report, step.waiters);
+            }
+            Cause::Ticket(ticket) => {
+                if let Some(alarm) = step.alarm {
+                    self.raise(alarm);
                 }
-                said @ (Said::Nothing
-                | Said::Reply(_)
-                | Said::Saved
-                | Said::FencedOff
-                | Said::Resolved(_)
-                | Said::Forgotten(_)
-                | Said::Fenced(_)) => ticket.answer(said),
-            },
+                self.release(step.waiters);
+                self.say(ticket, step.caller, step.write);
+            }
+        }
+    }
+
+    fn raise(&self, alarm: Alarm) {
+        tracing::error!(key = %self.origin.key, ?alarm, "an end did not fit the record");
+        self.around.router.do_send(Alarmed);
+    }
+
+    fn say(&mut self, ticket: Ticket, said: Said, write: Write) {
+        let waiting = ticket.question().and_then(|question| question.waiting);
+        match said {
+            Said::Start => self.start(ticket, write),
+            Said::Wait => self.wait(ticket, waiting.unwrap_or(How::Joined)),
+            Said::Reply(reply) => ticket.answer(Said::Reply(match waiting {
+                Some(how) => heard_late(how, reply),
+                None => reply,
+            })),
+            said @ (Said::Nothing
+            | Said::Saved
+            | Said::FencedOff
+            | Said::Resolved(_)
+            | Said::Forgotten(_)
+            | Said::Fenced(_)) => {
+                ticket.answer(said);
+            }
         }
     }
 
@@ -257,6 +266,9 @@ impl KeyActor {
         let Some(operation) = operation.take() else { return ticket.refuse(ErrorKind::Internal) };
         let Surroundings { running, router, limits, .. } = &*self.around;
         let (flow, key) = (&question.flow, &question.key);
+        if !running.may_start(key) {
+            return ticket.refuse(ErrorKind::Closed);
+        }
         let saver = Saver::new(flow, key, limits.answer_bytes, router);
         let attempt = Attempt::new(&record, Box::new(saver));
         running.start((flow, key), attempt, operation, question.permit.take(), router);
@@ -266,29 +278,50 @@ impl KeyActor {
     /// From here on the ticket stands for waiting, not for asking again: lost and handed to a fresh actor, it must neither run
     /// nor be refused as a duplicate of itself.
     fn wait(&mut self, mut ticket: Ticket, how: How) {
-        if let Some(question) = ticket.question_mut()
-            && let Ask::Admit(admission, _) = &question.ask
-        {
+        let Some(question) = ticket.question_mut() else { return };
+        if let Ask::Admit(admission, _) = &question.ask {
             question.ask = Ask::Track(Some(admission.fingerprint));
         }
-        self.waiters.push(Waiter { ticket, how });
+        question.waiting = Some(how);
+        let is_gone = question.reply.is_closed();
+        let is_dispatched = !self.is_live();
+        if is_gone || (self.draining && is_dispatched) {
+            ticket.refuse(ErrorKind::Closed);
+        } else if is_dispatched && how == How::Executed {
+            // Its actor died before it could be told.
+            ticket.answer(Said::Reply(Ok(Reply::Accepted)));
+        } else if self.waiters.len() >= self.around.limits.waiters_per_key {
+            ticket.refuse(ErrorKind::Busy);
+        } else {
+            self.waiters.push(ticket);
+        }
     }
 
     fn release(&mut self, release: Release) {
         match release {
             Release::Nobody => {}
             Release::Accepted => {
-                let started = self.waiters.extract_if(.., |waiter| waiter.how == How::Executed);
-                started.for_each(|waiter| waiter.ticket.answer(Said::Reply(Ok(Reply::Accepted))));
+                let started = |ticket: &mut Ticket| ticket.how() == How::Executed;
+                let accepted = self.waiters.extract_if(.., started);
+                accepted.for_each(|ticket| ticket.answer(Said::Reply(Ok(Reply::Accepted))));
             }
-            Release::All(end) => self.waiters.drain(..).for_each(|waiter| waiter.hear(&end)),
+            Release::All(end) => self.waiters.drain(..).for_each(|ticket| {
+                let how = ticket.how();
+                let outcome = end.clone().map(|answer| Reply::Answer(Outcome { how, answer }));
+                ticket.answer(Said::Reply(outcome));
+            }),
         }
     }
 
-    /// The report has been dealt with; nothing of its attempt runs here any more.
-    fn end(&mut self, report: Report) {
+    /// The report has been dealt with; nothing of its attempt runs here any more. Whoever still waits asks again: for a
+    /// dispatched record they go on waiting, and where an earlier actor of this key has recorded the end they read it.
+    fn end(&mut self, report: Report, release: Release) {
         if let Some(finish) = report.finish() {
             self.around.running.remove(&self.origin.key, &finish.attempt);
+        }
+        self.release(release);
+        if !self.is_live() {
+            self.deferred.extend(self.waiters.drain(..).map(Cause::Ticket));
         }
         report.done();
     }
@@ -296,17 +329,21 @@ impl KeyActor {
     /// The end could not be recorded: whoever waits is told that the outcome is unknown, and the record is in doubt.
     fn end_unrecorded(&mut self, report: Report, error: &Error) {
         self.record = Loaded::NotYet;
-        self.release(Release::All(Err(error.clone())));
-        self.end(report);
+        self.end(report, Release::All(Err(error.clone())));
     }
 
     /// The store could not be asked, or the fate of a write is unknown. What is in memory proves nothing any more.
     fn give_up(&mut self, cause: Cause, error: &StoreError) {
         self.record = Loaded::NotYet;
-        let error = unavailable(error);
+        let reply = unavailable(error);
         match cause {
-            Cause::Ticket(ticket) => ticket.answer(Said::Reply(Err(error))),
-            Cause::Report(report) => self.end_unrecorded(report, &error),
+            Cause::Ticket(ticket) => ticket.answer(Said::Reply(Err(reply))),
+            // An end exists nowhere else. While the store can't be read it is kept, and the attempt counts as running.
+            Cause::Report(report) if error.is_passing() => {
+                self.release(Release::All(Err(reply)));
+                self.stalled = Some(report);
+            }
+            Cause::Report(report) => self.end_unrecorded(report, &reply),
         }
     }
 
@@ -315,7 +352,7 @@ impl KeyActor {
     }
 
     fn is_idle(&self) -> bool {
-        !self.is_live() && self.pending.is_none() && self.deferred.is_empty() && self.waiters.is_empty()
+        self.pending.is_none() && self.deferred.is_empty() && self.waiters.is_empty() && !self.is_live()
     }
 
     fn drain(&mut self) {
@@ -324,15 +361,34 @@ impl KeyActor {
             self.release(Release::All(Err(ErrorKind::Closed.into())));
         }
     }
+
+    /// What a handler leaves behind: whatever was deferred and can go on, an end to be tried again, news for the router.
+    fn after(&mut self, ctx: &mut Context<Self>) {
+        while self.pending.is_none()
+            && let Some(cause) = self.deferred.pop_front()
+        {
+            self.decide(cause, 0);
+        }
+        if let Some(report) = self.stalled.take() {
+            ctx.run_later(READ_AGAIN_AFTER, move |actor, ctx| {
+                actor.arrive(Cause::Report(report));
+                actor.after(ctx);
+            });
+        }
+        if self.is_idle() {
+            self.around.router.do_send(Idle { origin: self.origin.clone(), seen: self.seen });
+        }
+    }
 }
 
-impl Waiter {
-    fn hear(self, end: &Result<Bytes, Error>) {
-        let reply = match end {
-            Ok(answer) => Ok(Reply::Answer(Outcome { how: self.how, answer: answer.clone() })),
-            Err(error) => Err(error.clone()),
-        };
-        self.ticket.answer(Said::Reply(reply));
+/// What a waiter is told that had to ask again: its answer came about as it had been promised.
+fn heard_late(how: How, reply: Result<Reply, Error>) -> Result<Reply, Error> {
+    match reply {
+        Ok(Reply::Answer(outcome)) => Ok(Reply::Answer(Outcome { how, ..outcome })),
+        Ok(Reply::Accepted) => Ok(Reply::Accepted),
+        // The attempt has ended and been forgotten since: its end is lost to this waiter.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound) => Err(ErrorKind::Internal.into()),
+        Err(error) => Err(error),
     }
 }
 
@@ -364,7 +420,7 @@ impl Actor for KeyActor {
 impl Handler<ToKey> for KeyActor {
     type Result = ();
 
-    fn handle(&mut self, message: ToKey, _: &mut Self::Context) {
+    fn handle(&mut self, message: ToKey, ctx: &mut Self::Context) {
         self.seen += 1;
         #[cfg(test)]
         super::tests::panic_if_told(&message);
@@ -372,16 +428,13 @@ impl Handler<ToKey> for KeyActor {
             ToKey::Ticket(ticket) => self.arrive(Cause::Ticket(ticket)),
             ToKey::Report(report) => self.arrive(Cause::Report(report)),
             ToKey::Decided(verdict) => self.decided(verdict),
+            ToKey::Unsaved(error) => self.release(Release::All(Err(unavailable(&error)))),
             ToKey::Abandon(waiter) => {
-                let left = |ticket: &Ticket| ticket.question().is_none_or(|question| question.waiter == waiter);
-                self.waiters.extract_if(.., |waiter| left(&waiter.ticket)).for_each(|waiter| {
-                    waiter.ticket.refuse(ErrorKind::Closed);
-                });
+                let left = |ticket: &mut Ticket| ticket.question().is_none_or(|question| question.waiter == waiter);
+                self.waiters.extract_if(.., left).for_each(|ticket| ticket.refuse(ErrorKind::Closed));
             }
             ToKey::Drain => self.drain(),
         }
-        if self.is_idle() {
-            self.around.router.do_send(Idle { origin: self.origin.clone(), seen: self.seen });
-        }
+        self.after(ctx);
     }
 }

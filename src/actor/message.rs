@@ -14,7 +14,7 @@ use crate::fingerprint::Fingerprint;
 use crate::key::Key;
 use crate::ledger::Row;
 use crate::machine::{Admission, Said};
-use crate::outcome::{End, Ended, Reason};
+use crate::outcome::{End, Ended, How, Reason};
 use crate::policy::Flow;
 use crate::record::{AttemptId, Bytes};
 use crate::store::{Change, StoreError, Verdict};
@@ -45,6 +45,7 @@ notices!(
     ToKey,
     Proposal,
     Decided,
+    Unsaved,
     Alarmed,
     Idle,
     Gone,
@@ -81,11 +82,16 @@ pub(crate) struct Question {
     pub(crate) permit: Option<Permit>,
     /// Names the one who waits, so that it can leave.
     pub(crate) waiter: u64,
+    /// Set once it has been told to wait: how its answer will have come about. From then on it stands for waiting, not for
+    /// asking.
+    pub(crate) waiting: Option<How>,
     pub(crate) tries: u8,
 }
 
 impl Question {
+    /// The permit is given back first: whoever has its answer may ask again at once.
     pub(super) fn answer(self, said: Said) {
+        drop(self.permit);
         tell(self.reply, said);
     }
 
@@ -108,6 +114,11 @@ impl Ticket {
 
     pub(super) fn question(&self) -> Option<&Question> {
         self.question.as_deref()
+    }
+
+    /// How the answer of one who waits will have come about.
+    pub(super) fn how(&self) -> How {
+        self.question.as_ref().and_then(|question| question.waiting).unwrap_or(How::Joined)
     }
 
     pub(super) fn question_mut(&mut self) -> Option<&mut Question> {
@@ -178,14 +189,23 @@ impl Report {
         self.inner.as_deref()
     }
 
-    /// A guard of its completion does not hold: from here on it reports that instead.
+    /// A guard of its completion does not hold: from here on it reports that instead. That nothing was recorded proves nothing
+    /// about the effect, unless the completion says so.
     pub(super) fn set_guarded(&mut self) {
         if let Some(finish) = &mut self.inner
             && let End::Done(done) = &finish.end
         {
-            finish.guarded = true;
-            finish.end = End::Definitive(done.otherwise.clone());
+            finish.guarded = done.otherwise.is_some();
+            finish.end = match &done.otherwise {
+                Some(reason) => End::Definitive(reason.clone()),
+                None => End::Unknown(Reason::from_bytes(*b"a ledger row's guard does not hold")),
+            };
         }
+    }
+
+    /// Whether a key actor has died with it in hand.
+    pub(super) fn is_resent(&self) -> bool {
+        self.inner.as_ref().is_some_and(|finish| finish.tries > 1)
     }
 
     /// It has been dealt with.
@@ -207,6 +227,8 @@ pub(super) enum ToKey {
     Ticket(Ticket),
     Report(Report),
     Decided(Result<Verdict, StoreError>),
+    /// The store has failed for so long that nobody may be kept waiting for the write under way. It goes on being tried.
+    Unsaved(StoreError),
     /// The waiter of that number has left.
     Abandon(u64),
     /// The engine closes: whoever waits for something that does not run here is sent away.
@@ -220,6 +242,10 @@ pub(super) struct Proposal {
     /// `None`: only the clock mark has to become durable.
     pub(super) change: Option<Change>,
     has_change: bool,
+    /// It records an end, which exists nowhere else: it is tried until it is saved.
+    pub(super) is_end: bool,
+    /// Its key actor has been told that it is [unsaved](ToKey::Unsaved).
+    pub(super) is_unsaved: bool,
     decided: bool,
     router: RouterAddr,
 }
@@ -232,8 +258,8 @@ pub(super) struct Origin {
 }
 
 impl Proposal {
-    pub(super) fn new(origin: Origin, change: Option<Change>, router: RouterAddr) -> Self {
-        Self { origin, has_change: change.is_some(), change, decided: false, router }
+    pub(super) fn new(origin: Origin, change: Option<Change>, is_end: bool, router: RouterAddr) -> Self {
+        Self { origin, has_change: change.is_some(), change, is_end, is_unsaved: false, decided: false, router }
     }
 
     /// Also after the change itself has gone into a batch.
@@ -270,6 +296,9 @@ pub(super) struct Decision {
 
 /// What became of a batch, in its order.
 pub(super) struct Decided(pub(super) Vec<Decision>);
+
+/// For the key actors of what cannot be saved for now.
+pub(super) struct Unsaved(pub(super) Vec<Origin>, pub(super) StoreError);
 
 /// Something happened that somebody must hear of.
 pub(super) struct Alarmed;

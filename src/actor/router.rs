@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::key_actor::{KeyActor, Surroundings};
 use super::message::{
     Abandon, AbortOperations, Alarmed, Count, Counts, Decided, Drain, Finish, Gone, Idle, Lost, Origin, Question,
-    Report, Submit, TRIES, Ticket, ToKey, tell,
+    Report, Submit, TRIES, Ticket, ToKey, Unsaved, tell,
 };
 use crate::error::ErrorKind;
 use crate::key::Key;
@@ -148,7 +148,8 @@ impl Handler<Finish> for Router {
         let Some(around) = &self.around else { return };
         let key = finish.key.clone();
         finish.tries += 1;
-        if finish.tries > TRIES + 1 {
+        // One more than a question: a question that kills its actor takes the end along each time.
+        if finish.tries > TRIES + 2 {
             // Every actor that touched this end has died: the record stays registered, and reads as in doubt.
             tracing::error!(%key, "the end of an attempt could not be handled");
             around.running.remove(&key, &finish.attempt);
@@ -165,6 +166,16 @@ impl Handler<Decided> for Router {
     fn handle(&mut self, Decided(decisions): Decided, _: &mut Self::Context) {
         for decision in decisions {
             self.forward_to(&decision.origin, ToKey::Decided(decision.verdict));
+        }
+    }
+}
+
+impl Handler<Unsaved> for Router {
+    type Result = ();
+
+    fn handle(&mut self, Unsaved(origins, error): Unsaved, _: &mut Self::Context) {
+        for origin in origins {
+            self.forward_to(&origin, ToKey::Unsaved(error.clone()));
         }
     }
 }

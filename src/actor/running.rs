@@ -4,7 +4,7 @@
 //! still runs. It is shared by the actors of one thread and changed in the very handler that starts or ends an attempt, so
 //! there is no moment at which an operation runs and a fresh actor could miss it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ use crate::record::AttemptId;
 pub(super) struct Running {
     runtime: Handle,
     attempts: RefCell<HashMap<Key, Started>>,
+    aborting: Cell<bool>,
 }
 
 /// An attempt that runs in this process, and the flow it runs under.
@@ -40,7 +41,12 @@ struct Started {
 
 impl Running {
     pub(super) fn new(runtime: Handle) -> Self {
-        Self { runtime, attempts: RefCell::default() }
+        Self { runtime, attempts: RefCell::default(), aborting: Cell::new(false) }
+    }
+
+    /// Whether another operation may be started under this key: one at a time, and none once the engine stops waiting for them.
+    pub(super) fn may_start(&self, key: &Key) -> bool {
+        !self.aborting.get() && !self.is_live(key)
     }
 
     /// Starts the operation of an attempt whose registration is durable.
@@ -83,6 +89,7 @@ impl Running {
     }
 
     pub(super) fn abort_all(&self) {
+        self.aborting.set(true);
         self.attempts.borrow().values().for_each(|started| started.abort.abort());
     }
 }

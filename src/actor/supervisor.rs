@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Context, Handler, Message, SpawnHandle};
 use tokio::sync::oneshot;
 
-use super::message::{Decided, ExpirySweep, Proposal, RouterAddr, tell};
+use super::message::{Decided, ExpirySweep, Proposal, RouterAddr, Unsaved, tell};
 use crate::bounds::Limits;
 use crate::key::Key;
 use crate::machine::{self, Write};
@@ -19,8 +19,8 @@ use crate::time::{HighWater, UnixMillis};
 /// How long nothing must have been committed before the store may tidy up for the next opening.
 const REST_AFTER: Duration = Duration::from_millis(50);
 
-/// How long to wait before a store that could not be reopened is tried again.
-const REOPEN_AFTER: Duration = Duration::from_millis(500);
+/// Failures in a row after which nobody is kept waiting any longer.
+const TRIES: u32 = 5;
 
 pub(crate) struct Supervisor {
     store: Arc<dyn Store>,
@@ -30,6 +30,9 @@ pub(crate) struct Supervisor {
     queue: Vec<Proposal>,
     queued_bytes: usize,
     flush_is_due: bool,
+    /// How often in a row the store has failed, and whether a timer runs that tries it again: until then nothing is committed.
+    failures: u32,
+    is_down: bool,
     sweep: Option<Sweep>,
     /// Whether anything was committed since the timer was set, and the timer.
     busy: bool,
@@ -74,6 +77,8 @@ impl Supervisor {
             queue: Vec::new(),
             queued_bytes: 0,
             flush_is_due: false,
+            failures: 0,
+            is_down: false,
             sweep: None,
             busy: false,
             rest: None,
@@ -87,59 +92,137 @@ impl Supervisor {
         }
     }
 
-    /// One transaction: everything queued, then a slice of the expiry sweep if one is under way.
+    /// One transaction: what is queued, up to the limits of a batch, then a slice of the expiry sweep if one is under way.
     fn commit(&mut self, ctx: &mut Context<Self>) {
-        let mut proposals = std::mem::take(&mut self.queue);
-        self.queued_bytes = 0;
+        if self.is_down {
+            return;
+        }
         let now = self.clock.now();
         let slice = self.expiry_slice(now);
         // An expiry sweep that finds nothing still makes its time durable: what it has seen expired stays expired.
-        if proposals.is_empty() && self.sweep.is_none() {
+        if self.queue.is_empty() && self.sweep.is_none() {
             return;
         }
+        let mut proposals = self.next_batch(ctx);
         let mut changes: Vec<Change> = proposals.iter_mut().filter_map(|proposal| proposal.change.take()).collect();
         let proposed = changes.len();
         changes.extend(slice.changes);
         let records_per_scope = self.limits.records_per_scope;
-        let batch = Batch { now, records_per_scope, changes, expired_rows: slice.rows };
-        let verdicts = self.store.commit(&batch);
+        let mut batch = Batch { now, records_per_scope, changes, expired_rows: slice.rows };
+        let committed = unwinding(|| self.store.commit(&batch)).and_then(|verdicts| {
+            let complete = verdicts.len() == batch.changes.len();
+            if complete { Ok(verdicts) } else { Err(failed("the store gave too few verdicts")) }
+        });
         self.note_commit(ctx);
-        match verdicts {
-            Ok(verdicts) => {
-                let (proposed, swept) = verdicts.split_at_checked(proposed).unwrap_or((&verdicts, &[]));
-                self.tell(proposals, &batch, proposed);
-                self.note_swept(swept, &batch.expired_rows, ctx);
+        match committed {
+            Ok(mut verdicts) => {
+                self.failures = 0;
+                let swept = verdicts.split_off(proposed.min(verdicts.len()));
+                self.tell(proposals, verdicts);
+                self.note_swept(&swept, &batch.expired_rows, ctx);
             }
             Err(error) => {
-                tracing::error!(%error, proposals = proposals.len(), "a transaction failed");
-                self.reopen(ctx);
-                let decisions = proposals.into_iter().map(|proposal| proposal.decide(Err(error.clone())));
-                self.router.do_send(Decided(decisions.collect()));
-                self.end_sweep(Err(error));
+                batch.changes.truncate(proposed);
+                let mut changes = batch.changes.into_iter();
+                for proposal in proposals.iter_mut().filter(|proposal| proposal.has_change()) {
+                    proposal.change = changes.next();
+                }
+                proposals.append(&mut self.queue);
+                self.queue = proposals;
+                self.fail(&error, ctx);
             }
         }
     }
 
+    /// As much of the queue as one transaction takes; the rest follows in the next.
+    fn next_batch(&mut self, ctx: &mut Context<Self>) -> Vec<Proposal> {
+        let mut bytes = 0;
+        let fits = self.queue.iter().take(self.limits.batch_transitions).take_while(|proposal| {
+            let first = bytes == 0;
+            bytes += proposal.weight();
+            first || bytes <= self.limits.batch_bytes
+        });
+        let batch: Vec<_> = {
+            let count = fits.count();
+            self.queue.drain(..count).collect()
+        };
+        self.queued_bytes = self.queue.iter().map(Proposal::weight).sum();
+        if !self.queue.is_empty() {
+            self.schedule_flush(ctx);
+        }
+        batch
+    }
+
     /// One verdict per proposal, in order: those with a change get theirs, the others only waited for the commit.
-    fn tell(&self, proposals: Vec<Proposal>, batch: &Batch, verdicts: &[Verdict]) {
-        let mut answered = batch.changes.iter().zip(verdicts).peekable();
+    fn tell(&self, proposals: Vec<Proposal>, verdicts: Vec<Verdict>) {
+        let mut verdicts = verdicts.into_iter();
         let decisions = proposals.into_iter().map(|proposal| {
-            let verdict = match answered.next_if(|_| proposal.has_change()) {
-                Some((_, verdict)) => *verdict,
-                None => Verdict::Applied,
-            };
-            proposal.decide(Ok(verdict))
+            let verdict = if proposal.has_change() { verdicts.next() } else { Some(Verdict::Applied) };
+            proposal.decide(verdict.ok_or(StoreError::Closed))
         });
         self.router.do_send(Decided(decisions.collect()));
     }
 
-    /// After a failed transaction the store's handle refuses everything: what is stored is read anew, now or as soon as it
-    /// can be. Until then every request gets [`Store`](crate::ErrorKind::Store) and nothing runs.
-    fn reopen(&mut self, ctx: &mut Context<Self>) {
-        if let Err(error) = self.store.reopen() {
-            tracing::error!(%error, "the store could not be reopened");
-            ctx.run_later(REOPEN_AFTER, Self::reopen);
+    /// The store has failed. What was in the transaction may or may not be durable; it stays queued, and its keys count as busy,
+    /// until the store has been reopened and read. After the last of the tries whoever can be sent away is; what records an end
+    /// exists nowhere else and goes on being tried for as long as the engine runs.
+    fn fail(&mut self, error: &StoreError, ctx: &mut Context<Self>) {
+        self.failures = self.failures.saturating_add(1);
+        tracing::error!(%error, failures = self.failures, queued = self.queue.len(), "the store failed");
+        self.end_sweep(Err(error.clone()));
+        if self.failures >= TRIES {
+            self.send_away(error);
         }
+        if !std::mem::replace(&mut self.is_down, true) {
+            ctx.run_later(wait_after(self.failures), Self::retry);
+        }
+    }
+
+    fn send_away(&mut self, error: &StoreError) {
+        let given_up = self.queue.extract_if(.., |proposal| !proposal.is_end);
+        let decisions = given_up.map(|proposal| proposal.decide(Err(error.clone()))).collect();
+        self.router.do_send(Decided(decisions));
+        let unsaved = self.queue.iter_mut().filter(|proposal| !proposal.is_unsaved);
+        let origins: Vec<_> = unsaved
+            .map(|proposal| {
+                proposal.is_unsaved = true;
+                proposal.origin.clone()
+            })
+            .collect();
+        if !origins.is_empty() {
+            tracing::error!(answers = origins.len(), "answers could not be saved; they are kept in memory");
+            self.router.do_send(Unsaved(origins, error.clone()));
+        }
+    }
+
+    /// After a failure the store's handle refuses everything: it is opened anew, and what became of the transaction is read from
+    /// it before anybody is told.
+    fn retry(&mut self, ctx: &mut Context<Self>) {
+        self.is_down = false;
+        match unwinding(|| self.store.reopen()).and_then(|()| self.read_back()) {
+            Ok(()) if self.queue.is_empty() => self.failures = 0,
+            Ok(()) => self.commit(ctx),
+            Err(error) => self.fail(&error, ctx),
+        }
+    }
+
+    /// Tells those whose change is there after all.
+    fn read_back(&mut self) -> Result<(), StoreError> {
+        let mut applied = Vec::new();
+        for proposal in std::mem::take(&mut self.queue) {
+            let landed = proposal.change.as_ref().map_or(Ok(false), |change| has_landed(&*self.store, change));
+            match landed {
+                Ok(true) => applied.push(proposal.decide(Ok(Verdict::Applied))),
+                Ok(false) | Err(StoreError::Quarantined) => self.queue.push(proposal),
+                Err(error) => {
+                    self.queue.push(proposal);
+                    self.router.do_send(Decided(applied));
+                    return Err(error);
+                }
+            }
+        }
+        self.router.do_send(Decided(applied));
+        Ok(())
     }
 
     fn note_commit(&mut self, ctx: &mut Context<Self>) {
@@ -205,6 +288,30 @@ impl Supervisor {
     }
 }
 
+/// 100 ms, doubling, at most 2 s.
+fn wait_after(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(5);
+    Duration::from_millis(100 << doublings).min(Duration::from_secs(2))
+}
+
+fn failed(what: &'static str) -> StoreError {
+    StoreError::Io(Arc::new(std::io::Error::other(what)))
+}
+
+/// Whether a change of unknown fate is in the store.
+fn has_landed(store: &dyn Store, change: &Change) -> Result<bool, StoreError> {
+    let stored = store.get(&change.key)?.map(|record| Version::of(&record));
+    Ok(match &change.put {
+        Some(put) => stored == Some(Version::of(put)),
+        None => stored.is_none() && change.expected.is_some(),
+    })
+}
+
+/// A store that panics has failed, and the supervisor has to go on.
+fn unwinding<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).unwrap_or_else(|_| Err(failed("the store panicked")))
+}
+
 /// How a record ends that has outlived its grace.
 fn expiry(key: &Key, record: &Record, now: UnixMillis) -> Option<Change> {
     let put = match machine::expire(record, now) {
@@ -227,13 +334,12 @@ impl Handler<Proposal> for Supervisor {
     type Result = ();
 
     fn handle(&mut self, proposal: Proposal, ctx: &mut Self::Context) {
-        let weight = proposal.weight();
-        if !self.queue.is_empty() && self.queued_bytes + weight > self.limits.batch_bytes {
-            self.commit(ctx);
-        }
-        self.queued_bytes += weight;
+        self.queued_bytes += proposal.weight();
         self.queue.push(proposal);
-        if self.queue.len() >= self.limits.batch_transitions {
+        if self.is_down && self.failures >= TRIES {
+            // It fails closed: nothing is kept waiting for a store that has been down for so long.
+            self.send_away(&failed("the store is down"));
+        } else if self.queue.len() >= self.limits.batch_transitions || self.queued_bytes >= self.limits.batch_bytes {
             self.commit(ctx);
         } else {
             self.schedule_flush(ctx);
@@ -255,6 +361,9 @@ impl Handler<ExpirySweep> for Supervisor {
 
     fn handle(&mut self, ExpirySweep(reply): ExpirySweep, ctx: &mut Self::Context) {
         self.sweep.get_or_insert_default().replies.extend(reply);
+        if self.is_down {
+            return self.end_sweep(Err(failed("the store is down")));
+        }
         self.schedule_flush(ctx);
     }
 }
@@ -263,7 +372,11 @@ impl Handler<Settle> for Supervisor {
     type Result = ();
 
     fn handle(&mut self, Settle(done): Settle, ctx: &mut Self::Context) {
-        if !self.queue.is_empty() {
+        if self.is_down {
+            // One last round for what could not be saved.
+            self.retry(ctx);
+        }
+        while !self.is_down && !self.queue.is_empty() {
             self.commit(ctx);
         }
         self.end_sweep(Err(StoreError::Closed));

@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter, ArbiterHandle, Recipient, System};
 use tokio::runtime::{Handle, Runtime};
@@ -148,13 +149,21 @@ fn run(parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: onesho
     }
 }
 
+/// How long aborted operations have to be gone.
+const ABORT: Duration = Duration::from_secs(1);
+
 /// Waits for what runs, at most for `drain`; then aborts it, which leaves its records in doubt. Commits what is queued.
-async fn shut_down(router: &RouterAddr, supervisor: &Addr<Supervisor>, drain: std::time::Duration) {
+async fn shut_down(router: &RouterAddr, supervisor: &Addr<Supervisor>, drain: Duration) {
     let (drained, is_drained) = oneshot::channel();
     router.do_send(Drain(drained));
-    if tokio::time::timeout(drain, is_drained).await.is_err() {
+    let mut is_drained = is_drained;
+    if tokio::time::timeout(drain, &mut is_drained).await.is_err() {
         tracing::warn!("operations still run at the end of the drain; their records stay in doubt");
         router.do_send(AbortOperations);
+        // An aborted task is gone when it has next been polled, and reports it; a blocking one can't be made to.
+        if tokio::time::timeout(ABORT, is_drained).await.is_err() {
+            tracing::error!("operations do not heed their abortion; they may outlive the engine");
+        }
     }
     let (settled, is_settled) = oneshot::channel();
     supervisor.do_send(Settle(settled));

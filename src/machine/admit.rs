@@ -89,6 +89,10 @@ fn rerun(record: &Record, admission: &Admission, cx: Context<'_>) -> Step {
 
 /// The first attempt of a new record, in place of whatever dead one is still stored.
 fn register(stored: Option<&Record>, admission: &Admission, cx: Context<'_>) -> Step {
+    if cx.live {
+        // An earlier record of this key was ended from outside, and its operation still runs: one at a time.
+        return Step::refuse(ErrorKind::InDoubt(None));
+    }
     if let Some(kind) = &admission.barred {
         return Step::refuse(kind.clone());
     }
@@ -163,6 +167,8 @@ pub(super) fn fence(stored: Option<&Record>, seen: Seen<'_>, cx: Context<'_>) ->
         Seen::Record(record) => found(record.state.status()),
         Seen::Tombstone(Mark::Expired) => found(Status::Tombstone),
         Seen::Tombstone(Mark::Fenced) => Step::say(Said::Fenced(Fenced::Fenced)),
+        // Ended from outside and removed, and its operation still runs: no proof of anything.
+        Seen::Absent if cx.live => found(Status::Registered),
         Seen::Absent => {
             let base = stored.cloned().unwrap_or_else(|| blank(cx.now));
             // For ever: nothing else could promise that no request will run.

@@ -127,7 +127,7 @@ pub(super) fn forget(seen: Seen<'_>, cx: Context<'_>) -> Step {
     match seen {
         Seen::Absent => said(Forgotten::NotFound),
         Seen::Tombstone(_) => said(Forgotten::Tombstone),
-        Seen::Record(record) if record.state.status().is_in_flight() => {
+        Seen::Record(record) if record.state.status().is_in_flight() || cx.live => {
             said(Forgotten::InFlight(record.state.status()))
         }
         Seen::Record(record) => {

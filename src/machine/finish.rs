@@ -118,11 +118,14 @@ fn complete_attempt(record: &Record, done: &Completion, cx: Context<'_>) -> Step
     if !expired || record.attempt.number == 1 || record.checkpoint.is_none() {
         return step;
     }
-    let write = match cx.policy.after_expiry {
-        AfterExpiry::RefuseOnce | AfterExpiry::Rerun => end(record, completed.tombstone_until, cx.now),
-        AfterExpiry::Refuse => step.write,
-    };
-    Step::say(Said::Nothing).writing(write).releasing(Release::All(Err(ErrorKind::Expired.into())))
+    let told = Release::All(Err(ErrorKind::Expired.into()));
+    match cx.policy.after_expiry {
+        AfterExpiry::RefuseOnce | AfterExpiry::Rerun => {
+            let pruned = end(record, completed.tombstone_until, cx.now);
+            Step::say(Said::Nothing).writing(pruned).releasing(told)
+        }
+        AfterExpiry::Refuse => step.releasing(told),
+    }
 }
 
 /// An answer over the limit goes to the callers at hand and is recorded as not kept.

@@ -262,6 +262,20 @@ pub enum StoreError {
     Closed,
 }
 
+impl StoreError {
+    /// Whether it may be gone the next time, as opposed to being a property of the file or of a row.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Io(_) | Self::RolledBack(_) => true,
+            Self::Quarantined
+            | Self::Corrupt(_)
+            | Self::UnsupportedVersion { .. }
+            | Self::AlreadyOpen
+            | Self::Closed => false,
+        }
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -547,3 +547,17 @@ fn what_a_rerun_completes_from_an_expired_checkpoint_is_given_to_nobody_and_prun
     );
     assert_eq!(step.write, Write::Remove);
 }
+
+#[test]
+fn while_the_operation_of_a_record_ended_from_outside_still_runs_its_key_is_neither_run_nor_freed_nor_fenced() {
+    let mut key = Key::new(policy());
+    key.admit(0);
+    key.event(1, Event::Resolve { attempt: None, end: &Ended::Failed(bytes("lost")) });
+    assert!(key.live, "nobody has told the operation");
+    assert_eq!(key.event(2, Event::Forget), "Forgotten(InFlight(Failed))");
+    key.stored = None;
+    assert_eq!(key.admit(3), "InDoubt");
+    assert_eq!(key.event(4, Event::Fence), "Fenced(Found(Registered))");
+    key.live = false;
+    assert_eq!(key.admit(5), "Start");
+}
