@@ -8,6 +8,8 @@
 //! ```
 //! and, where it is durable, [`reopening`]. A check that fails panics and names what it expected.
 
+mod ledger;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ use crate::time::UnixMillis;
 
 /// Runs every check, each on a store of its own: `make` returns a new, empty one.
 pub fn suite(make: impl Fn() -> Arc<dyn Store>) {
-    for check in [
+    let records: [fn(&dyn Store); 14] = [
         a_record_comes_back_as_it_was_put,
         nothing_and_empty_stay_apart,
         a_put_needs_the_version_it_was_decided_on,
@@ -34,7 +36,8 @@ pub fn suite(make: impl Fn() -> Arc<dyn Store>) {
         totals_follow_every_transition,
         the_clock_mark_never_goes_back,
         a_closed_store_says_so,
-    ] {
+    ];
+    for check in records.into_iter().chain(ledger::CHECKS) {
         check(&*make());
     }
 }
@@ -46,6 +49,7 @@ pub fn reopening(open: impl Fn() -> Arc<dyn Store>) {
     let (first, second) = (key("s", 1), key("s", 2));
     apply(&*store, &[put(&first, None, &registered(1)), put(&second, None, &registered(2))]);
     apply(&*store, &[put(&first, Some(&registered(1)), &completed(1, b"answer", Some(50)))]);
+    ledger::write_some(&*store);
     close(&*store);
 
     let store = open();
@@ -55,6 +59,7 @@ pub fn reopening(open: impl Fn() -> Arc<dyn Store>) {
     equal(removable(&*store, 50), vec![first.clone()], "removable after reopening");
     equal(ok(store.totals()), Totals { registered: 1, completed: 1, ..Totals::default() }, "totals after reopening");
     equal(ok(store.clock_mark()), NOW, "the clock mark after reopening");
+    ledger::find_them(&*store);
     apply(&*store, &[remove(&second, &registered(2))]);
     let third = key("s", 3);
     apply(&*store, &[put(&third, None, &registered(3)), put(&second, None, &registered(4))]);
@@ -62,6 +67,7 @@ pub fn reopening(open: impl Fn() -> Arc<dyn Store>) {
     ok(store.reopen());
     stored(&*store, &first, Some(&completed(1, b"answer", Some(50))));
     equal(in_flight(&*store, None, 9), vec![third.clone(), second.clone()], "in flight after `reopen`");
+    ledger::find_them(&*store);
     close(&*store);
 
     let store = open();
@@ -324,6 +330,9 @@ fn a_closed_store_says_so(store: &dyn Store) {
     closed(store.get(&key), "get");
     closed(store.in_flight(None, 1), "in_flight");
     closed(store.removable(NOW, 1), "removable");
+    closed(store.row("hashes", b"a"), "row");
+    closed(store.rows("hashes", None, 1), "rows");
+    closed(store.expired_rows(NOW, 1), "expired_rows");
     closed(store.totals(), "totals");
     closed(store.clock_mark(), "clock_mark");
     closed(store.rest(), "rest");

@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
-use ibid::store::{Batch, Change, Cursor, MemoryStore, RedbOptions, RedbStore, Store, Totals, Verdict, Version};
+use ibid::store::{
+    Batch, Change, Cursor, ExpiredRow, MemoryStore, RedbOptions, RedbStore, Store, Totals, Verdict, Version,
+};
 use ibid::testing::conformance;
-use ibid::{AttemptId, BootId, Bytes, Fingerprint, Flow, Key, Mark, Origin, Policy, Record, State, Token, UnixMillis};
+use ibid::{
+    AttemptId, BootId, Bytes, Fingerprint, Flow, Guard, Key, Mark, Origin, Policy, Record, Row, State, StoredRow,
+    Token, UnixMillis,
+};
 use proptest::prelude::*;
 
 fn open(directory: &tempfile::TempDir) -> Arc<dyn Store> {
@@ -37,7 +42,8 @@ fn the_redb_store_keeps_its_records_when_it_is_reopened() {
 /// One step of a random run, over a handful of keys so that changes meet.
 #[derive(Clone, Debug)]
 enum Step {
-    Commit { now: u64, records_per_scope: u64, changes: Vec<Wish> },
+    Commit { now: u64, records_per_scope: u64, changes: Vec<Wish>, expired_rows: Vec<ExpiredRow> },
+    RemoveExpired { now: u64, limit: usize },
     Rest,
     Reopen,
 }
@@ -48,6 +54,7 @@ struct Wish {
     /// The version that is there, or some other one.
     honest: bool,
     put: Option<Record>,
+    rows: Vec<Row>,
 }
 
 fn any_bytes() -> impl Strategy<Value = Bytes> {
@@ -89,12 +96,58 @@ prop_compose! {
     }
 }
 
-fn any_step() -> impl Strategy<Value = Step> {
-    let wish = (0u8..12, prop::bool::weighted(0.8), prop::option::weighted(0.8, any_record()))
-        .prop_map(|(key, honest, put)| Wish { key, honest, put });
+/// Few tables, keys, values and ends, so that guards hold and rows meet. "a" with "ab" and "aa" with "b" stay apart.
+const TABLES: [&str; 3] = ["a", "aa", "b"];
+const ROW_KEYS: [&[u8]; 4] = [b"ab", b"b", b"\xff\xff", b"\0"];
+
+fn any_place() -> impl Strategy<Value = (&'static str, &'static [u8])> {
+    (prop::sample::select(&TABLES[..]), prop::sample::select(&ROW_KEYS[..]))
+}
+
+prop_compose! {
+    fn any_row()(
+        ((table, key), value) in (any_place(), any_row_value()),
+        end in prop::option::of((0u64..20).prop_map(UnixMillis)),
+        guard in prop_oneof![
+            3 => Just(Guard::Any),
+            1 => Just(Guard::Absent),
+            1 => any_row_value().prop_map(Guard::Equals),
+        ],
+    ) -> Row {
+        let row = Row::new(table, key, value).unwrap().guard(guard);
+        match end {
+            Some(end) => row.expires_at(end),
+            None => row,
+        }
+    }
+}
+
+fn any_row_value() -> impl Strategy<Value = Bytes> {
     prop_oneof![
-        20 => (0u64..20, 0u64..5, prop::collection::vec(wish, 0..24))
-            .prop_map(|(now, records_per_scope, changes)| Step::Commit { now, records_per_scope, changes }),
+        4 => Just(b"1".as_slice().into()),
+        4 => Just(b"".as_slice().into()),
+        1 => any_bytes(),
+    ]
+}
+
+prop_compose! {
+    fn any_expired_row()((table, key) in any_place(), end in 0u64..20) -> ExpiredRow {
+        ExpiredRow { table: table.into(), key: key.into(), expires_at: UnixMillis(end) }
+    }
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let rows = prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(any_row(), 1..4)];
+    let wish = (0u8..12, prop::bool::weighted(0.8), prop::option::weighted(0.8, any_record()), rows)
+        .prop_map(|(key, honest, put, rows)| Wish { key, honest, put, rows });
+    let expired_rows = prop::collection::vec(any_expired_row(), 0..6);
+    prop_oneof![
+        20 => (0u64..20, 0u64..5, prop::collection::vec(wish, 0..24), expired_rows).prop_map(
+            |(now, records_per_scope, changes, expired_rows)| {
+                Step::Commit { now, records_per_scope, changes, expired_rows }
+            }
+        ),
+        4 => (0u64..20, 0usize..6).prop_map(|(now, limit)| Step::RemoveExpired { now, limit }),
         1 => Just(Step::Rest),
         1 => Just(Step::Reopen),
     ]
@@ -113,6 +166,9 @@ struct View {
     records: Vec<Option<Record>>,
     in_flight: Vec<(Key, Record)>,
     removable: Vec<Vec<(Key, Record)>>,
+    rows: Vec<(&'static str, Bytes, StoredRow)>,
+    row: Vec<Option<StoredRow>>,
+    expired_rows: Vec<Vec<ExpiredRow>>,
     totals: Totals,
     clock_mark: UnixMillis,
 }
@@ -126,10 +182,25 @@ fn view(store: &dyn Store) -> View {
         cursor = Some(last.cursor);
         in_flight.extend(page.into_iter().map(|entry| entry.found.unwrap()));
     }
+    let (mut rows, mut row) = (Vec::new(), Vec::new());
+    for table in TABLES {
+        let mut after: Option<Bytes> = None;
+        loop {
+            let page = store.rows(table, after.as_deref(), 2).unwrap();
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            rows.extend(page.into_iter().map(|(key, row)| (table, key, row)));
+        }
+        row.extend(ROW_KEYS.map(|key| store.row(table, key).unwrap()));
+    }
+    assert_eq!(rows.len(), row.iter().flatten().count(), "what is listed and what is found");
     View {
         records: (0..12).map(|n| store.get(&key(n)).unwrap()).collect(),
         in_flight,
         removable: (0..9).map(|now| store.removable(UnixMillis(now), 4).unwrap()).collect(),
+        rows,
+        row,
+        expired_rows: (0..21).map(|now| store.expired_rows(UnixMillis(now), 4).unwrap()).collect(),
         totals: store.totals().unwrap(),
         clock_mark: store.clock_mark().unwrap(),
     }
@@ -151,7 +222,7 @@ fn changes(store: &dyn Store, wishes: Vec<Wish>) -> Vec<Change> {
         if wish.honest {
             *there = wish.put.as_ref().map(Version::of);
         }
-        changes.push(Change { key: key(wish.key), expected, put: wish.put.map(Box::new), rows: Vec::new() });
+        changes.push(Change { key: key(wish.key), expected, put: wish.put.map(Box::new), rows: wish.rows });
     }
     changes
 }
@@ -167,12 +238,18 @@ proptest! {
         let mut applied = 0;
         for step in steps {
             match step {
-                Step::Commit { now, records_per_scope, changes: wishes } => {
+                Step::Commit { now, records_per_scope, changes: wishes, expired_rows } => {
                     let changes = changes(&memory, wishes);
-                    let batch = Batch { now: UnixMillis(now), records_per_scope, changes, ..Batch::default() };
+                    let batch = Batch { now: UnixMillis(now), records_per_scope, changes, expired_rows };
                     let verdicts = memory.commit(&batch).unwrap();
                     prop_assert_eq!(&redb.commit(&batch).unwrap(), &verdicts);
                     applied += verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();
+                }
+                Step::RemoveExpired { now, limit } => {
+                    let now = UnixMillis(now);
+                    let expired_rows = memory.expired_rows(now, limit).unwrap();
+                    let batch = Batch { now, expired_rows, ..Batch::default() };
+                    prop_assert_eq!(memory.commit(&batch).unwrap(), redb.commit(&batch).unwrap());
                 }
                 Step::Rest => redb.rest().unwrap(),
                 Step::Reopen => {

@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use ibid::store::{RedbOptions, RedbStore, Store, StoreError, Totals};
-use ibid::{AttemptId, BootId, Bytes, Fingerprint, Flow, Key, Mark, Origin, Policy, Record, State, Token, UnixMillis};
+use ibid::store::{Batch, Change, RedbOptions, RedbStore, Store, StoreError, Totals, Verdict};
+use ibid::{
+    AttemptId, BootId, Bytes, Fingerprint, Flow, Key, Mark, Origin, Policy, Record, Row, State, Token, UnixMillis,
+};
 
 fn key(id: u8) -> Key {
     Flow::new("fixture", Policy::request_invoice()).unwrap().key(b"scope", [id]).unwrap()
@@ -82,6 +84,14 @@ fn a_file_of_format_1_opens_with_every_record_it_was_given() {
     assert_eq!(store.clock_mark().unwrap(), UnixMillis(1_700_000_000_009));
     assert_eq!(store.in_flight(None, 9).unwrap().len(), 3);
     assert_eq!(store.removable(UnixMillis(u64::MAX), 99).unwrap().len(), 6, "the fenced tombstone stands for ever");
+    // The file is older than the ledger's tables.
+    assert_eq!(store.row("hashes", b"key").unwrap(), None);
+    assert_eq!(store.rows("hashes", None, 9).unwrap(), vec![]);
+    assert_eq!(store.expired_rows(UnixMillis(u64::MAX), 9).unwrap(), vec![]);
+    let row = Row::new("hashes", *b"key", *b"value").unwrap();
+    let nothing = Change { key: key(99), expected: None, put: None, rows: vec![row] };
+    assert_eq!(store.commit(&Batch { changes: vec![nothing], ..Batch::default() }).unwrap(), [Verdict::Applied]);
+    assert!(store.row("hashes", b"key").unwrap().is_some());
 }
 
 #[test]

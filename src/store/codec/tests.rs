@@ -108,6 +108,65 @@ fn a_row_that_is_cut_or_goes_on_or_has_another_version_is_quarantined() {
     }
 }
 
+/// A ledger row and the key it is stored under.
+fn ledger_row(value: &str, end: Option<u64>) -> (Vec<u8>, Row) {
+    let row = Row::new("hashes", *b"key", value.as_bytes()).unwrap();
+    let row = match end {
+        Some(end) => row.expires_at(UnixMillis(end)),
+        None => row,
+    };
+    (crate::store::row_key::join("hashes", b"key"), row)
+}
+
+#[test]
+fn the_bytes_of_a_ledger_row_are_frozen() {
+    let golden = [
+        (("value", None), "01f3ac13e7b33221530a066861736865736b65790576616c756500"),
+        (("", None), "01bbbe16b4674805fc0a066861736865736b65790000"),
+        (("value", Some(1_700_000_000_000)), "019928dbe7fc4a18280a066861736865736b65790576616c75650180d095ffbc31"),
+        (("", Some(u64::MAX)), "013e8c6aeee04a2c190a066861736865736b65790001ffffffffffffffffff01"),
+    ];
+    for ((value, end), golden) in golden {
+        let (key, row) = ledger_row(value, end);
+        let bytes = encode_ledger_row(&key, &row).unwrap();
+        assert_eq!(encode_hex(&bytes), golden, "{value:?}, {end:?}");
+        let stored = StoredRow { value: row.value, expires_at: row.expires_at };
+        assert_eq!(decode_ledger_row(&key, &bytes).unwrap(), stored);
+    }
+}
+
+#[test]
+fn every_flipped_bit_and_every_cut_of_a_ledger_row_is_quarantined() {
+    let quarantined = |key: &[u8], row: &[u8]| matches!(decode_ledger_row(key, row), Err(StoreError::Quarantined));
+    for end in [None, Some(7)] {
+        let (key, row) = ledger_row("value", end);
+        let mut row = encode_ledger_row(&key, &row).unwrap();
+        for bit in 0..row.len() * 8 {
+            row[bit / 8] ^= 1 << (bit % 8);
+            assert!(quarantined(&key, &row), "bit {bit}");
+            row[bit / 8] ^= 1 << (bit % 8);
+        }
+        for len in 0..row.len() {
+            assert!(quarantined(&key, &row[..len]), "{len} bytes");
+        }
+        let longer = [&row[1 + CHECKSUM_BYTES..], &[0]].concat();
+        assert!(quarantined(&key, &[&[VERSION], checksum(VERSION, &longer).as_slice(), &longer].concat()));
+        assert!(decode_ledger_row(&key, &row).is_ok());
+    }
+}
+
+#[test]
+fn a_ledger_row_under_another_key_and_a_record_in_its_place_are_quarantined() {
+    let (key, row) = ledger_row("value", None);
+    let row = encode_ledger_row(&key, &row).unwrap();
+    let other = crate::store::row_key::join("hashe", b"skey");
+    let record = encode_row(&self::key(), &record(State::Registered)).unwrap();
+    for (key, row) in [(&other, &row), (&key, &record)] {
+        assert!(matches!(decode_ledger_row(key, row), Err(StoreError::Quarantined)));
+    }
+    assert!(matches!(decode_row(&row), Err(StoreError::Quarantined)));
+}
+
 #[test]
 fn values_of_the_host_must_use_every_byte() {
     let stored = to_bytes(&(7u8, "seven")).unwrap();
@@ -164,7 +223,19 @@ proptest! {
     }
 
     #[test]
+    fn a_ledger_row_reads_back_as_it_was_written(
+        (table, key) in ("[a-zé]{1,32}", prop::collection::vec(any::<u8>(), 1..=255)),
+        (value, end) in (any_bytes(), prop::option::of(any::<u64>())),
+    ) {
+        let joined = crate::store::row_key::join(&table, &key);
+        let row = Row { expires_at: end.map(UnixMillis), ..Row::new(table, key, value).unwrap() };
+        let stored = decode_ledger_row(&joined, &encode_ledger_row(&joined, &row).unwrap()).unwrap();
+        prop_assert_eq!(stored, StoredRow { value: row.value, expires_at: row.expires_at });
+    }
+
+    #[test]
     fn no_bytes_at_all_make_it_panic(row in prop::collection::vec(any::<u8>(), 0..300)) {
         prop_assert!(decode_row(&row).is_err());
+        prop_assert!(decode_ledger_row(&row, &row).is_err());
     }
 }

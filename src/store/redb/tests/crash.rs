@@ -18,21 +18,28 @@ impl Dice {
 /// What was acknowledged, and how many syncs had made it durable by then.
 struct Acknowledged {
     syncs: usize,
-    records: BTreeMap<Key, Record>,
-    clock_mark: UnixMillis,
+    content: Content,
 }
 
 /// A life of a store: batches of all sizes, rests, reopenings. Returns every acknowledged state, the empty one first.
 fn live(disk: &SimulatedDisk, dice: &mut Dice, batches: u64) -> Vec<Acknowledged> {
     let store = disk.open(small()).unwrap();
-    let mut records = BTreeMap::new();
-    let mut states = vec![Acknowledged { syncs: 0, records: records.clone(), clock_mark: UnixMillis(0) }];
+    let mut content = Content::default();
+    let mut states = vec![Acknowledged { syncs: 0, content: content.clone() }];
     for now in 1..=batches {
         let most = if dice.roll(4) == 0 { 30 } else { 4 };
-        let changes = (0..=dice.roll(most)).map(|_| change(&mut records, dice, now)).collect();
-        let verdicts = store.commit(&batch(now, changes)).unwrap();
+        let changes = (0..=dice.roll(most)).map(|_| change(&mut content, dice, now)).collect();
+        content.clock_mark = UnixMillis(now);
+        let expired_rows = store.expired_rows(UnixMillis(now), 8).unwrap();
+        for expired in &expired_rows {
+            let key = row_key::join(&expired.table, &expired.key);
+            if content.rows.get(&key).is_some_and(|row| row.expires_at == Some(expired.expires_at)) {
+                content.rows.remove(&key);
+            }
+        }
+        let verdicts = store.commit(&Batch { expired_rows, ..batch(now, changes) }).unwrap();
         assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Applied));
-        states.push(Acknowledged { syncs: disk.syncs(), records: records.clone(), clock_mark: UnixMillis(now) });
+        states.push(Acknowledged { syncs: disk.syncs(), content: content.clone() });
         match dice.roll(8) {
             0 => store.rest().unwrap(),
             1 => store.reopen().unwrap(),
@@ -43,8 +50,9 @@ fn live(disk: &SimulatedDisk, dice: &mut Dice, batches: u64) -> Vec<Acknowledged
     states
 }
 
-/// The next change of some key: it is registered, then completed, then removed.
-fn change(records: &mut BTreeMap<Key, Record>, dice: &mut Dice, now: u64) -> Change {
+/// The next change of some key: it is registered, then completed with a row of its own, then removed.
+fn change(content: &mut Content, dice: &mut Dice, now: u64) -> Change {
+    let records = &mut content.records;
     let key = key(dice.roll(3) as u8, dice.roll(40) as u8);
     let before = records.get(&key).cloned();
     let after = match &before {
@@ -59,21 +67,41 @@ fn change(records: &mut BTreeMap<Key, Record>, dice: &mut Dice, now: u64) -> Cha
         Some(record) => records.insert(key.clone(), record.clone()),
         None => records.remove(&key),
     };
-    Change { key, expected: before.as_ref().map(Version::of), put: after.map(Box::new), rows: Vec::new() }
+    let completes = after.as_ref().is_some_and(|record| !record.state.status().is_in_flight());
+    let rows: Vec<_> = completes.then(|| row(&key, dice, now)).into_iter().collect();
+    for row in &rows {
+        let stored = StoredRow { value: row.value.clone(), expires_at: row.expires_at };
+        content.rows.insert(row_key::join(&row.table, &row.key), stored);
+    }
+    Change { key, expected: before.as_ref().map(Version::of), put: after.map(Box::new), rows }
+}
+
+/// The row that a key completes with: of some length, with an end or without.
+fn row(key: &Key, dice: &mut Dice, now: u64) -> Row {
+    let len = if dice.roll(10) == 0 { 5_000 } else { 20 };
+    let row = Row::new(if dice.roll(2) == 0 { "even" } else { "odd" }, key.as_bytes(), vec![now as u8; len]).unwrap();
+    if dice.roll(3) == 0 { row } else { row.expires_at(UnixMillis(now + dice.roll(10))) }
 }
 
 /// Opens what is left and compares: the last acknowledged state, or the whole of the next one, and nothing between.
 fn check(disk: &SimulatedDisk, syncs: usize, states: &[Acknowledged], options: RedbOptions, further: bool, why: &str) {
     let store = disk.open(options).unwrap_or_else(|error| panic!("{why}: {error:?}"));
-    let (records, clock_mark) = check_invariants(&store);
+    let content = check_invariants(&store);
     let last = states.iter().rposition(|state| state.syncs <= syncs).unwrap();
-    let matches = |state: &Acknowledged| state.records == records && state.clock_mark == clock_mark;
-    assert!(states[last..].iter().take(2).any(matches), "{why}: the state is neither {last} nor the next");
+    // A record without its row, or a row without its record, would match neither.
+    assert!(
+        states[last..].iter().take(2).any(|state| state.content == content),
+        "{why}: the state is neither {last} nor the next"
+    );
     if further {
         let fresh = key(9, 9);
-        store.commit(&batch(1_000_000, vec![put(&fresh, None, &registered(7))])).unwrap();
+        let row = Row::new("fresh", *b"row", *b"value").unwrap();
+        let change = Change { rows: vec![row], ..put(&fresh, None, &registered(7)) };
+        store.commit(&batch(1_000_000, vec![change])).unwrap();
         store.reopen().unwrap();
-        assert_eq!(check_invariants(&store).0.len(), records.len() + 1, "{why}");
+        let now = check_invariants(&store);
+        let expected = (content.records.len() + 1, content.rows.len() + 1);
+        assert_eq!((now.records.len(), now.rows.len()), expected, "{why}");
     }
     // Closing takes as long as opening, and shows nothing more.
     disk.fail_after(0);

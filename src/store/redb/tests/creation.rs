@@ -18,7 +18,7 @@ fn opens_and_works(path: &std::path::Path) {
     store.commit(&batch(1, vec![put(&key(1, 1), None, &registered(1))])).unwrap();
     store.close().unwrap();
     let store = RedbStore::open(path, small()).unwrap();
-    assert_eq!(check_invariants(&store).0.len(), 1);
+    assert_eq!(check_invariants(&store).records.len(), 1);
     let names: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(names, [path]);
 }
@@ -74,7 +74,7 @@ fn two_that_create_at_once_end_with_one_store() {
     first.put_in_place().unwrap();
     first.finish().unwrap();
     let store = RedbStore::open(&path, small()).unwrap();
-    assert_eq!(check_invariants(&store).0.len(), 1, "the store that was there is still there");
+    assert_eq!(check_invariants(&store).records.len(), 1, "the store that was there is still there");
 }
 
 #[test]

@@ -28,11 +28,11 @@ fn after_a_failed_commit_reopening_shows_all_of_it_or_nothing_and_commits_work_a
 
         disk.mend();
         store.reopen().unwrap();
-        let (records, _) = check_invariants(&store);
+        let records = check_invariants(&store).records;
         assert!(records.len() == 1 || records.len() == 29, "{operations}: {} records", records.len());
         let expected = if records.len() == 1 { Verdict::Applied } else { Verdict::Fenced };
         assert_eq!(store.commit(&batch(4, changes)).unwrap(), vec![expected; 28]);
-        assert_eq!(check_invariants(&store).0.len(), 29);
+        assert_eq!(check_invariants(&store).records.len(), 29);
         store.close().unwrap();
     }
     assert!(failed > 5, "only {failed} operations in a commit");
@@ -66,7 +66,7 @@ fn what_is_read_back_after_a_failed_sync_and_a_reopening_survives_the_power_loss
             lost = store.commit(&batch(2, changes.clone())).is_err();
         }
         let acknowledged = check_invariants(&store);
-        assert_eq!(acknowledged.0.len(), usize::from(count) - 1);
+        assert_eq!(acknowledged.records.len(), usize::from(count) - 1);
 
         // The power goes: what was cached is gone.
         let survivor = disk.without_power().open(small()).unwrap();

@@ -11,12 +11,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ::redb::ReadableTable;
 
-use super::tables::{COUNTERS, EXPIRY, IN_FLIGHT, KEYS, RECORDS, hash_of, read_clock_mark, read_totals, scope_counter};
+use super::ledger::{expiry_key, if_there};
+use super::tables::{
+    COUNTERS, EXPIRY, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, RECORDS, hash_of, read_clock_mark, read_totals,
+    scope_counter,
+};
 use super::*;
 use crate::fingerprint::Fingerprint;
+use crate::ledger::{Guard, Row};
 use crate::record::{AttemptId, BootId, State, Token};
-use crate::store::codec::decode_row;
-use crate::store::{Change, Version};
+use crate::store::codec::{decode_ledger_row, decode_row};
+use crate::store::{Change, Version, row_key};
 
 fn small() -> RedbOptions {
     RedbOptions::default().cache_bytes(1024 * 1024)
@@ -69,8 +74,17 @@ fn batch(now: u64, changes: Vec<Change>) -> Batch {
     Batch { now: UnixMillis(now), records_per_scope: 1_000, changes, ..Batch::default() }
 }
 
-/// Everything that is stored, by key, after checking that the tables tell one story.
-fn check_invariants(store: &RedbStore) -> (BTreeMap<Key, Record>, UnixMillis) {
+/// Everything that is stored.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Content {
+    records: BTreeMap<Key, Record>,
+    /// By ledger key.
+    rows: BTreeMap<Vec<u8>, StoredRow>,
+    clock_mark: UnixMillis,
+}
+
+/// Everything that is stored, after checking that the tables tell one story.
+fn check_invariants(store: &RedbStore) -> Content {
     store
         .read(|txn| {
             let records = txn.open_table(RECORDS).map_err(table)?;
@@ -114,7 +128,26 @@ fn check_invariants(store: &RedbStore) -> (BTreeMap<Key, Record>, UnixMillis) {
                 .map(|(name, count)| (name.value().to_vec(), u64::from_be_bytes(count.value().try_into().unwrap())))
                 .collect();
             assert_eq!(found, scopes, "records by scope");
-            Ok((stored, read_clock_mark(&counters)?))
+            Ok(Content { records: stored, rows: check_ledger(txn)?, clock_mark: read_clock_mark(&counters)? })
         })
         .unwrap()
+}
+
+/// The rows, after checking that the index has an entry for each that has an end, and no other.
+fn check_ledger(txn: &ReadTransaction) -> Result<BTreeMap<Vec<u8>, StoredRow>, StoreError> {
+    let (Some(ledger), Some(expiry)) = (if_there(txn, LEDGER)?, if_there(txn, LEDGER_EXPIRY)?) else {
+        return Ok(BTreeMap::new());
+    };
+    let (mut rows, mut expected) = (BTreeMap::new(), BTreeSet::new());
+    for entry in ReadableTable::iter(&ledger).unwrap() {
+        let (key, row) = entry.unwrap();
+        let row = decode_ledger_row(key.value(), row.value()).expect("every row decodes");
+        assert!(row_key::split(key.value()).is_some(), "every key decodes");
+        expected.extend(row.expires_at.map(|end| expiry_key(end, key.value())));
+        rows.insert(key.value().to_vec(), row);
+    }
+    let found: BTreeSet<_> =
+        ReadableTable::iter(&expiry).unwrap().map(|entry| entry.unwrap().0.value().to_vec()).collect();
+    assert_eq!(found, expected, "the ledger's expiry");
+    Ok(rows)
 }
