@@ -423,7 +423,7 @@ impl Handler<ToKey> for KeyActor {
     fn handle(&mut self, message: ToKey, ctx: &mut Self::Context) {
         self.seen += 1;
         #[cfg(test)]
-        super::tests::panic_if_told(&message);
+        super::tests::panic_if_told(&self.origin.key, &message);
         match message {
             ToKey::Ticket(ticket) => self.arrive(Cause::Ticket(ticket)),
             ToKey::Report(report) => self.arrive(Cause::Report(report)),

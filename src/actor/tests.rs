@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use super::message::ToKey;
 use crate::policy::InDoubt;
-use crate::{Call, End, Engine, ErrorKind, Flow, Operation, Policy, Reason};
+use crate::{Call, End, Engine, ErrorKind, Flow, Key, Operation, Policy, Reason};
 
 /// Every n-th message to a key actor panics in its handler; 0: none. One test sets it, and it is the only one in this binary
 /// that starts actors.
 static PANIC_EVERY: AtomicU64 = AtomicU64::new(0);
 static MESSAGES: AtomicU64 = AtomicU64::new(0);
 
-pub(super) fn panic_if_told(_: &ToKey) {
+pub(super) fn panic_if_told(key: &Key, _: &ToKey) {
     let every = PANIC_EVERY.load(Ordering::Relaxed);
-    if every > 0 && MESSAGES.fetch_add(1, Ordering::Relaxed) % every == every - 1 {
+    if key.flow() == "loss" && every > 0 && MESSAGES.fetch_add(1, Ordering::Relaxed) % every == every - 1 {
         std::panic::resume_unwind(Box::new("injected into a key actor"));
     }
 }

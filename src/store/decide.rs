@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Batch, Change, Verdict, Version, row_key};
 use crate::ledger::{Row, StoredRow};
-use crate::record::Record;
+use crate::record::{Record, Status};
 use crate::time::UnixMillis;
 
 /// What a change meets: what is stored, and what the changes before it in its batch have made of that.
@@ -25,7 +25,9 @@ pub(super) fn decide(change: &Change, current: &Current<'_>, batch: &Batch) -> R
     if !rows.all(|(row, stored)| row.guard.holds(stored.as_ref(), batch.now)) {
         return Err(Verdict::Guarded);
     }
-    let adds = current.record.is_none() && change.put.is_some();
+    // A tombstone is a refusal: a peer that fills its scope must not be able to ward it off.
+    let adds =
+        current.record.is_none() && change.put.as_ref().is_some_and(|put| put.state.status() != Status::Tombstone);
     if adds && current.records_in_scope >= batch.records_per_scope {
         return Err(Verdict::QuotaExceeded);
     }

@@ -117,7 +117,7 @@ pub struct Batch {
     /// The engine's time. The highest one is kept as the clock mark, in the same transaction.
     pub now: UnixMillis,
     /// A put that would give a scope more records than this gets [`Verdict::QuotaExceeded`]. Puts that replace a stored
-    /// record always pass.
+    /// record always pass, and so do tombstones, which are counted all the same.
     pub records_per_scope: u64,
     /// In order; a later change of the same key sees the earlier one.
     pub changes: Vec<Change>,
