@@ -124,10 +124,13 @@ impl Engine {
     /// An [`Error`] of one of the four [classes](crate::Class).
     pub async fn submit(&self, call: Call, operation: Operation) -> Result<Reply, Error> {
         let fingerprint = self.0.check(&call)?;
-        if let Some(reply) = self.0.answer_from_record(&call, fingerprint)? {
-            return reply;
-        }
-        let (waiting, question) = self.0.prepare(call, fingerprint, operation)?;
+        let found_absent = match self.0.answer_from_record(&call, fingerprint)? {
+            LookedUp::Answer(reply) => return reply,
+            LookedUp::Unanswered => false,
+            LookedUp::Absent => true,
+        };
+        let (waiting, mut question) = self.0.prepare(call, fingerprint, operation)?;
+        question.found_absent = found_absent;
         self.0.send(question);
         waiting.reply().await
     }
@@ -344,10 +347,13 @@ impl Shared {
         Admission { fingerprint, request, retention: call.retention, boot: self.boot, token, barred }
     }
 
-    /// The answer of a finished record, read on the caller's thread: no permit, no actor, no commit. `None` if it takes more.
-    fn answer_from_record(&self, call: &Call, fingerprint: Fingerprint) -> Result<Option<Result<Reply, Error>>, Error> {
+    /// The answer of a finished record, read on the caller's thread: no permit, no actor, no commit.
+    fn answer_from_record(&self, call: &Call, fingerprint: Fingerprint) -> Result<LookedUp, Error> {
         let record = self.store.get(&call.key).map_err(|error| unavailable(&error))?;
-        let Some(record) = record.filter(|record| !record.state.status().is_in_flight()) else { return Ok(None) };
+        let Some(record) = record else { return Ok(LookedUp::Absent) };
+        if record.state.status().is_in_flight() {
+            return Ok(LookedUp::Unanswered);
+        }
         let cx = machine::Context {
             now: self.clock.now(),
             policy: call.flow.policy(),
@@ -358,8 +364,8 @@ impl Shared {
         let admission = self.admission(call, fingerprint, Token([0; 32]));
         let step = machine::step(Some(&record), Event::Admit(&admission), cx);
         match (step.write, step.caller) {
-            (Write::Keep, Said::Reply(reply)) => Ok(Some(reply)),
-            _ => Ok(None),
+            (Write::Keep, Said::Reply(reply)) => Ok(LookedUp::Answer(reply)),
+            _ => Ok(LookedUp::Unanswered),
         }
     }
 
@@ -395,13 +401,21 @@ impl Shared {
         let (reply, heard) = oneshot::channel();
         let waiter = self.waiters.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting { heard, waiter, key: key.clone(), router: Some(Arc::clone(&self.actors.router)) };
-        (waiting, Question { flow, key, ask, reply, permit: None, waiter, tries: 0 })
+        (waiting, Question { flow, key, ask, reply, permit: None, found_absent: false, waiter, tries: 0 })
     }
 
     fn send(&self, question: Question) {
         let router = Arc::clone(&self.actors.router);
         self.actors.router.do_send(Submit(Ticket::new(question, router)));
     }
+}
+
+/// What came of looking a key up on the caller's thread.
+enum LookedUp {
+    Answer(Result<Reply, Error>),
+    /// There is a record, and it takes more than reading it.
+    Unanswered,
+    Absent,
 }
 
 /// Waits for what is said. Dropped before, it tells the key's actor that nobody waits any more.

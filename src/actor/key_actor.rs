@@ -45,6 +45,8 @@ pub(super) struct KeyActor {
     draining: bool,
     /// Messages handled: the router compares it with what it sent before it lets the actor go.
     seen: u64,
+    /// Whether it has told the router so after the last one.
+    idle: bool,
 }
 
 enum Loaded {
@@ -81,6 +83,7 @@ impl KeyActor {
             waiters: Vec::new(),
             draining,
             seen: 0,
+            idle: false,
         }
     }
 
@@ -100,6 +103,10 @@ impl KeyActor {
 
     /// Lets the machine decide, and acts on its step or proposes the write.
     fn decide(&mut self, cause: Cause, tries: u8) {
+        let cause = match self.register_unread(cause, tries) {
+            Some(cause) => cause,
+            None => return,
+        };
         if let Err(error) = self.load() {
             return self.give_up(cause, &error);
         }
@@ -117,6 +124,22 @@ impl KeyActor {
             }
             Some(step) if step.write == Write::Keep => self.act(cause, step),
             Some(step) => self.propose(Pending { cause, step, tries }),
+        }
+    }
+
+    /// Where the caller has just found the key absent, its registration is proposed without looking again: if that is no
+    /// longer so, the write is fenced off and decided anew. What writes nothing is not decided on old news.
+    fn register_unread(&mut self, cause: Cause, tries: u8) -> Option<Cause> {
+        let (Loaded::NotYet, Cause::Ticket(ticket)) = (&self.record, &cause) else { return Some(cause) };
+        if tries > 0 || !ticket.question().is_some_and(|question| question.found_absent) {
+            return Some(cause);
+        }
+        match self.step_of_ticket(ticket, None) {
+            Some(step) if matches!(step.write, Write::Put(_)) => {
+                self.propose(Pending { cause, step, tries });
+                None
+            }
+            _ => Some(cause),
         }
     }
 
@@ -179,9 +202,9 @@ impl KeyActor {
         let Some(mut pending) = self.pending.take() else { return };
         match verdict {
             Ok(Verdict::Applied) => {
-                match &mut pending.step.write {
+                match std::mem::replace(&mut pending.step.write, Write::Keep) {
                     Write::Keep | Write::Touch => {}
-                    Write::Put(record) => self.record = Loaded::Is(Some((**record).clone())),
+                    Write::Put(record) => self.record = Loaded::Is(Some(*record)),
                     Write::Remove => self.record = Loaded::Is(None),
                 }
                 self.act(pending.cause, pending.step);
@@ -215,7 +238,7 @@ impl KeyActor {
         match cause {
             Cause::Report(report) => self.end(report),
             Cause::Ticket(ticket) => match step.caller {
-                Said::Start => self.start(ticket, step.write),
+                Said::Start => self.start(ticket),
                 Said::Wait if self.waiters.len() >= self.around.limits.waiters_per_key => {
                     ticket.refuse(ErrorKind::Busy)
                 }
@@ -239,14 +262,15 @@ impl KeyActor {
         }
     }
 
-    fn start(&mut self, mut ticket: Ticket, write: Write) {
-        let (Write::Put(record), Some(question)) = (write, ticket.question_mut()) else { return };
+    /// Starts the operation of the record just written.
+    fn start(&mut self, mut ticket: Ticket) {
+        let (Loaded::Is(Some(record)), Some(question)) = (&self.record, ticket.question_mut()) else { return };
         let Ask::Admit(_, operation) = &mut question.ask else { return };
         let Some(operation) = operation.take() else { return ticket.refuse(ErrorKind::Internal) };
         let Surroundings { running, router, limits, .. } = &*self.around;
         let (flow, key) = (&question.flow, &question.key);
         let saver = Saver::new(flow, key, limits.answer_bytes, router);
-        let attempt = Attempt::new(&record, Box::new(saver));
+        let attempt = Attempt::new(record, Box::new(saver));
         running.start((flow, key), attempt, operation, question.permit.take(), router);
         self.wait(ticket, How::Executed);
     }
@@ -303,7 +327,7 @@ impl KeyActor {
     }
 
     fn is_idle(&self) -> bool {
-        !self.is_live() && self.pending.is_none() && self.deferred.is_empty() && self.waiters.is_empty()
+        self.pending.is_none() && self.deferred.is_empty() && self.waiters.is_empty() && !self.is_live()
     }
 
     fn drain(&mut self) {
@@ -339,9 +363,11 @@ pub(crate) fn unavailable(error: &StoreError) -> Error {
 }
 
 impl Drop for KeyActor {
-    /// After a panic the router must not go on believing in this actor.
+    /// After a panic the router must not go on believing in this actor. One that is idle goes because the router lets it.
     fn drop(&mut self) {
-        self.around.router.do_send(Gone(self.origin.clone()));
+        if !self.idle {
+            self.around.router.do_send(Gone(self.origin.clone()));
+        }
     }
 }
 
@@ -354,6 +380,7 @@ impl Handler<ToKey> for KeyActor {
 
     fn handle(&mut self, message: ToKey, _: &mut Self::Context) {
         self.seen += 1;
+        self.idle = false;
         #[cfg(test)]
         super::tests::panic_if_told(&message);
         match message {
@@ -370,6 +397,7 @@ impl Handler<ToKey> for KeyActor {
         }
         if self.is_idle() {
             self.around.router.do_send(Idle { origin: self.origin.clone(), seen: self.seen });
+            self.idle = true;
         }
     }
 }

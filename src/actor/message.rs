@@ -78,6 +78,9 @@ pub(crate) struct Question {
     pub(crate) ask: Ask,
     pub(crate) reply: oneshot::Sender<Said>,
     pub(crate) permit: Option<Permit>,
+    /// Whether the one who asks has just found the key absent. Old news: good for a write, which is compared with what is
+    /// stored, and for nothing else.
+    pub(crate) found_absent: bool,
     /// Names the one who waits, so that it can leave.
     pub(crate) waiter: u64,
     pub(crate) tries: u8,
