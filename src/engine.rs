@@ -406,7 +406,7 @@ impl Shared {
 
     fn send(&self, question: Question) {
         let router = Arc::clone(&self.actors.router);
-        self.actors.router.do_send(Submit(Ticket::new(question, router)));
+        self.actors.router.do_send(Submit(Ticket::new(Box::new(question), router)));
     }
 }
 

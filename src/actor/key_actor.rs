@@ -51,7 +51,7 @@ pub(super) struct KeyActor {
 
 enum Loaded {
     NotYet,
-    Is(Option<Record>),
+    Is(Option<Box<Record>>),
 }
 
 /// What made a transition. Both are guarded: dropped, they go back to the router.
@@ -111,8 +111,8 @@ impl KeyActor {
             return self.give_up(cause, &error);
         }
         let step = match (&cause, &self.record) {
-            (Cause::Ticket(ticket), Loaded::Is(record)) => self.step_of_ticket(ticket, record.as_ref()),
-            (Cause::Report(report), Loaded::Is(record)) => self.step_of_report(report, record.as_ref()),
+            (Cause::Ticket(ticket), Loaded::Is(record)) => self.step_of_ticket(ticket, record.as_deref()),
+            (Cause::Report(report), Loaded::Is(record)) => self.step_of_report(report, record.as_deref()),
             (_, Loaded::NotYet) => None,
         };
         match step {
@@ -145,7 +145,7 @@ impl KeyActor {
 
     fn load(&mut self) -> Result<(), StoreError> {
         if matches!(self.record, Loaded::NotYet) {
-            self.record = Loaded::Is(self.around.store.get(&self.origin.key)?);
+            self.record = Loaded::Is(self.around.store.get(&self.origin.key)?.map(Box::new));
         }
         Ok(())
     }
@@ -204,7 +204,7 @@ impl KeyActor {
             Ok(Verdict::Applied) => {
                 match std::mem::replace(&mut pending.step.write, Write::Keep) {
                     Write::Keep | Write::Touch => {}
-                    Write::Put(record) => self.record = Loaded::Is(Some(*record)),
+                    Write::Put(record) => self.record = Loaded::Is(Some(record)),
                     Write::Remove => self.record = Loaded::Is(None),
                 }
                 self.act(pending.cause, pending.step);

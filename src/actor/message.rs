@@ -99,21 +99,22 @@ impl Question {
 /// A [`Question`] on its way. Dropped unanswered, it returns to the router, which hands it to a fresh key actor: only the
 /// look-up is repeated, never the operation.
 pub(crate) struct Ticket {
-    question: Option<Question>,
+    /// Boxed: it moves from mailbox to mailbox, and every message to a key actor is as large as the largest.
+    question: Option<Box<Question>>,
     router: RouterAddr,
 }
 
 impl Ticket {
-    pub(crate) fn new(question: Question, router: RouterAddr) -> Self {
+    pub(crate) fn new(question: Box<Question>, router: RouterAddr) -> Self {
         Self { question: Some(question), router }
     }
 
     pub(super) fn question(&self) -> Option<&Question> {
-        self.question.as_ref()
+        self.question.as_deref()
     }
 
     pub(super) fn question_mut(&mut self) -> Option<&mut Question> {
-        self.question.as_mut()
+        self.question.as_deref_mut()
     }
 
     pub(super) fn answer(mut self, said: Said) {
@@ -136,7 +137,7 @@ impl Drop for Ticket {
 }
 
 /// A question whose key actor died with it.
-pub(super) struct Lost(pub(super) Question);
+pub(super) struct Lost(pub(super) Box<Question>);
 
 /// A question from outside.
 pub(crate) struct Submit(pub(crate) Ticket);
@@ -160,11 +161,11 @@ impl Report {
     /// The guard that travels with the operation.
     pub(super) fn pending(key: Key, attempt: AttemptId, router: RouterAddr) -> Self {
         let end = End::Unknown(Reason::from_bytes(*b"the operation panicked or was aborted"));
-        Self::of(Finish { key, attempt, end, tries: 0 }, router)
+        Self::of(Box::new(Finish { key, attempt, end, tries: 0 }), router)
     }
 
-    pub(super) fn of(finish: Finish, router: RouterAddr) -> Self {
-        Self { inner: Some(Box::new(finish)), router }
+    pub(super) fn of(finish: Box<Finish>, router: RouterAddr) -> Self {
+        Self { inner: Some(finish), router }
     }
 
     /// Sends it off, with this end.
@@ -187,7 +188,7 @@ impl Report {
 impl Drop for Report {
     fn drop(&mut self) {
         if let Some(finish) = self.inner.take() {
-            self.router.do_send(*finish);
+            self.router.do_send(finish);
         }
     }
 }

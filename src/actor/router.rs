@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 
 use super::key_actor::{KeyActor, Surroundings};
 use super::message::{
-    Abandon, AbortOperations, Alarmed, Count, Counts, Decided, Drain, Finish, Gone, Idle, Lost, Origin, Question,
-    Report, Submit, TRIES, Ticket, ToKey, tell,
+    Abandon, AbortOperations, Alarmed, Count, Counts, Decided, Drain, Finish, Gone, Idle, Lost, Origin, Report, Submit,
+    TRIES, Ticket, ToKey, tell,
 };
 use crate::error::ErrorKind;
 use crate::key::Key;
@@ -148,16 +148,15 @@ impl Handler<Lost> for Router {
         if question.tries > TRIES {
             return question.refuse(ErrorKind::Internal);
         }
-        let Question { key, .. } = &question;
-        let (key, ticket) = (key.clone(), Ticket::new(question, Arc::clone(&around.router)));
+        let (key, ticket) = (question.key.clone(), Ticket::new(question, Arc::clone(&around.router)));
         self.forward(&key, ToKey::Ticket(ticket));
     }
 }
 
-impl Handler<Finish> for Router {
+impl Handler<Box<Finish>> for Router {
     type Result = ();
 
-    fn handle(&mut self, mut finish: Finish, _: &mut Self::Context) {
+    fn handle(&mut self, mut finish: Box<Finish>, _: &mut Self::Context) {
         let Some(around) = &self.around else { return };
         let key = finish.key.clone();
         finish.tries += 1;
