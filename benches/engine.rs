@@ -10,7 +10,8 @@
 //!   come to about N / 2 transitions in a batch; the column *batch* says what they came to. *Even* is the ratio to a second
 //!   bare loop, which commits the same transitions in the same order cut into even batches of N / 2 (at least 1, at most
 //!   1,024): it shows whether the engine's batches are as good as they could be. *Committing* is the part of the engine's
-//!   time in which its writer was inside of `commit`.
+//!   time in which its writer was inside of `commit`. *Pages* are those of 4 KiB that the bare loop wrote for each request,
+//!   where Linux tells: the cost that travels between machines.
 //! - **group commit**: the same engine with one transition in a batch.
 //! - **replays**: `Engine::submit` of finished requests beside bare `RedbStore::get` of the same keys, two tasks on two threads
 //!   each.
@@ -79,6 +80,8 @@ struct Round {
     committing: Option<f64>,
     /// What a bare loop does in even batches.
     even: Option<f64>,
+    /// Written by the bare loop, per request.
+    pages: Option<f64>,
 }
 
 /// A line of the summary: medians over the rounds, rates per second.
@@ -91,6 +94,7 @@ struct Line {
     batch: Option<f64>,
     committing: Option<f64>,
     even: Option<f64>,
+    pages: Option<f64>,
 }
 
 fn compare(
@@ -112,20 +116,22 @@ fn compare(
         batch: optional(|round| round.batch),
         committing: optional(|round| round.committing),
         even: optional(|round| round.even.map(|even| round.engine / even)),
+        pages: optional(|round| round.pages),
     };
     println!("{}: engine {:.0}/s, {} {:.0}/s", line.name, line.engine, line.other_name, line.other);
     Ok(line)
 }
 
 fn report(lines: &[Line]) {
-    println!("\n| engine / other | engine, 1/s | other, 1/s | ratio | even | batch | committing |");
-    println!("|---|---:|---:|---:|---:|---:|---:|");
+    println!("\n| engine / other | engine, 1/s | other, 1/s | ratio | even | batch | committing | pages |");
+    println!("|---|---:|---:|---:|---:|---:|---:|---:|");
     let shown = |value: Option<f64>, digits: usize| value.map_or_else(|| "-".to_owned(), |n| format!("{n:.digits$}"));
     for line in lines {
         let Line { name, other_name, engine, other, ratio, .. } = line;
-        let (even, batch, committing) = (shown(line.even, 2), shown(line.batch, 0), shown(line.committing, 2));
+        let (even, batch) = (shown(line.even, 2), shown(line.batch, 0));
+        let (committing, pages) = (shown(line.committing, 2), shown(line.pages, 1));
         println!(
-            "| {name} / {other_name} | {engine:.0} | {other:.0} | **{ratio:.2}** | {even} | {batch} | {committing} |"
+            "| {name} / {other_name} | {engine:.0} | {other:.0} | **{ratio:.2}** | {even} | {batch} | {committing} | {pages} |"
         );
     }
 }
@@ -139,9 +145,11 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 /// Fresh requests, then the batches they came to, committed by a bare loop.
 fn fresh(host: &tokio::runtime::Runtime, callers: usize, requests: usize) -> Result<Round, AnyError> {
     let run = run_engine(host, callers, requests, Limits::default().batch_transitions)?;
-    let other = per_second(requests, commit_all(&run.batches)?);
+    let bare = commit_all(&run.batches)?;
     let even = commit_all(&evenly(&run.batches, (callers / 2).clamp(1, 1_024)))?;
-    Ok(Round { even: Some(per_second(requests, even)), ..run.beside(requests, other) })
+    let pages = bare.written.map(|bytes| bytes as f64 / 4_096.0 / requests as f64);
+    let round = run.beside(requests, per_second(requests, bare.took));
+    Ok(Round { even: Some(per_second(requests, even.took)), pages, ..round })
 }
 
 fn grouped(host: &tokio::runtime::Runtime) -> Result<Round, AnyError> {
@@ -175,6 +183,7 @@ impl Run {
             batch: Some(transitions as f64 / self.batches.len().max(1) as f64),
             committing: Some(self.committing.as_secs_f64() / self.took.as_secs_f64()),
             even: None,
+            pages: None,
         }
     }
 }
@@ -223,13 +232,21 @@ async fn submit_all(engine: &Engine, flow: &Flow, callers: usize, requests: usiz
     Ok(began.elapsed())
 }
 
-/// The bare loop: transactions like these on a file of its own, one after the other, on this thread. Says how long it was
-/// inside of them.
-fn commit_all(batches: &[Vec<Kind>]) -> Result<Duration, AnyError> {
+/// What a bare loop came to.
+struct Bare {
+    /// Inside of its commits.
+    took: Duration,
+    /// Bytes that it wrote, where that is known.
+    written: Option<u64>,
+}
+
+/// The bare loop: transactions like these on a file of its own, one after the other, on this thread.
+fn commit_all(batches: &[Vec<Kind>]) -> Result<Bare, AnyError> {
     let directory = tempfile::tempdir_in(scratch())?;
     let store = RedbStore::open(directory.path().join("ibid.redb"), RedbOptions::default())?;
     let flow = flow()?;
     let (mut registered, mut finished, mut took) = (0, 0, Duration::ZERO);
+    let before = bytes_written();
     for (time, kinds) in batches.iter().enumerate() {
         let now_millis = UnixMillis(START.0 + time as u64);
         let mut changes = Vec::with_capacity(kinds.len());
@@ -247,8 +264,15 @@ fn commit_all(batches: &[Vec<Kind>]) -> Result<Duration, AnyError> {
         took += began.elapsed();
         assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Applied), "the bare loop does the same work");
     }
+    let written = bytes_written().zip(before).map(|(after, before)| after - before);
     store.close()?;
-    Ok(took)
+    Ok(Bare { took, written })
+}
+
+/// What this process has handed to `write` so far, where Linux tells.
+fn bytes_written() -> Option<u64> {
+    let counts = std::fs::read_to_string("/proc/self/io").ok()?;
+    counts.lines().find_map(|line| line.strip_prefix("wchar: "))?.parse().ok()
 }
 
 /// A change like the engine's.
@@ -319,6 +343,7 @@ fn replays(host: &tokio::runtime::Runtime) -> Result<Line, AnyError> {
             batch: None,
             committing: None,
             even: None,
+            pages: None,
         })
     });
     engine.shutdown_blocking();
