@@ -364,10 +364,13 @@ impl Shared {
     /// Answers from the record, or hands the request to the actors.
     fn begin(&self, call: Call, operation: Operation) -> Result<Begun, Error> {
         let fingerprint = self.check(&call)?;
-        if let Some(reply) = self.answer_from_record(&call, fingerprint)? {
-            return Ok(Begun::Answered(reply));
-        }
-        let (waiting, question) = self.prepare(call, fingerprint, operation)?;
+        let found_absent = match self.answer_from_record(&call, fingerprint)? {
+            LookedUp::Answer(reply) => return Ok(Begun::Answered(reply)),
+            LookedUp::Unanswered => false,
+            LookedUp::Absent => true,
+        };
+        let (waiting, mut question) = self.prepare(call, fingerprint, operation)?;
+        question.found_absent = found_absent;
         self.send(question);
         Ok(Begun::Waiting(waiting))
     }
@@ -383,10 +386,13 @@ impl Shared {
         Admission { fingerprint, request, retention: call.retention, boot: self.boot, token, barred }
     }
 
-    /// The answer of a finished record, read on the caller's thread: no permit, no actor, no commit. `None` if it takes more.
-    fn answer_from_record(&self, call: &Call, fingerprint: Fingerprint) -> Result<Option<Result<Reply, Error>>, Error> {
+    /// The answer of a finished record, read on the caller's thread: no permit, no actor, no commit.
+    fn answer_from_record(&self, call: &Call, fingerprint: Fingerprint) -> Result<LookedUp, Error> {
         let record = self.store.get(&call.key).map_err(|error| unavailable(&error))?;
-        let Some(record) = record.filter(|record| !record.state.status().is_in_flight()) else { return Ok(None) };
+        let Some(record) = record else { return Ok(LookedUp::Absent) };
+        if record.state.status().is_in_flight() {
+            return Ok(LookedUp::Unanswered);
+        }
         let cx = machine::Context {
             now: self.clock.now(),
             policy: call.flow.policy(),
@@ -397,8 +403,8 @@ impl Shared {
         let admission = self.admission(call, fingerprint, Token([0; 32]));
         let step = machine::step(Some(&record), Event::Admit(&admission), cx);
         match (step.write, step.caller) {
-            (Write::Keep, Said::Reply(reply)) => Ok(Some(reply)),
-            _ => Ok(None),
+            (Write::Keep, Said::Reply(reply)) => Ok(LookedUp::Answer(reply)),
+            _ => Ok(LookedUp::Unanswered),
         }
     }
 
@@ -434,12 +440,14 @@ impl Shared {
         let (reply, heard) = oneshot::channel();
         let waiter = self.waiters.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting { heard, waiter, key: key.clone(), router: Some(Arc::clone(&self.actors.router)) };
-        (waiting, Question { flow, key, ask, reply, permit: None, waiter, waiting: None, tries: 0 })
+        let question =
+            Question { flow, key, ask, reply, permit: None, found_absent: false, waiter, waiting: None, tries: 0 };
+        (waiting, question)
     }
 
     fn send(&self, question: Question) {
         let router = Arc::clone(&self.actors.router);
-        self.actors.router.do_send(Submit(Ticket::new(question, router)));
+        self.actors.router.do_send(Submit(Ticket::new(Box::new(question), router)));
     }
 }
 
@@ -447,6 +455,14 @@ impl Shared {
 enum Begun {
     Answered(Result<Reply, Error>),
     Waiting(Waiting),
+}
+
+/// What came of looking a key up on the caller's thread.
+enum LookedUp {
+    Answer(Result<Reply, Error>),
+    /// There is a record, and it takes more than reading it.
+    Unanswered,
+    Absent,
 }
 
 /// Waits for what is said. Dropped before, it tells the key's actor that nobody waits any more.

@@ -51,6 +51,8 @@ pub(super) struct KeyActor {
     draining: bool,
     /// Messages handled: the router compares it with what it sent before it lets the actor go.
     seen: u64,
+    /// Whether it has told the router so after the last one.
+    idle: bool,
 }
 
 enum Loaded {
@@ -83,6 +85,7 @@ impl KeyActor {
             stalled: None,
             draining,
             seen: 0,
+            idle: false,
         }
     }
 
@@ -102,6 +105,10 @@ impl KeyActor {
 
     /// Lets the machine decide, and acts on its step or proposes the write.
     fn decide(&mut self, cause: Cause, tries: u8) {
+        let cause = match self.register_unread(cause, tries) {
+            Some(cause) => cause,
+            None => return,
+        };
         if let Err(error) = self.load() {
             return self.give_up(cause, &error);
         }
@@ -119,6 +126,22 @@ impl KeyActor {
             }
             Some(step) if step.write == Write::Keep => self.act(cause, step),
             Some(step) => self.propose(Pending { cause, step, tries }),
+        }
+    }
+
+    /// Where the caller has just found the key absent, its registration is proposed without looking again: if that is no
+    /// longer so, the write is fenced off and decided anew. What writes nothing is not decided on old news.
+    fn register_unread(&mut self, cause: Cause, tries: u8) -> Option<Cause> {
+        let (Loaded::NotYet, Cause::Ticket(ticket)) = (&self.record, &cause) else { return Some(cause) };
+        if tries > 0 || !ticket.question().is_some_and(|question| question.found_absent) {
+            return Some(cause);
+        }
+        match self.step_of_ticket(ticket, None) {
+            Some(step) if matches!(step.write, Write::Put(_)) => {
+                self.propose(Pending { cause, step, tries });
+                None
+            }
+            _ => Some(cause),
         }
     }
 
@@ -187,9 +210,9 @@ impl KeyActor {
         let Some(mut pending) = self.pending.take() else { return };
         match verdict {
             Ok(Verdict::Applied) => {
-                match &mut pending.step.write {
+                match std::mem::replace(&mut pending.step.write, Write::Keep) {
                     Write::Keep | Write::Touch => {}
-                    Write::Put(record) => self.record = Loaded::Is(Some(record.clone())),
+                    Write::Put(record) => self.record = Loaded::Is(Some(record)),
                     Write::Remove => self.record = Loaded::Is(None),
                 }
                 self.act(pending.cause, pending.step);
@@ -230,7 +253,7 @@ impl KeyActor {
                     self.raise(alarm);
                 }
                 self.release(step.waiters);
-                self.say(ticket, step.caller, step.write);
+                self.say(ticket, step.caller);
             }
         }
     }
@@ -240,10 +263,10 @@ impl KeyActor {
         self.around.router.do_send(Alarmed);
     }
 
-    fn say(&mut self, ticket: Ticket, said: Said, write: Write) {
+    fn say(&mut self, ticket: Ticket, said: Said) {
         let waiting = ticket.question().and_then(|question| question.waiting);
         match said {
-            Said::Start => self.start(ticket, write),
+            Said::Start => self.start(ticket),
             Said::Wait => self.wait(ticket, waiting.unwrap_or(How::Joined)),
             Said::Reply(reply) => ticket.answer(Said::Reply(match waiting {
                 Some(how) => heard_late(how, reply),
@@ -260,8 +283,9 @@ impl KeyActor {
         }
     }
 
-    fn start(&mut self, mut ticket: Ticket, write: Write) {
-        let (Write::Put(record), Some(question)) = (write, ticket.question_mut()) else { return };
+    /// Starts the operation of the record just written.
+    fn start(&mut self, mut ticket: Ticket) {
+        let (Loaded::Is(Some(record)), Some(question)) = (&self.record, ticket.question_mut()) else { return };
         let Ask::Admit(_, operation) = &mut question.ask else { return };
         let Some(operation) = operation.take() else { return ticket.refuse(ErrorKind::Internal) };
         let Surroundings { running, router, limits, .. } = &*self.around;
@@ -270,7 +294,7 @@ impl KeyActor {
             return ticket.refuse(ErrorKind::Closed);
         }
         let saver = Saver::new(flow, key, limits.answer_bytes, router);
-        let attempt = Attempt::new(&record, Box::new(saver));
+        let attempt = Attempt::new(record, Box::new(saver));
         running.start((flow, key), attempt, operation, question.permit.take(), router);
         self.wait(ticket, How::Executed);
     }
@@ -377,6 +401,7 @@ impl KeyActor {
         }
         if self.is_idle() {
             self.around.router.do_send(Idle { origin: self.origin.clone(), seen: self.seen });
+            self.idle = true;
         }
     }
 }
@@ -407,9 +432,11 @@ pub(crate) fn unavailable(error: &StoreError) -> Error {
 }
 
 impl Drop for KeyActor {
-    /// After a panic the router must not go on believing in this actor.
+    /// After a panic the router must not go on believing in this actor. One that is idle goes because the router lets it.
     fn drop(&mut self) {
-        self.around.router.do_send(Gone(self.origin.clone()));
+        if !self.idle {
+            self.around.router.do_send(Gone(self.origin.clone()));
+        }
     }
 }
 
@@ -422,6 +449,7 @@ impl Handler<ToKey> for KeyActor {
 
     fn handle(&mut self, message: ToKey, ctx: &mut Self::Context) {
         self.seen += 1;
+        self.idle = false;
         #[cfg(test)]
         super::tests::panic_if_told(&self.origin.key, &message);
         match message {

@@ -80,6 +80,9 @@ pub(crate) struct Question {
     pub(crate) ask: Ask,
     pub(crate) reply: oneshot::Sender<Said>,
     pub(crate) permit: Option<Permit>,
+    /// Whether the one who asks has just found the key absent. Old news: good for a write, which is compared with what is
+    /// stored, and for nothing else.
+    pub(crate) found_absent: bool,
     /// Names the one who waits, so that it can leave.
     pub(crate) waiter: u64,
     /// Set once it has been told to wait: how its answer will have come about. From then on it stands for waiting, not for
@@ -103,13 +106,14 @@ impl Question {
 /// A [`Question`] on its way. Dropped unanswered, it returns to the router, which hands it to a fresh key actor: only the
 /// look-up is repeated, never the operation.
 pub(crate) struct Ticket {
+    /// Boxed: it moves from mailbox to mailbox, and every message to a key actor is as large as the largest.
     question: Option<Box<Question>>,
     router: RouterAddr,
 }
 
 impl Ticket {
-    pub(crate) fn new(question: Question, router: RouterAddr) -> Self {
-        Self { question: Some(Box::new(question)), router }
+    pub(crate) fn new(question: Box<Question>, router: RouterAddr) -> Self {
+        Self { question: Some(question), router }
     }
 
     pub(super) fn question(&self) -> Option<&Question> {
@@ -139,13 +143,13 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(question) = self.question.take() {
-            self.router.do_send(Lost(*question));
+            self.router.do_send(Lost(question));
         }
     }
 }
 
 /// A question whose key actor died with it.
-pub(super) struct Lost(pub(super) Question);
+pub(super) struct Lost(pub(super) Box<Question>);
 
 /// A question from outside.
 pub(crate) struct Submit(pub(crate) Ticket);
@@ -171,11 +175,11 @@ impl Report {
     /// The guard that travels with the operation.
     pub(super) fn pending(key: Key, attempt: AttemptId, router: RouterAddr) -> Self {
         let end = End::Unknown(Reason::from_bytes(*b"the operation panicked or was aborted"));
-        Self::of(Finish { key, attempt, end, guarded: false, tries: 0 }, router)
+        Self::of(Box::new(Finish { key, attempt, end, guarded: false, tries: 0 }), router)
     }
 
-    pub(super) fn of(finish: Finish, router: RouterAddr) -> Self {
-        Self { inner: Some(Box::new(finish)), router }
+    pub(super) fn of(finish: Box<Finish>, router: RouterAddr) -> Self {
+        Self { inner: Some(finish), router }
     }
 
     /// Sends it off, with this end.
@@ -217,7 +221,7 @@ impl Report {
 impl Drop for Report {
     fn drop(&mut self) {
         if let Some(finish) = self.inner.take() {
-            self.router.do_send(*finish);
+            self.router.do_send(finish);
         }
     }
 }

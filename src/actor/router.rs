@@ -1,6 +1,6 @@
 //! Finds the actor of a key, keeps the only address of each, and knows what runs.
 
-use std::collections::HashMap;
+use std::collections::hash_map::{self, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 
 use super::key_actor::{KeyActor, Surroundings};
 use super::message::{
-    Abandon, AbortOperations, Alarmed, Count, Counts, Decided, Drain, Finish, Gone, Idle, Lost, Origin, Question,
-    Report, Submit, TRIES, Ticket, ToKey, Unsaved, tell,
+    Abandon, AbortOperations, Alarmed, Count, Counts, Decided, Drain, Finish, Gone, Idle, Lost, Origin, Report, Submit,
+    TRIES, Ticket, ToKey, Unsaved, tell,
 };
 use crate::error::ErrorKind;
 use crate::key::Key;
@@ -48,20 +48,32 @@ impl Router {
 
     /// Hands a message to the key's actor, which it makes if there is none or only a dead one.
     fn forward(&mut self, key: &Key, message: ToKey) {
-        let Some(around) = self.around.clone() else { return };
-        let alive = self.keys.get(key).map(|entry| entry.addr.connected());
-        if alive != Some(true) {
-            if alive == Some(false) {
-                self.note_death(key);
+        let Some(around) = &self.around else { return };
+        let start = |epoch: u64| {
+            let origin = Origin { key: key.clone(), epoch };
+            let addr = KeyActor::new(origin, self.draining, Rc::clone(around)).start();
+            Entry { addr, epoch, sent: 0 }
+        };
+        let mut died = false;
+        let entry = match self.keys.entry(key.clone()) {
+            hash_map::Entry::Occupied(entry) => {
+                let entry = entry.into_mut();
+                if !entry.addr.connected() {
+                    died = true;
+                    self.epochs += 1;
+                    *entry = start(self.epochs);
+                }
+                entry
             }
-            self.epochs += 1;
-            let origin = Origin { key: key.clone(), epoch: self.epochs };
-            let addr = KeyActor::new(origin, self.draining, around).start();
-            self.keys.insert(key.clone(), Entry { addr, epoch: self.epochs, sent: 0 });
-        }
-        if let Some(entry) = self.keys.get_mut(key) {
-            entry.sent += 1;
-            entry.addr.do_send(message);
+            hash_map::Entry::Vacant(place) => {
+                self.epochs += 1;
+                place.insert(start(self.epochs))
+            }
+        };
+        entry.sent += 1;
+        entry.addr.do_send(message);
+        if died {
+            self.note_death(key);
         }
     }
 
@@ -131,20 +143,20 @@ impl Handler<Lost> for Router {
 
     fn handle(&mut self, Lost(mut question): Lost, _: &mut Self::Context) {
         question.tries += 1;
+        question.found_absent = false;
         let Some(around) = &self.around else { return };
         if question.tries > TRIES {
             return question.refuse(ErrorKind::Internal);
         }
-        let Question { key, .. } = &question;
-        let (key, ticket) = (key.clone(), Ticket::new(question, Arc::clone(&around.router)));
+        let (key, ticket) = (question.key.clone(), Ticket::new(question, Arc::clone(&around.router)));
         self.forward(&key, ToKey::Ticket(ticket));
     }
 }
 
-impl Handler<Finish> for Router {
+impl Handler<Box<Finish>> for Router {
     type Result = ();
 
-    fn handle(&mut self, mut finish: Finish, _: &mut Self::Context) {
+    fn handle(&mut self, mut finish: Box<Finish>, _: &mut Self::Context) {
         let Some(around) = &self.around else { return };
         let key = finish.key.clone();
         finish.tries += 1;
@@ -184,8 +196,11 @@ impl Handler<Idle> for Router {
     type Result = ();
 
     fn handle(&mut self, Idle { origin, seen }: Idle, _: &mut Self::Context) {
-        if self.keys.get(&origin.key).is_some_and(|entry| entry.epoch == origin.epoch && entry.sent == seen) {
-            self.keys.remove(&origin.key);
+        if let hash_map::Entry::Occupied(entry) = self.keys.entry(origin.key)
+            && entry.get().epoch == origin.epoch
+            && entry.get().sent == seen
+        {
+            entry.remove();
         }
         self.tell_when_drained();
     }

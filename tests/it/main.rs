@@ -16,6 +16,7 @@ mod request_invoice;
 mod restart;
 mod shutdown;
 mod single_flight;
+mod stale_lookup;
 mod store_creation;
 mod support;
 mod tidy;

@@ -1,0 +1,103 @@
+//! A caller looks its key up before it asks; by the time it is heard, what it saw may be old news.
+
+use crate::support::*;
+use ibid::store::{Batch, Cursor, Entry, ExpiredRow, MemoryStore, Store, StoreError, Totals, Verdict};
+use ibid::{Bytes, ErrorKind, How, Key, Reason, Record, StoredRow, UnixMillis};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A store that counts reads, and on request shows an absent key to the next one.
+#[derive(Default)]
+struct Dated {
+    store: MemoryStore,
+    reads: AtomicUsize,
+    blind: AtomicUsize,
+}
+
+impl Dated {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { store: MemoryStore::new(), ..Self::default() })
+    }
+
+    /// The next read is as old as the key.
+    fn lag(&self) {
+        self.blind.store(1, Ordering::SeqCst);
+    }
+
+    fn reads(&self) -> usize {
+        self.reads.swap(0, Ordering::SeqCst)
+    }
+}
+
+impl Store for Dated {
+    fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError> {
+        self.store.commit(batch)
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        if self.blind.swap(0, Ordering::SeqCst) == 1 { Ok(None) } else { self.store.get(key) }
+    }
+
+    fn in_flight(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.store.in_flight(after, limit)
+    }
+
+    fn removable(&self, now: UnixMillis, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
+        self.store.removable(now, limit)
+    }
+
+    fn row(&self, table: &str, key: &[u8]) -> Result<Option<StoredRow>, StoreError> {
+        self.store.row(table, key)
+    }
+
+    fn rows(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, StoredRow)>, StoreError> {
+        self.store.rows(table, after, limit)
+    }
+
+    fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {
+        self.store.expired_rows(now, limit)
+    }
+
+    fn totals(&self) -> Result<Totals, StoreError> {
+        self.store.totals()
+    }
+
+    fn clock_mark(&self) -> Result<UnixMillis, StoreError> {
+        self.store.clock_mark()
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        self.store.close()
+    }
+}
+
+/// The key's actor has gone, and with it the record that it knew.
+async fn gone(engine: &ibid::Engine) {
+    assert_eq!(engine.stats().await.unwrap().live_actors, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_saw_its_key_absent_gets_the_answer_that_came_since() {
+    let store = Dated::new();
+    let engine = ibid::Engine::builder().open_store(Arc::clone(&store) as Arc<dyn Store>).unwrap();
+    let (flow, counted) = (flow(), Counted::new());
+    let first = answer(&engine, call(&flow, "a", "r"), counted.operation()).await;
+    assert_eq!((first.how, store.reads()), (How::Executed, 1), "a fresh request reads once");
+
+    gone(&engine).await;
+    store.lag();
+    let again = answer(&engine, call(&flow, "a", "r"), counted.operation()).await;
+    assert_eq!((again.how, &again.answer, store.reads()), (How::Replayed, &first.answer, 2), "and a late one again");
+
+    store.lag();
+    let barred = call(&flow, "a", "r").barred(Reason::from_bytes(*b"not now"));
+    let again = answer(&engine, barred, counted.operation()).await;
+    assert_eq!((again.how, &again.answer), (How::Replayed, &first.answer), "a record answers a barred request");
+
+    store.lag();
+    let refused = error(&engine, call(&flow, "a", "another"), counted.operation()).await;
+    assert!(matches!(refused.kind(), ErrorKind::Mismatch), "{refused:?}");
+    assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
+}
