@@ -83,6 +83,24 @@ impl Row {
         &self.key
     }
 
+    /// Its value.
+    #[must_use]
+    pub fn value(&self) -> &Bytes {
+        &self.value
+    }
+
+    /// Its own end, see [`expires_at`](Self::expires_at).
+    #[must_use]
+    pub fn end(&self) -> Option<UnixMillis> {
+        self.expires_at
+    }
+
+    /// What must hold of the stored row, see [`guard`](Self::guard).
+    #[must_use]
+    pub fn requires(&self) -> &Guard {
+        &self.guard
+    }
+
     /// The row's own end: it reads as absent from then on, and is removed some time after. It has nothing to do with the end of
     /// the record it was written with.
     #[must_use]
