@@ -23,6 +23,8 @@ pub(super) fn admit(stored: Option<&Record>, seen: Seen<'_>, admission: &Admissi
     }
     match &record.state {
         State::Registered => join(Status::Registered, cx),
+        // Its end is recorded, and the actor that recorded it died before it could say so: the report is on its way again.
+        State::InDoubt if cx.live => join(Status::InDoubt, cx),
         State::InDoubt => admit_in_doubt(record, admission, cx),
         State::Dispatched => join(Status::Dispatched, cx),
         State::Completed(answer) => match (cx.policy.after_completed, answer) {
@@ -149,6 +151,7 @@ pub(super) fn track(seen: Seen<'_>, fingerprint: Option<Fingerprint>, cx: Contex
     }
     match &record.state {
         State::Registered | State::Dispatched => Step::say(Said::Wait),
+        State::InDoubt if cx.live => Step::say(Said::Wait),
         State::InDoubt => match cx.policy.in_doubt {
             InDoubt::Ask => Step::say(Said::Wait),
             InDoubt::Rerun if is_given_up(record, cx) => Step::refuse(ErrorKind::RecoveriesExhausted),

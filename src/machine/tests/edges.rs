@@ -561,3 +561,20 @@ fn while_the_operation_of_a_record_ended_from_outside_still_runs_its_key_is_neit
     key.live = false;
     assert_eq!(key.admit(5), "Start");
 }
+
+#[test]
+fn an_end_in_doubt_that_is_still_to_be_reported_starts_nothing_and_is_waited_for() {
+    let mut key = Key::new(rerun());
+    key.admit(0);
+    let attempt = key.record().attempt;
+    let end = End::Unknown(reason("U"));
+    key.event(1, Event::Finish { attempt, end: &end });
+    assert!(key.live, "its actor has died before it could take the attempt off the list");
+    assert_eq!(key.admit(2), "Wait");
+    assert_eq!(key.event(3, Event::Track(None)), "Wait");
+    let step = step(key.stored.as_ref(), Event::Finish { attempt, end: &end }, live(&key.policy, 4));
+    assert_eq!(step.write, Write::Keep, "told again, it is not written again");
+    assert!(matches!(step.waiters, crate::machine::Release::All(Err(_))), "and whoever waits hears it");
+    key.live = false;
+    assert_eq!(key.admit(5), "Start");
+}
