@@ -16,6 +16,7 @@ mod request_invoice;
 mod restart;
 mod shutdown;
 mod single_flight;
+mod storage_failure;
 mod store_creation;
 mod support;
 mod tidy;
