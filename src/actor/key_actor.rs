@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind};
 use crate::machine::{self, Alarm, Event, Release, Said, Step, Write};
 use crate::outcome::{End, How, Outcome, Reply};
 use crate::policy::Flow;
-use crate::record::Record;
+use crate::record::{Record, Status};
 use crate::store::{Change, Store, StoreError, Verdict, Version};
 use crate::time::HighWater;
 
@@ -66,11 +66,31 @@ enum Cause {
     Report(Report),
 }
 
+impl Cause {
+    /// Should the actor die now, it is put down to this.
+    fn take_in_hand(&mut self) {
+        match self {
+            Self::Ticket(ticket) => ticket.take_in_hand(),
+            Self::Report(report) => report.take_in_hand(),
+        }
+    }
+
+    /// It is kept, and innocent of what happens meanwhile.
+    fn put_down(&mut self) {
+        match self {
+            Self::Ticket(ticket) => ticket.put_down(),
+            Self::Report(report) => report.put_down(),
+        }
+    }
+}
+
 struct Pending {
     cause: Cause,
     step: Step,
     /// How often the write was decided anew because the record had changed under it.
     tries: u8,
+    /// The store has been down for so long that nobody is kept waiting for the write.
+    unsaved: Option<Error>,
 }
 
 impl KeyActor {
@@ -90,12 +110,14 @@ impl KeyActor {
     }
 
     fn arrive(&mut self, cause: Cause) {
-        if self.pending.is_none() {
-            return self.decide(cause, 0);
-        }
-        match cause {
-            Cause::Ticket(ticket) if self.is_full() => ticket.refuse(ErrorKind::Busy),
-            cause @ (Cause::Ticket(_) | Cause::Report(_)) => self.deferred.push_back(cause),
+        let Some(pending) = &self.pending else { return self.decide(cause, 0) };
+        match (cause, &pending.unsaved) {
+            (Cause::Ticket(ticket), Some(error)) => ticket.answer(Said::Reply(Err(error.clone()))),
+            (Cause::Ticket(ticket), None) if self.is_full() => ticket.refuse(ErrorKind::Busy),
+            (mut cause @ (Cause::Ticket(_) | Cause::Report(_)), _) => {
+                cause.put_down();
+                self.deferred.push_back(cause);
+            }
         }
     }
 
@@ -125,7 +147,7 @@ impl KeyActor {
                 }
             }
             Some(step) if step.write == Write::Keep => self.act(cause, step),
-            Some(step) => self.propose(Pending { cause, step, tries }),
+            Some(step) => self.propose(Pending { cause, step, tries, unsaved: None }),
         }
     }
 
@@ -138,7 +160,7 @@ impl KeyActor {
         }
         match self.step_of_ticket(ticket, None) {
             Some(step) if matches!(step.write, Write::Put(_)) => {
-                self.propose(Pending { cause, step, tries });
+                self.propose(Pending { cause, step, tries, unsaved: None });
                 None
             }
             _ => Some(cause),
@@ -201,8 +223,18 @@ impl KeyActor {
         };
         let is_end = matches!(pending.cause, Cause::Report(_));
         let proposal = Proposal::new(self.origin.clone(), change, is_end, Arc::clone(&self.around.router));
+        pending.cause.put_down();
         self.pending = Some(pending);
         self.around.supervisor.do_send(proposal);
+    }
+
+    fn take_in_hand(&mut self, message: &mut ToKey) {
+        match message {
+            ToKey::Ticket(ticket) => ticket.take_in_hand(),
+            ToKey::Report(report) => report.take_in_hand(),
+            ToKey::Decided(_) => self.pending.iter_mut().for_each(|pending| pending.cause.take_in_hand()),
+            ToKey::Unsaved(_) | ToKey::Abandon(_) | ToKey::EndLost | ToKey::Drain => {}
+        }
     }
 
     /// The transaction with the write under way has ended.
@@ -306,17 +338,21 @@ impl KeyActor {
         if let Ask::Admit(admission, _) = &question.ask {
             question.ask = Ask::Track(Some(admission.fingerprint));
         }
-        question.waiting = Some(how);
+        let waited = question.waiting.replace(how).is_some();
         let is_gone = question.reply.is_closed();
-        let is_dispatched = !self.is_live();
-        if is_gone || (self.draining && is_dispatched) {
+        let is_ended = !self.is_live();
+        if is_gone || (self.draining && is_ended) {
             ticket.refuse(ErrorKind::Closed);
-        } else if is_dispatched && how == How::Executed {
+        } else if is_ended && waited && self.is_in_doubt() {
+            // Its actor died before it could be told, as everybody was who waited for the attempt.
+            ticket.refuse(ErrorKind::InDoubt(None));
+        } else if is_ended && how == How::Executed {
             // Its actor died before it could be told.
             ticket.answer(Said::Reply(Ok(Reply::Accepted)));
         } else if self.waiters.len() >= self.around.limits.waiters_per_key {
             ticket.refuse(ErrorKind::Busy);
         } else {
+            ticket.put_down();
             self.waiters.push(ticket);
         }
     }
@@ -344,10 +380,40 @@ impl KeyActor {
             self.around.running.remove(&self.origin.key, &finish.attempt);
         }
         self.release(release);
+        self.ask_again();
+        report.done();
+    }
+
+    /// Nothing runs here any more, so whoever still waits asks anew.
+    fn ask_again(&mut self) {
         if !self.is_live() {
             self.deferred.extend(self.waiters.drain(..).map(Cause::Ticket));
         }
-        report.done();
+    }
+
+    /// The write under way goes on being tried; nobody is kept waiting for it, neither who is here nor who comes.
+    fn stop_waiting(&mut self, error: &Error) {
+        let Some(pending) = &mut self.pending else { return };
+        pending.unsaved = Some(error.clone());
+        self.release(Release::All(Err(error.clone())));
+        for mut cause in std::mem::take(&mut self.deferred) {
+            cause.take_in_hand();
+            self.arrive(cause);
+        }
+    }
+
+    /// Whoever waits under this number has left. A request that has not been looked at yet runs all the same.
+    fn abandon(&mut self, waiter: u64) {
+        let has_left = |ticket: &Ticket| ticket.question().is_none_or(|question| question.waiter == waiter);
+        let left = self.waiters.extract_if(.., |ticket| has_left(ticket));
+        left.for_each(|ticket| ticket.refuse(ErrorKind::Closed));
+        let is_wait = |ticket: &Ticket| ticket.question().is_some_and(|question| matches!(question.ask, Ask::Track(_)));
+        for cause in std::mem::take(&mut self.deferred) {
+            match cause {
+                Cause::Ticket(ticket) if is_wait(&ticket) && has_left(&ticket) => ticket.refuse(ErrorKind::Closed),
+                cause @ (Cause::Ticket(_) | Cause::Report(_)) => self.deferred.push_back(cause),
+            }
+        }
     }
 
     /// The end could not be recorded: whoever waits is told that the outcome is unknown, and the record is in doubt.
@@ -363,8 +429,9 @@ impl KeyActor {
         match cause {
             Cause::Ticket(ticket) => ticket.answer(Said::Reply(Err(reply))),
             // An end exists nowhere else. While the store can't be read it is kept, and the attempt counts as running.
-            Cause::Report(report) if error.is_passing() => {
+            Cause::Report(mut report) if error.is_passing() => {
                 self.release(Release::All(Err(reply)));
+                report.put_down();
                 self.stalled = Some(report);
             }
             Cause::Report(report) => self.end_unrecorded(report, &reply),
@@ -373,6 +440,12 @@ impl KeyActor {
 
     fn is_live(&self) -> bool {
         self.around.running.is_live(&self.origin.key)
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        let Loaded::Is(Some(record)) = &self.record else { return false };
+        // What is still registered and does not run here reads as in doubt.
+        matches!(record.state.status(), Status::Registered | Status::InDoubt)
     }
 
     fn is_idle(&self) -> bool {
@@ -389,12 +462,14 @@ impl KeyActor {
     /// What a handler leaves behind: whatever was deferred and can go on, an end to be tried again, news for the router.
     fn after(&mut self, ctx: &mut Context<Self>) {
         while self.pending.is_none()
-            && let Some(cause) = self.deferred.pop_front()
+            && let Some(mut cause) = self.deferred.pop_front()
         {
+            cause.take_in_hand();
             self.decide(cause, 0);
         }
-        if let Some(report) = self.stalled.take() {
+        if let Some(mut report) = self.stalled.take() {
             ctx.run_later(READ_AGAIN_AFTER, move |actor, ctx| {
+                report.take_in_hand();
                 actor.arrive(Cause::Report(report));
                 actor.after(ctx);
             });
@@ -447,20 +522,19 @@ impl Actor for KeyActor {
 impl Handler<ToKey> for KeyActor {
     type Result = ();
 
-    fn handle(&mut self, message: ToKey, ctx: &mut Self::Context) {
+    fn handle(&mut self, mut message: ToKey, ctx: &mut Self::Context) {
         self.seen += 1;
         self.idle = false;
+        self.take_in_hand(&mut message);
         #[cfg(test)]
         super::tests::panic_if_told(&self.origin.key, &message);
         match message {
             ToKey::Ticket(ticket) => self.arrive(Cause::Ticket(ticket)),
             ToKey::Report(report) => self.arrive(Cause::Report(report)),
             ToKey::Decided(verdict) => self.decided(verdict),
-            ToKey::Unsaved(error) => self.release(Release::All(Err(unavailable(&error)))),
-            ToKey::Abandon(waiter) => {
-                let left = |ticket: &mut Ticket| ticket.question().is_none_or(|question| question.waiter == waiter);
-                self.waiters.extract_if(.., left).for_each(|ticket| ticket.refuse(ErrorKind::Closed));
-            }
+            ToKey::Unsaved(error) => self.stop_waiting(&unavailable(&error)),
+            ToKey::Abandon(waiter) => self.abandon(waiter),
+            ToKey::EndLost => self.ask_again(),
             ToKey::Drain => self.drain(),
         }
         self.after(ctx);

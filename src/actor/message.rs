@@ -23,7 +23,7 @@ use crate::time::UnixMillis;
 /// The router's address, shared: cloning an `Addr` itself costs two allocations.
 pub(crate) type RouterAddr = Arc<Addr<Router>>;
 
-/// How often a message is handed to a fresh key actor after one died with it.
+/// How often a message is handed to a fresh key actor after one died with it in hand.
 pub(super) const TRIES: u8 = 3;
 
 /// Says it to whoever listens; that nobody does any more changes nothing.
@@ -88,6 +88,8 @@ pub(crate) struct Question {
     /// Set once it has been told to wait: how its answer will have come about. From then on it stands for waiting, not for
     /// asking.
     pub(crate) waiting: Option<How>,
+    /// Key actors that died with it in hand; one more while an actor has it in hand. Those that died of something else while
+    /// they kept it don't count.
     pub(crate) tries: u8,
 }
 
@@ -129,6 +131,18 @@ impl Ticket {
         self.question.as_deref_mut()
     }
 
+    pub(super) fn take_in_hand(&mut self) {
+        if let Some(question) = &mut self.question {
+            question.tries = question.tries.saturating_add(1);
+        }
+    }
+
+    pub(super) fn put_down(&mut self) {
+        if let Some(question) = &mut self.question {
+            question.tries = question.tries.saturating_sub(1);
+        }
+    }
+
     pub(super) fn answer(mut self, said: Said) {
         if let Some(question) = self.question.take() {
             question.answer(said);
@@ -168,14 +182,17 @@ pub(super) struct Finish {
     pub(super) end: End,
     /// The end is that a guard of the completion does not hold.
     pub(super) guarded: bool,
+    /// As for a [`Question`].
     pub(super) tries: u8,
+    /// How often it has come to the router.
+    pub(super) sent: u8,
 }
 
 impl Report {
     /// The guard that travels with the operation.
     pub(super) fn pending(key: Key, attempt: AttemptId, router: RouterAddr) -> Self {
         let end = End::Unknown(Reason::from_bytes(*b"the operation panicked or was aborted"));
-        Self::of(Box::new(Finish { key, attempt, end, guarded: false, tries: 0 }), router)
+        Self::of(Box::new(Finish { key, attempt, end, guarded: false, tries: 0, sent: 0 }), router)
     }
 
     pub(super) fn of(finish: Box<Finish>, router: RouterAddr) -> Self {
@@ -207,9 +224,21 @@ impl Report {
         }
     }
 
-    /// Whether a key actor has died with it in hand.
+    /// Whether a key actor that had it has died.
     pub(super) fn is_resent(&self) -> bool {
-        self.inner.as_ref().is_some_and(|finish| finish.tries > 1)
+        self.inner.as_ref().is_some_and(|finish| finish.sent > 1)
+    }
+
+    pub(super) fn take_in_hand(&mut self) {
+        if let Some(finish) = &mut self.inner {
+            finish.tries = finish.tries.saturating_add(1);
+        }
+    }
+
+    pub(super) fn put_down(&mut self) {
+        if let Some(finish) = &mut self.inner {
+            finish.tries = finish.tries.saturating_sub(1);
+        }
     }
 
     /// It has been dealt with.
@@ -235,6 +264,8 @@ pub(super) enum ToKey {
     Unsaved(StoreError),
     /// The waiter of that number has left.
     Abandon(u64),
+    /// The end of the attempt that ran is lost: what waits for it waits in vain.
+    EndLost,
     /// The engine closes: whoever waits for something that does not run here is sent away.
     Drain,
 }

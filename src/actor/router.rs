@@ -142,7 +142,6 @@ impl Handler<Lost> for Router {
     type Result = ();
 
     fn handle(&mut self, Lost(mut question): Lost, _: &mut Self::Context) {
-        question.tries += 1;
         question.found_absent = false;
         let Some(around) = &self.around else { return };
         if question.tries > TRIES {
@@ -159,12 +158,14 @@ impl Handler<Box<Finish>> for Router {
     fn handle(&mut self, mut finish: Box<Finish>, _: &mut Self::Context) {
         let Some(around) = &self.around else { return };
         let key = finish.key.clone();
-        finish.tries += 1;
-        // One more than a question: a question that kills its actor takes the end along each time.
-        if finish.tries > TRIES + 2 {
+        finish.sent = finish.sent.saturating_add(1);
+        if finish.tries > TRIES {
             // Every actor that touched this end has died: the record stays registered, and reads as in doubt.
             tracing::error!(%key, "the end of an attempt could not be handled");
             around.running.remove(&key, &finish.attempt);
+            if let Some(epoch) = self.keys.get(&key).map(|entry| entry.epoch) {
+                self.forward_to(&Origin { key, epoch }, ToKey::EndLost);
+            }
             return self.tell_when_drained();
         }
         let report = Report::of(finish, Arc::clone(&around.router));

@@ -208,21 +208,24 @@ impl Supervisor {
 
     /// Tells those whose change is there after all.
     fn read_back(&mut self) -> Result<(), StoreError> {
-        let mut applied = Vec::new();
-        for proposal in std::mem::take(&mut self.queue) {
-            let landed = proposal.change.as_ref().map_or(Ok(false), |change| has_landed(&*self.store, change));
-            match landed {
+        let (mut applied, mut waiting) = (Vec::new(), Vec::new());
+        let mut queued = std::mem::take(&mut self.queue).into_iter();
+        let failure = loop {
+            let Some(proposal) = queued.next() else { break None };
+            match proposal.change.as_ref().map_or(Ok(false), |change| has_landed(&*self.store, change)) {
                 Ok(true) => applied.push(proposal.decide(Ok(Verdict::Applied))),
-                Ok(false) | Err(StoreError::Quarantined) => self.queue.push(proposal),
+                Ok(false) | Err(StoreError::Quarantined) => waiting.push(proposal),
                 Err(error) => {
-                    self.queue.push(proposal);
-                    self.router.do_send(Decided(applied));
-                    return Err(error);
+                    waiting.push(proposal);
+                    break Some(error);
                 }
             }
-        }
+        };
+        // What has not been looked at keeps its place.
+        waiting.extend(queued);
+        self.queue = waiting;
         self.router.do_send(Decided(applied));
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     fn note_commit(&mut self, ctx: &mut Context<Self>) {
@@ -298,11 +301,12 @@ fn failed(what: &'static str) -> StoreError {
     StoreError::Io(Arc::new(std::io::Error::other(what)))
 }
 
-/// Whether a change of unknown fate is in the store.
+/// Whether a change of unknown fate is in the store. The version alone does not tell: a key actor that died may have left a
+/// change behind that is decided on the same one.
 fn has_landed(store: &dyn Store, change: &Change) -> Result<bool, StoreError> {
-    let stored = store.get(&change.key)?.map(|record| Version::of(&record));
+    let stored = store.get(&change.key)?;
     Ok(match &change.put {
-        Some(put) => stored == Some(Version::of(put)),
+        Some(_) => stored.as_ref() == change.put.as_deref(),
         None => stored.is_none() && change.expected.is_some(),
     })
 }
@@ -372,12 +376,14 @@ impl Handler<Settle> for Supervisor {
     type Result = ();
 
     fn handle(&mut self, Settle(done): Settle, ctx: &mut Self::Context) {
-        if self.is_down {
-            // One last round for what could not be saved.
-            self.retry(ctx);
-        }
-        while !self.is_down && !self.queue.is_empty() {
-            self.commit(ctx);
+        // One last round for what could not be saved, also if it fails only now.
+        for _ in 0..2 {
+            if self.is_down {
+                self.retry(ctx);
+            }
+            while !self.is_down && !self.queue.is_empty() {
+                self.commit(ctx);
+            }
         }
         self.end_sweep(Err(StoreError::Closed));
         tell(done, ());

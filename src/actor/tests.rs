@@ -1,23 +1,79 @@
 //! What needs a look inside: panics injected into key actors.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+mod deaths;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::message::ToKey;
 use crate::policy::InDoubt;
 use crate::{Call, End, Engine, ErrorKind, Flow, Key, Operation, Policy, Reason};
 
-/// Every n-th message to a key actor panics in its handler; 0: none. One test sets it, and it is the only one in this binary
-/// that starts actors.
-static PANIC_EVERY: AtomicU64 = AtomicU64::new(0);
-static MESSAGES: AtomicU64 = AtomicU64::new(0);
+/// Which messages to key actors panic in their handlers, by the flow of the key: every test has flows of its own, and none
+/// disturbs another.
+static POISON: Mutex<Vec<Poison>> = Mutex::new(Vec::new());
 
-pub(super) fn panic_if_told(key: &Key, _: &ToKey) {
-    let every = PANIC_EVERY.load(Ordering::Relaxed);
-    if key.flow() == "loss" && every > 0 && MESSAGES.fetch_add(1, Ordering::Relaxed) % every == every - 1 {
+struct Poison {
+    flow: &'static str,
+    /// `None`: of any kind.
+    kind: Option<Kind>,
+    /// Every n-th of them.
+    every: u64,
+    seen: u64,
+    /// How many are still to panic.
+    left: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Ticket,
+    Report,
+    Decided,
+    Other,
+}
+
+impl Kind {
+    fn of(message: &ToKey) -> Self {
+        match message {
+            ToKey::Ticket(_) => Self::Ticket,
+            ToKey::Report(_) => Self::Report,
+            ToKey::Decided(_) => Self::Decided,
+            ToKey::Unsaved(_) | ToKey::Abandon(_) | ToKey::EndLost | ToKey::Drain => Self::Other,
+        }
+    }
+}
+
+pub(super) fn panic_if_told(key: &Key, message: &ToKey) {
+    let kind = Kind::of(message);
+    let panics = lock().iter_mut().any(|poison| {
+        let is_meant = poison.flow == key.flow() && poison.left > 0 && poison.kind.is_none_or(|other| other == kind);
+        poison.seen += u64::from(is_meant);
+        let panics = is_meant && poison.seen.is_multiple_of(poison.every);
+        poison.left -= u64::from(panics);
+        panics
+    });
+    if panics {
         std::panic::resume_unwind(Box::new("injected into a key actor"));
     }
+}
+
+fn lock() -> MutexGuard<'static, Vec<Poison>> {
+    POISON.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The next `left` messages of this kind panic.
+fn poison(flow: &'static str, kind: Kind, left: u64) {
+    lock().push(Poison { flow, kind: Some(kind), every: 1, seen: 0, left });
+}
+
+/// Every n-th message panics.
+fn poison_every(flow: &'static str, every: u64) {
+    lock().push(Poison { flow, kind: None, every, seen: 0, left: u64::MAX });
+}
+
+fn cure(flow: &'static str) {
+    lock().retain(|poison| poison.flow != flow);
 }
 
 const REQUESTS: usize = 300_000;
@@ -70,7 +126,7 @@ fn of_300_000_requests_none_is_lost_to_panics_in_operations_and_key_actors() {
     let tally = Arc::new(Tally::default());
     let stats = runtime.block_on(async {
         let engine = Engine::builder().open_in_memory().unwrap();
-        PANIC_EVERY.store(500, Ordering::Relaxed);
+        poison_every("loss", 500);
         let policy = Policy::replay(Duration::from_secs(600)).in_doubt(InDoubt::Rerun);
         let flow = Flow::new("loss", policy).unwrap();
         let callers: Vec<_> = (0..CALLERS)
@@ -92,7 +148,7 @@ fn of_300_000_requests_none_is_lost_to_panics_in_operations_and_key_actors() {
         for caller in callers {
             caller.await.unwrap();
         }
-        PANIC_EVERY.store(0, Ordering::Relaxed);
+        cure("loss");
         let stats = engine.stats().await.unwrap();
         engine.shutdown().await;
         stats

@@ -1,8 +1,10 @@
-//! The kit for tests of hosts and of this crate: a clock set by hand, a disk that fails, and the suite
-//! that every store passes.
+//! The kit for tests of hosts and of this crate: a clock set by hand, a store and a disk that fail, and
+//! the suite that every store passes.
 
 mod clock;
 pub mod conformance;
+mod faults;
 
 pub use crate::store::SimulatedDisk;
 pub use clock::ManualClock;
+pub use faults::{Fault, FaultyStore, Gate, Outage};

@@ -1,7 +1,7 @@
 //! Beyond a bound: a typed refusal at once, and nothing registered.
 
 use crate::support::*;
-use ibid::{Class, ErrorKind, Limits, PAYLOAD_BYTES_CEILING};
+use ibid::{Class, ErrorKind, Fenced, Limits, PAYLOAD_BYTES_CEILING};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -118,5 +118,19 @@ async fn a_scope_at_its_quota_is_refused_before_anything_runs_and_may_still_repl
     engine.forget(&flow, &[key(&flow, "a")]).await.unwrap();
     answer(&engine, call(&flow, "c", "r"), counted.operation()).await;
     assert_eq!(counted.runs(), 3);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_fence_gets_through_a_full_scope_and_holds_when_there_is_room_again() {
+    let bench = Bench::new();
+    let (flow, counted) = (flow(), Counted::new());
+    let engine = bench.open_with(limits(|limits| limits.records_per_scope = 1));
+    answer(&engine, call(&flow, "a", "r"), counted.operation()).await;
+    assert_eq!(engine.fence(&flow, &key(&flow, "b")).await.unwrap(), Fenced::Fenced);
+    engine.forget(&flow, &[key(&flow, "a")]).await.unwrap();
+    let late = error(&engine, call(&flow, "b", "r"), counted.operation()).await;
+    assert!(matches!(late.kind(), ErrorKind::Fenced) && late.class() == Class::Definitive, "{late:?}");
+    assert_eq!(counted.runs(), 1);
     engine.shutdown().await;
 }

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use actix::Actor as _;
-use ibid::{Call, Engine, ErrorKind, How, Reply, Submission};
+use ibid::{Call, End, Engine, ErrorKind, How, Reply, Submission};
 use std::sync::mpsc;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,6 +101,17 @@ fn message_passing_callers_get_the_same() {
     assert_eq!(counted.runs(), 1);
 }
 
+/// Opens the file again when whoever has it has given it up.
+fn reopened(bench: &Bench) -> Engine {
+    loop {
+        match Engine::builder().clock(bench.clock.clone()).open(bench.path()) {
+            Ok(engine) => break engine,
+            Err(ibid::store::StoreError::AlreadyOpen) => std::thread::yield_now(),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn the_last_handle_dropped_on_a_runtime_closes_the_engine_without_blocking_it() {
     let (bench, flow, counted) = (Bench::new(), flow(), Counted::new());
@@ -111,16 +122,32 @@ fn the_last_handle_dropped_on_a_runtime_closes_the_engine_without_blocking_it() 
         drop(engine);
     });
     // The file is given up soon after, without anybody's help.
-    let engine: Engine = loop {
-        match Engine::builder().clock(bench.clock.clone()).open(bench.path()) {
-            Ok(engine) => break engine,
-            Err(ibid::store::StoreError::AlreadyOpen) => std::thread::yield_now(),
-            Err(other) => panic!("{other:?}"),
-        }
-    };
+    let engine = reopened(&bench);
     assert!(engine.submit_blocking(call(&flow, "a", "r"), counted.operation()).is_ok());
     assert_eq!(counted.runs(), 1);
     engine.shutdown_blocking();
+}
+
+#[tokio::test]
+async fn a_message_that_waits_does_not_keep_the_engine_open() {
+    let (bench, flow, counted) = (Bench::new(), flow(), Counted::new());
+    let engine = bench.open();
+    let accepted = engine.submit(call(&flow, "a", "r"), counted.ending(|_| End::Accepted)).await.unwrap();
+    assert_eq!(accepted, Reply::Accepted);
+    let recipient = engine.recipient();
+    let waiting = recipient.send(Submission { call: call(&flow, "a", "r"), operation: counted.operation() });
+    until(&engine, |stats| stats.in_flight == 1).await;
+    settled(&engine).await;
+    drop(engine);
+    let heard = tokio::time::timeout(std::time::Duration::from_secs(60), waiting).await.expect("it keeps it open");
+    match heard {
+        Ok(reply) => assert!(matches!(reply.unwrap_err().kind(), ErrorKind::Closed)),
+        Err(mailbox) => assert_eq!(mailbox, actix::MailboxError::Closed),
+    }
+    let engine = tokio::task::spawn_blocking(move || reopened(&bench)).await.unwrap();
+    assert_eq!(engine.stats().await.unwrap().records.dispatched, 1);
+    assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
 }
 
 #[test]

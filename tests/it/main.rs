@@ -17,6 +17,7 @@ mod restart;
 mod shutdown;
 mod single_flight;
 mod stale_lookup;
+mod storage_failure;
 mod store_creation;
 mod support;
 mod tidy;

@@ -1,7 +1,7 @@
 //! Drain, close the file, open it again.
 
 use crate::support::*;
-use ibid::{Class, ErrorKind, How, InDoubt, Limits, Policy};
+use ibid::{Class, End, ErrorKind, How, InDoubt, Limits, Policy};
 use std::time::Duration;
 
 #[tokio::test]
@@ -81,4 +81,73 @@ async fn a_second_opener_is_told_so() {
     let second = ibid::Engine::open(bench.path()).unwrap_err();
     assert!(matches!(second, ibid::store::StoreError::AlreadyOpen), "{second:?}");
     engine.shutdown().await;
+}
+
+/// Says so when it is dropped.
+struct Gone(Option<tokio::sync::oneshot::Sender<()>>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.take().map(|gone| gone.send(()));
+    }
+}
+
+#[tokio::test]
+async fn a_registration_that_becomes_durable_after_the_abort_starts_nothing() {
+    let flow = flow_of(Policy::replay(Duration::from_secs(600)).in_doubt(InDoubt::Rerun));
+    let faulty = Faulty::new();
+    let (store, engine) = faulty.open_with(|limits| limits.drain = Duration::ZERO);
+    let (bystander, mut starts) = Counted::held();
+    let (gone, aborted) = tokio::sync::oneshot::channel();
+    let gone = Gone(Some(gone));
+    let witness = {
+        let bystander = bystander.clone();
+        ibid::Operation::new(async move |_| {
+            let _gone = gone;
+            End::done(bystander.pass().await.to_string().into_bytes())
+        })
+    };
+    let other = submit(&engine, call(&flow, "b", "r"), witness);
+    starts.recv().await.unwrap();
+    let (counted, gate) = (Counted::new(), store.hold_commits());
+    let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
+    store.until_held().await;
+    let closing = {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.shutdown().await })
+    };
+    // The other operation is being aborted, so from now on none may start.
+    aborted.await.unwrap();
+    drop(gate);
+    closing.await.unwrap();
+    let heard = first.await.unwrap().unwrap_err();
+    assert!(matches!(heard.kind(), ErrorKind::Closed) && heard.class() == Class::Ambiguous, "{heard:?}");
+    assert!(other.await.unwrap().is_err());
+    assert_eq!(counted.runs(), 0, "it would run beside the next engine's");
+    let (_, engine) = faulty.open();
+    assert_eq!(answer(&engine, call(&flow, "a", "r"), counted.operation()).await.how, How::Executed);
+    assert_eq!((counted.runs(), bystander.runs()), (1, 1));
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_drain_does_not_wait_for_those_who_wait_for_an_accepted_operation() {
+    let (flow, (counted, mut starts)) = (flow(), Counted::held());
+    let (_, engine) = Faulty::new().open_with(|limits| limits.drain = Duration::from_secs(3_600));
+    let first = submit(&engine, call(&flow, "a", "r"), counted.ending(|_| End::Accepted));
+    starts.recv().await.unwrap();
+    let joined = submit(&engine, call(&flow, "a", "r"), counted.operation());
+    until(&engine, |stats| stats.in_flight == 2).await;
+    settled(&engine).await;
+    let closing = {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.shutdown().await })
+    };
+    settled(&engine).await;
+    counted.release();
+    tokio::time::timeout(Duration::from_secs(60), closing).await.expect("it waits in vain").unwrap();
+    assert_eq!(first.await.unwrap().unwrap(), ibid::Reply::Accepted);
+    let heard = joined.await.unwrap().unwrap_err();
+    assert!(matches!(heard.kind(), ErrorKind::Closed), "{heard:?}");
+    assert_eq!(counted.runs(), 1);
 }

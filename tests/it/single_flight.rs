@@ -1,7 +1,9 @@
 //! One run, many waiters.
 
 use crate::support::*;
-use ibid::{Class, End, ErrorKind, Fenced, Forgotten, How, Outcome, Policy, Reply, Resolved, Status, WhileRunning};
+use ibid::{
+    Class, End, Ended, ErrorKind, Fenced, Forgotten, How, Outcome, Policy, Reply, Resolved, Status, WhileRunning,
+};
 use std::time::Duration;
 
 #[tokio::test]
@@ -147,11 +149,11 @@ async fn an_accepted_operation_ends_by_resolve_and_holds_no_permit_until_then() 
     assert_eq!(stays[0].1, Forgotten::InFlight(Status::Dispatched));
     assert_eq!(engine.fence(&flow, &key).await.unwrap(), Fenced::Found(Status::Dispatched));
 
-    let end = ibid::Ended::Completed((*b"preimage").into());
+    let end = Ended::Completed((*b"preimage").into());
     assert_eq!(engine.resolve(&flow, &key, Some(2), end.clone()).await.unwrap(), Resolved::FencedOff);
     assert_eq!(engine.resolve(&flow, &key, Some(1), end.clone()).await.unwrap(), Resolved::Recorded);
     assert_eq!(engine.resolve(&flow, &key, None, end).await.unwrap(), Resolved::Already);
-    let other = ibid::Ended::Failed((*b"late").into());
+    let other = Ended::Failed((*b"late").into());
     assert_eq!(engine.resolve(&flow, &key, None, other).await.unwrap(), Resolved::Contradicts(Status::Completed));
     assert_eq!(&*engine.track(&flow, &key).await.unwrap().answer, b"preimage");
     let record = engine.lookup(&key).unwrap().unwrap();
@@ -188,6 +190,85 @@ async fn forget_names_each_distinct_key_once_and_frees_it() {
     assert_eq!(forgotten, [(b, Forgotten::NotFound), (a, Forgotten::Forgotten)]);
     assert_eq!(engine.forget(&flow, &[]).await.unwrap(), []);
     assert_eq!(answer(&engine, call(&flow, "a", "other"), counted.operation()).await.how, How::Executed);
+    assert_eq!(counted.runs(), 2);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn whoever_leaves_while_a_commit_is_under_way_leaves_nothing_behind() {
+    let (flow, counted) = (flow(), Counted::new());
+    let (store, engine) = Faulty::new().open();
+    let gate = store.hold_commits();
+    let first = submit(&engine, call(&flow, "a", "r"), counted.ending(|_| End::Accepted));
+    store.until_held().await;
+    let trackers: Vec<_> = (0..10)
+        .map(|_| {
+            let (engine, flow) = (engine.clone(), flow.clone());
+            tokio::spawn(async move { engine.track(&flow, &key(&flow, "a")).await })
+        })
+        .collect();
+    let joined: Vec<_> = (0..10).map(|_| submit(&engine, call(&flow, "a", "r"), counted.operation())).collect();
+    until(&engine, |stats| stats.in_flight == 21).await;
+    trackers.iter().for_each(tokio::task::JoinHandle::abort);
+    // Whoever only waits is gone at once; a request has been submitted and stays until it is looked at.
+    until(&engine, |stats| stats.in_flight == 11).await;
+    joined.iter().for_each(tokio::task::JoinHandle::abort);
+    settled(&engine).await;
+    drop(gate);
+    assert_eq!(first.await.unwrap().unwrap(), Reply::Accepted);
+    let stats = until(&engine, |stats| (stats.live_actors, stats.running, stats.in_flight) == (0, 0, 0)).await;
+    assert_eq!((stats.records.dispatched, counted.runs()), (1, 1));
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_caller_with_a_deadline_that_leaves_before_it_gives_up_permit_and_place() {
+    let (flow, (counted, mut starts)) = (flow(), Counted::held());
+    let (_, engine) = Faulty::new().open_with(|limits| limits.waiters_per_key = 2);
+    let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
+    starts.recv().await.unwrap();
+    for _ in 0..20 {
+        let patient = call(&flow, "a", "r").deadline(Duration::from_secs(3_600));
+        let joined = submit(&engine, patient, counted.operation());
+        until(&engine, |stats| stats.in_flight == 2).await;
+        settled(&engine).await;
+        assert!(!joined.is_finished(), "there was a place for it");
+        joined.abort();
+        until(&engine, |stats| stats.in_flight == 1).await;
+    }
+    counted.release();
+    assert_eq!(heard(first).await.how, How::Executed);
+    assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_record_resolved_while_its_operation_runs_is_neither_forgotten_nor_run_beside_it() {
+    let bench = Bench::new();
+    let (flow, (counted, mut starts)) = (flow(), Counted::held());
+    let engine = bench.open();
+    let key = key(&flow, "a");
+    let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
+    starts.recv().await.unwrap();
+    let end = Ended::Failed((*b"timeout").into());
+    assert_eq!(engine.resolve(&flow, &key, None, end).await.unwrap(), Resolved::Recorded);
+    assert_eq!(first.await.unwrap().unwrap_err().class(), Class::Duplicate);
+    let stays = engine.forget(&flow, std::slice::from_ref(&key)).await.unwrap();
+    assert_eq!(stays[0].1, Forgotten::InFlight(Status::Failed));
+    assert_eq!(engine.fence(&flow, &key).await.unwrap(), Fenced::Found(Status::Failed));
+    assert_eq!(error(&engine, call(&flow, "a", "r"), counted.operation()).await.class(), Class::Duplicate);
+    // Its time is no way around it either.
+    bench.clock.advance(Duration::from_secs(1_000_000));
+    assert_eq!(engine.expiry_sweep().await.unwrap(), 1);
+    assert!(engine.lookup(&key).unwrap().is_none());
+    assert_eq!(engine.fence(&flow, &key).await.unwrap(), Fenced::Found(Status::Registered), "no proof of anything");
+    let retry = error(&engine, call(&flow, "a", "r"), counted.operation()).await;
+    assert!(matches!(retry.kind(), ErrorKind::InDoubt(_)), "{retry:?}");
+    assert_eq!(counted.runs(), 1, "one operation at a time");
+    counted.release();
+    until(&engine, |stats| (stats.live_actors, stats.running) == (0, 0)).await;
+    assert!(engine.stats().await.unwrap().alarms > 0, "an end came for a record that is gone");
+    assert_eq!(answer(&engine, call(&flow, "a", "r"), counted.operation()).await.how, How::Executed);
     assert_eq!(counted.runs(), 2);
     engine.shutdown().await;
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ibid::testing::ManualClock;
-use ibid::{Bytes, Call, End, Engine, Error, Flow, Key, Limits, Operation, Outcome, Policy, Reply, UnixMillis};
+use ibid::store::{MemoryStore, Store};
+use ibid::testing::{FaultyStore, ManualClock};
+use ibid::{Bytes, Call, End, Engine, Error, Flow, Key, Limits, Operation, Outcome, Policy, Reply, Stats, UnixMillis};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 
 /// Where every test's clock begins.
 pub(crate) const START: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -40,6 +42,30 @@ fn open(path: &Path, clock: &ManualClock, limits: Limits) -> Engine {
     Engine::builder().clock(clock.clone()).limits(limits).open(path).unwrap()
 }
 
+/// A store that fails on demand, over one in memory that outlives its engines.
+pub(crate) struct Faulty {
+    inner: Arc<dyn Store>,
+}
+
+impl Faulty {
+    pub(crate) fn new() -> Self {
+        Self { inner: Arc::new(MemoryStore::new()) }
+    }
+
+    pub(crate) fn open(&self) -> (Arc<FaultyStore>, Engine) {
+        self.open_with(|_| ())
+    }
+
+    pub(crate) fn open_with(&self, set: impl FnOnce(&mut Limits)) -> (Arc<FaultyStore>, Engine) {
+        let store = Arc::new(FaultyStore::new(Arc::clone(&self.inner)).keeping_inner());
+        let mut limits = Limits::default();
+        set(&mut limits);
+        let clock = ManualClock::at(START);
+        let engine = Engine::builder().clock(clock).limits(limits).open_store(store.clone()).unwrap();
+        (store, engine)
+    }
+}
+
 /// Replays for ten minutes.
 pub(crate) fn flow() -> Flow {
     Flow::new("test", Policy::replay(Duration::from_secs(600))).unwrap()
@@ -57,6 +83,7 @@ pub(crate) fn key(flow: &Flow, id: &str) -> Key {
 #[derive(Clone)]
 pub(crate) struct Counted {
     runs: Arc<AtomicUsize>,
+    passed: Arc<AtomicUsize>,
     gate: Arc<Semaphore>,
     started: mpsc::UnboundedSender<usize>,
 }
@@ -72,7 +99,7 @@ impl Counted {
     /// With a closed gate, and a channel that tells of every start.
     pub(crate) fn held() -> (Self, mpsc::UnboundedReceiver<usize>) {
         let (started, starts) = mpsc::unbounded_channel();
-        (Self { runs: Arc::default(), gate: Arc::new(Semaphore::new(0)), started }, starts)
+        (Self { runs: Arc::default(), passed: Arc::default(), gate: Arc::new(Semaphore::new(0)), started }, starts)
     }
 
     /// Opens the gate for good.
@@ -84,12 +111,18 @@ impl Counted {
         self.runs.load(Ordering::SeqCst)
     }
 
+    /// How many have passed the gate.
+    pub(crate) fn passed(&self) -> usize {
+        self.passed.load(Ordering::SeqCst)
+    }
+
     /// Counts a start, waits at the gate, returns the number of the start.
     pub(crate) async fn pass(&self) -> usize {
         let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
         // The test may have stopped listening.
         self.started.send(run).ok();
         self.gate.acquire().await.unwrap().forget();
+        self.passed.fetch_add(1, Ordering::SeqCst);
         run
     }
 
@@ -120,4 +153,38 @@ pub(crate) async fn answer(engine: &Engine, call: Call, operation: Operation) ->
 /// Submits and expects an error.
 pub(crate) async fn error(engine: &Engine, call: Call, operation: Operation) -> Error {
     engine.submit(call, operation).await.unwrap_err()
+}
+
+/// Submits in a task of its own.
+pub(crate) fn submit(engine: &Engine, call: Call, operation: Operation) -> JoinHandle<Result<Reply, Error>> {
+    let engine = engine.clone();
+    tokio::spawn(async move { engine.submit(call, operation).await })
+}
+
+/// The answer of a [`submit`].
+pub(crate) async fn heard(caller: JoinHandle<Result<Reply, Error>>) -> Outcome<Bytes> {
+    match caller.await.unwrap().unwrap() {
+        Reply::Answer(outcome) => outcome,
+        Reply::Accepted => panic!("accepted, not answered"),
+    }
+}
+
+/// Asks again and again, which gives everybody their turn, until it holds; not for ever.
+pub(crate) async fn until(engine: &Engine, holds: impl Fn(&Stats) -> bool) -> Stats {
+    let mut stats = engine.stats().await.unwrap();
+    for _ in 0..100_000 {
+        if holds(&stats) {
+            return stats;
+        }
+        tokio::task::yield_now().await;
+        stats = engine.stats().await.unwrap();
+    }
+    panic!("it never came to hold: {stats:?}");
+}
+
+/// Returns when everything sent to the engine's actors so far has been handled, and what they sent each other on it.
+pub(crate) async fn settled(engine: &Engine) {
+    for _ in 0..10 {
+        engine.stats().await.unwrap();
+    }
 }
