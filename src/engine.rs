@@ -1,19 +1,17 @@
 //! The handle that a host embeds.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::path::Path;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use crate::actor::message::{Abandon, Ask, Count, ExpirySweep, Question, RouterAddr, Submit, Ticket, tell};
+use crate::actor::message::{Ask, Count, ExpirySweep, Question, Submit, Ticket};
 use crate::actor::{Actors, Front, Operation, Permits, Recipient, Submission, unavailable};
 use crate::attempt::Attempt;
 use crate::block_on::block_on;
@@ -31,6 +29,7 @@ use crate::policy::Flow;
 use crate::record::{BootId, Bytes, Record, Status, Token};
 use crate::store::{self, Cursor, Store, StoreError, Totals};
 use crate::time::{HighWater, UnixMillis};
+use crate::waiting::{Done, PREPARED, SUBMITTED, Waiting, unexpected};
 
 /// The engine: a handle, cheap to clone, for any thread and any runtime.
 ///
@@ -156,7 +155,7 @@ impl Engine {
         let fingerprint = self.0.check(&call)?;
         let (waiting, question) = self.0.prepare(call, fingerprint, operation)?;
         let phase = Arc::new(AtomicU8::new(PREPARED));
-        let done = Done { on_done: Some(on_done), phase: Arc::clone(&phase) };
+        let done = Done::new(on_done, Arc::clone(&phase));
         self.0.runtime.spawn(async move { done.run(waiting.reply().await) });
         // A runtime that has been shut down drops the task on this stack, where the callback must not run.
         if phase.compare_exchange(PREPARED, SUBMITTED, Ordering::AcqRel, Ordering::Acquire).is_err() {
@@ -439,7 +438,7 @@ impl Shared {
     fn question(&self, flow: Flow, key: Key, ask: Ask) -> (Waiting, Question) {
         let (reply, heard) = oneshot::channel();
         let waiter = self.waiters.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting { heard, waiter, key: key.clone(), router: Some(Arc::clone(&self.actors.router)) };
+        let waiting = Waiting::new(heard, waiter, key.clone(), Arc::clone(&self.actors.router));
         let question =
             Question { flow, key, ask, reply, permit: None, found_absent: false, waiter, waiting: None, tries: 0 };
         (waiting, question)
@@ -465,106 +464,6 @@ enum LookedUp {
     Absent,
 }
 
-/// Waits for what is said. Dropped before, it tells the key's actor that nobody waits any more.
-struct Waiting {
-    heard: oneshot::Receiver<Said>,
-    waiter: u64,
-    key: Key,
-    /// `None` once it is over.
-    router: Option<RouterAddr>,
-}
-
-impl Waiting {
-    async fn said(self) -> Result<Said, Error> {
-        match self.await {
-            Said::Reply(Err(error)) => Err(error),
-            said => Ok(said),
-        }
-    }
-
-    async fn reply(self) -> Result<Reply, Error> {
-        match self.said().await? {
-            Said::Reply(reply) => reply,
-            other => Err(unexpected(other)),
-        }
-    }
-
-    /// The same wait with an end: the timer runs on the engine's own thread, since the host's runtime may have none.
-    fn until(self, deadline: Duration, actors: &Actors) -> Self {
-        let (mut reply, heard) = oneshot::channel();
-        let (waiter, key) = (self.waiter, self.key.clone());
-        actors.spawn(async move {
-            let mut wait = pin!(tokio::time::timeout(deadline, self));
-            // Whoever stops listening before the deadline stops waiting, too.
-            let said = poll_fn(|cx| match reply.poll_closed(cx) {
-                Poll::Ready(()) => Poll::Ready(None),
-                Poll::Pending => wait.as_mut().poll(cx).map(Some),
-            });
-            if let Some(said) = said.await {
-                tell(reply, said.unwrap_or_else(|_| Said::Reply(Err(ErrorKind::Deadline.into()))));
-            }
-        });
-        Self { heard, waiter, key, router: None }
-    }
-}
-
-impl Future for Waiting {
-    type Output = Said;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Said> {
-        let said = std::task::ready!(Pin::new(&mut self.heard).poll(cx));
-        self.router = None;
-        // A dropped sender means that the actors are gone.
-        Poll::Ready(said.unwrap_or_else(|_| Said::Reply(Err(ErrorKind::Closed.into()))))
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if let Some(router) = self.router.take() {
-            // First: whoever looks at the other end after the news must find it closed.
-            self.heard.close();
-            router.do_send(Abandon { key: self.key.clone(), waiter: self.waiter });
-        }
-    }
-}
-
-/// Runs the callback exactly once: with the reply, or, if the runtime drops its task before there is one, with
-/// [`Closed`](ErrorKind::Closed). Not before the request is submitted: until then the refusal is the submitter's to give.
-struct Done<F: FnOnce(Result<Reply, Error>)> {
-    on_done: Option<F>,
-    phase: Arc<AtomicU8>,
-}
-
-const PREPARED: u8 = 0;
-const SUBMITTED: u8 = 1;
-const DROPPED: u8 = 2;
-
-impl<F: FnOnce(Result<Reply, Error>)> Done<F> {
-    fn run(mut self, reply: Result<Reply, Error>) {
-        self.call(reply);
-    }
-
-    fn call(&mut self, reply: Result<Reply, Error>) {
-        let Some(on_done) = self.on_done.take() else { return };
-        // The callback is not ours, and a panic that leaves a drop may abort the process.
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| on_done(reply))).is_err() {
-            tracing::error!("a completion callback panicked");
-        }
-    }
-}
-
-impl<F: FnOnce(Result<Reply, Error>)> Drop for Done<F> {
-    fn drop(&mut self) {
-        if self.on_done.is_none() {
-            return;
-        }
-        if self.phase.compare_exchange(PREPARED, DROPPED, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            self.call(Err(ErrorKind::Closed.into()));
-        }
-    }
-}
-
 fn encoded<A: Serialize>(ended: Result<A, Failure>) -> End {
     match ended.map(|answer| store::to_bytes(&answer)) {
         Ok(Ok(answer)) => End::done(answer),
@@ -572,11 +471,6 @@ fn encoded<A: Serialize>(ended: Result<A, Failure>) -> End {
         Ok(Err(error)) => End::Unknown(Reason::from_error(error)),
         Err(Failure(end)) => end,
     }
-}
-
-fn unexpected(said: Said) -> Error {
-    tracing::error!(?said, "a key actor answered something else");
-    ErrorKind::Internal.into()
 }
 
 /// What an engine holds at one moment.

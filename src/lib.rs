@@ -64,6 +64,7 @@ pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod time;
+mod waiting;
 
 pub use actor::{Operation, Recipient, Submission};
 pub use attempt::Attempt;

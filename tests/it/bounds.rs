@@ -16,10 +16,7 @@ async fn when_admission_is_full_a_request_is_busy_at_once_and_its_callback_never
     let bench = Bench::new();
     let (flow, (counted, mut starts)) = (flow(), Counted::held());
     let engine = bench.open_with(limits(|limits| limits.in_flight = 1));
-    let first = {
-        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
-        tokio::spawn(async move { answer(&engine, call, operation).await })
-    };
+    let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
     starts.recv().await.unwrap();
     let called = Arc::new(AtomicUsize::new(0));
     for n in 0..1_000 {
@@ -32,7 +29,7 @@ async fn when_admission_is_full_a_request_is_busy_at_once_and_its_callback_never
         assert!(matches!(refused.kind(), ErrorKind::Busy) && refused.class() == Class::Ambiguous, "{refused:?}");
     }
     counted.release();
-    first.await.unwrap();
+    heard(first).await;
     let stats = engine.stats().await.unwrap();
     assert_eq!((stats.records.registered, stats.records.completed, stats.in_flight), (0, 1, 0));
     engine.shutdown().await;
@@ -44,17 +41,14 @@ async fn a_full_scope_leaves_the_others_alone() {
     let bench = Bench::new();
     let (flow, (counted, mut starts)) = (flow(), Counted::held());
     let engine = bench.open_with(limits(|limits| limits.in_flight_per_scope = 1));
-    let first = {
-        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
-        tokio::spawn(async move { answer(&engine, call, operation).await })
-    };
+    let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
     starts.recv().await.unwrap();
     let busy = error(&engine, call(&flow, "b", "r"), counted.operation()).await;
     assert!(matches!(busy.kind(), ErrorKind::Busy), "{busy:?}");
     counted.release();
     let elsewhere = ibid::Call::new(&flow, &flow.key("elsewhere", "b").unwrap(), *b"r");
     answer(&engine, elsewhere, counted.operation()).await;
-    first.await.unwrap();
+    heard(first).await;
     assert_eq!(counted.runs(), 2);
     engine.shutdown().await;
 }

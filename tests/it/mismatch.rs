@@ -13,14 +13,11 @@ async fn another_request_is_refused_while_the_first_runs_after_it_and_after_a_re
     let bench = Bench::new();
     let (flow, (counted, mut starts)) = (flow(), Counted::held());
     let engine = bench.open();
-    let first = {
-        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
-        tokio::spawn(async move { answer(&engine, call, operation).await })
-    };
+    let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
     starts.recv().await.unwrap();
     refused(&engine, call(&flow, "a", "other"), &counted).await;
     counted.release();
-    first.await.unwrap();
+    heard(first).await;
     refused(&engine, call(&flow, "a", "other"), &counted).await;
     engine.shutdown().await;
     let engine = bench.open();

@@ -10,10 +10,7 @@ async fn shutdown_waits_for_what_runs_and_the_same_process_reopens_at_once_besid
     let (flow, (counted, mut starts)) = (flow(), Counted::held());
     let engine = bench.open();
     let stray = engine.clone();
-    let first = {
-        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
-        tokio::spawn(async move { answer(&engine, call, operation).await })
-    };
+    let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
     starts.recv().await.unwrap();
     let closing = tokio::spawn(async move { engine.shutdown().await });
     // Whatever comes while the engine closes is turned away.
@@ -25,7 +22,7 @@ async fn shutdown_waits_for_what_runs_and_the_same_process_reopens_at_once_besid
     };
     assert!(matches!(refused.kind(), ErrorKind::Closed) && refused.class() == Class::Ambiguous, "{refused:?}");
     counted.release();
-    assert_eq!(first.await.unwrap().how, How::Executed, "what ran was waited for");
+    assert_eq!(heard(first).await.how, How::Executed, "what ran was waited for");
     closing.await.unwrap();
     let engine = bench.open();
     assert_eq!(answer(&engine, call(&flow, "a", "r"), counted.operation()).await.how, How::Replayed);

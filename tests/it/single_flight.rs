@@ -36,15 +36,12 @@ async fn a_flow_that_refuses_says_duplicate_while_the_first_runs() {
     let flow = flow_of(Policy::replay(Duration::from_secs(600)).while_running(WhileRunning::Refuse));
     let (counted, mut starts) = Counted::held();
     let engine = bench.open();
-    let first = {
-        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
-        tokio::spawn(async move { answer(&engine, call, operation).await })
-    };
+    let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
     starts.recv().await.unwrap();
     let second = error(&engine, call(&flow, "a", "r"), counted.operation()).await;
     assert!(matches!(second.kind(), ErrorKind::Duplicate(Status::Registered)), "{second:?}");
     counted.release();
-    assert_eq!(first.await.unwrap().how, How::Executed);
+    assert_eq!(heard(first).await.how, How::Executed);
     assert_eq!(counted.runs(), 1);
     engine.shutdown().await;
 }
@@ -54,19 +51,13 @@ async fn a_caller_that_leaves_changes_nothing_and_its_retry_gets_the_answer() {
     let bench = Bench::new();
     let (flow, (counted, mut starts)) = (flow(), Counted::held());
     let engine = bench.open();
-    let first = {
-        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
-        tokio::spawn(async move { answer(&engine, call, operation).await })
-    };
+    let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
     starts.recv().await.unwrap();
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
-    let retry = {
-        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
-        tokio::spawn(async move { answer(&engine, call, operation).await })
-    };
+    let retry = submit(&engine, call(&flow, "a", "r"), counted.operation());
     counted.release();
-    assert_ne!(retry.await.unwrap().how, How::Executed);
+    assert_ne!(heard(retry).await.how, How::Executed);
     assert_eq!(counted.runs(), 1);
     engine.shutdown().await;
 }
@@ -76,10 +67,7 @@ async fn a_thousand_trackers_that_leave_leak_nothing() {
     let bench = Bench::new();
     let (flow, (counted, mut starts)) = (flow(), Counted::held());
     let engine = bench.open();
-    let first = {
-        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
-        tokio::spawn(async move { answer(&engine, call, operation).await })
-    };
+    let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
     starts.recv().await.unwrap();
     let before = engine.stats().await.unwrap().in_flight;
     for _ in 0..10 {
@@ -106,7 +94,7 @@ async fn a_thousand_trackers_that_leave_leak_nothing() {
     }
     assert_eq!(after, before);
     counted.release();
-    first.await.unwrap();
+    heard(first).await;
     assert_eq!(counted.runs(), 1);
     engine.shutdown().await;
 }
@@ -119,17 +107,14 @@ async fn trackers_before_and_after_the_end_get_the_same_bytes() {
     let key = key(&flow, "a");
     let absent = engine.track(&flow, &key).await.unwrap_err();
     assert!(matches!(absent.kind(), ErrorKind::NotFound) && absent.class() == Class::Ambiguous, "{absent:?}");
-    let first = {
-        let (engine, call, operation) = (engine.clone(), call(&flow, "a", "r"), counted.operation());
-        tokio::spawn(async move { answer(&engine, call, operation).await })
-    };
+    let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
     starts.recv().await.unwrap();
     let tracker = {
         let (engine, flow, key) = (engine.clone(), flow.clone(), key.clone());
         tokio::spawn(async move { engine.track(&flow, &key).await.unwrap() })
     };
     counted.release();
-    let first: Outcome = first.await.unwrap();
+    let first: Outcome = heard(first).await;
     assert_eq!(tracker.await.unwrap().answer, first.answer);
     assert_eq!(engine.track(&flow, &key).await.unwrap().answer, first.answer);
     engine.shutdown().await;
