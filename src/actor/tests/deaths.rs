@@ -13,6 +13,7 @@ use crate::store::MemoryStore;
 use crate::testing::{FaultyStore, Gate};
 use crate::{
     Call, Class, End, Ended, Engine, Error, ErrorKind, Flow, How, Key, Operation, Policy, Reason, Reply, Stats, Status,
+    Submission,
 };
 
 type Caller = JoinHandle<Result<Reply, Error>>;
@@ -99,10 +100,17 @@ async fn until(engine: &Engine, holds: impl Fn(&Stats) -> bool) -> Stats {
     panic!("it never came to hold: {stats:?}");
 }
 
-/// Everything sent to the actors so far has been handled, and what they sent each other on it.
+/// Everything sent to the actors so far has been handled, and what they sent each other on it. A busy router can keep a key
+/// actor of its thread from its turn; so this also goes through an actor that has to wait for its own.
 async fn settled(engine: &Engine) {
-    for _ in 0..10 {
+    let policy = || Policy::replay(Duration::from_secs(600));
+    let (flow, other) = (Flow::new("settled", policy()).unwrap(), Flow::new("other", policy()).unwrap());
+    let key = other.key(b"scope", b"a").unwrap();
+    let front = engine.recipient();
+    for _ in 0..5 {
         engine.stats().await.unwrap();
+        let refused = Submission { call: Call::new(&flow, &key, *b"r"), operation: operation(0) };
+        assert!(front.send(refused).await.unwrap().is_err(), "the key is another flow's");
     }
 }
 
