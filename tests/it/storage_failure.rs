@@ -69,7 +69,7 @@ async fn no_operation_starts_and_no_answer_leaves_before_the_commit_that_allows_
     let (store, engine) = Faulty::new().open();
     let gate = store.hold_commits();
     let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
-    store.until_held().await;
+    within_a_minute(store.until_held()).await;
     let joined = submit(&engine, call(&flow, "a", "r"), counted.operation());
     until(&engine, |stats| stats.in_flight == 2).await;
     settled(&engine).await;
@@ -79,7 +79,7 @@ async fn no_operation_starts_and_no_answer_leaves_before_the_commit_that_allows_
     starts.recv().await.unwrap();
     let gate = store.hold_commits();
     counted.release();
-    store.until_held().await;
+    within_a_minute(store.until_held()).await;
     settled(&engine).await;
     assert!(!first.is_finished() && !joined.is_finished(), "an answer left that is not durable");
     assert_eq!(engine.lookup(&key(&flow, "a")).unwrap().unwrap().state.status(), Status::Registered);
@@ -201,9 +201,10 @@ async fn while_an_answer_is_unsaved_a_retry_is_told_so_at_once_and_holds_nothing
     started.counted.release();
     started.both_are_left_unknowing().await;
     for _ in 0..3 {
-        let retry = error(&engine, call(&started.flow, "a", "r"), started.counted.operation()).await;
-        is_store_failure(&retry);
-        is_store_failure(&engine.track(&started.flow, &key(&started.flow, "a")).await.unwrap_err());
+        let retry = error(&engine, call(&started.flow, "a", "r"), started.counted.operation());
+        is_store_failure(&within_a_minute(retry).await);
+        let key = key(&started.flow, "a");
+        is_store_failure(&within_a_minute(engine.track(&started.flow, &key)).await.unwrap_err());
     }
     let stats = until(&engine, |stats| stats.in_flight == 1).await;
     assert_eq!((stats.running, stats.records.registered), (1, 1), "the answer itself is in flight");
@@ -252,7 +253,14 @@ async fn the_store_is_reopened_once_per_failure_however_many_wait_for_it() {
     let (counted, callers) = eight(&engine, &flow).await;
     let before = store.commits();
     store.break_down(Outage::Everything);
-    counted.release();
+    counted.release_one();
+    store.until_commits(before + 1).await;
+    // The others end one by one while it is down.
+    for ended in 2..=8 {
+        counted.release_one();
+        until_passed(&counted, ended).await;
+        store.until_reopens(u64::try_from(ended / 3).unwrap()).await;
+    }
     store.until_reopens(3).await;
     assert_eq!(
         (store.commits(), store.reopens()),
@@ -268,6 +276,13 @@ async fn the_store_is_reopened_once_per_failure_however_many_wait_for_it() {
     assert_eq!(counted.runs(), 8);
 }
 
+/// Returns when so many operations have ended: they run on the test's own thread.
+async fn until_passed(counted: &Counted, count: usize) {
+    while counted.passed() < count {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Has the ends of all eight fail in one commit.
 async fn fail_together(store: &FaultyStore, engine: &Engine, counted: &Counted, fault: Fault) {
     let flow = eager();
@@ -277,12 +292,7 @@ async fn fail_together(store: &FaultyStore, engine: &Engine, counted: &Counted, 
     store.until_held().await;
     store.fail_commits(1, fault);
     counted.release();
-    let mut ended = 0;
-    while ended < 8 {
-        // The operations run on this very thread, so by now they have ended if they could.
-        tokio::task::yield_now().await;
-        ended = counted.passed();
-    }
+    until_passed(counted, 8).await;
     settled(engine).await;
     store.fail_reads(1);
     drop(gate);

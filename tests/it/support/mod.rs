@@ -114,6 +114,11 @@ impl Counted {
         self.runs.load(Ordering::SeqCst)
     }
 
+    /// Lets one more pass.
+    pub(crate) fn release_one(&self) {
+        self.gate.add_permits(1);
+    }
+
     /// How many have passed the gate.
     pub(crate) fn passed(&self) -> usize {
         self.passed.load(Ordering::SeqCst)
@@ -170,6 +175,11 @@ pub(crate) async fn heard(caller: JoinHandle<Result<Reply, Error>>) -> Outcome<B
         Reply::Answer(outcome) => outcome,
         Reply::Accepted => panic!("accepted, not answered"),
     }
+}
+
+/// Waits for it, and not for ever: a test that hangs tells nobody why.
+pub(crate) async fn within_a_minute<T>(wait: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it hangs")
 }
 
 /// Asks again and again, which gives everybody their turn, until it holds; not for ever.
