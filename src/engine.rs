@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use crate::actor::message::{Ask, Count, ExpirySweep, Question, Submit, Ticket};
-use crate::actor::{Actors, Front, Operation, Permits, Recipient, Submission, unavailable};
+use crate::actor::{Actors, Front, Operation, Permit, Permits, Recipient, Submission, unavailable};
 use crate::attempt::Attempt;
 use crate::block_on::block_on;
 use crate::bounds::{Limits, PAYLOAD_BYTES_CEILING};
@@ -190,7 +190,8 @@ impl Engine {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) at once, which proves nothing; else as [`submit`](Self::submit).
     pub async fn track(&self, flow: &Flow, key: &Key) -> Result<Outcome, Error> {
-        let waiting = self.0.ask(flow, key, Ask::Track(None))?;
+        let permit = self.0.permits.take(key).ok_or(ErrorKind::Busy)?;
+        let waiting = self.0.ask(flow, key, Ask::Track(None), Some(permit))?;
         match waiting.reply().await? {
             Reply::Answer(outcome) => Ok(outcome),
             Reply::Accepted => Err(ErrorKind::Internal.into()),
@@ -218,7 +219,7 @@ impl Engine {
             if statuses.iter().any(|(known, _)| known == key) {
                 continue;
             }
-            match self.0.ask(flow, key, Ask::Forget)?.said().await? {
+            match self.0.ask(flow, key, Ask::Forget, None)?.said().await? {
                 Said::Forgotten(forgotten) => statuses.push((key.clone(), forgotten)),
                 other => return Err(unexpected(other)),
             }
@@ -232,7 +233,7 @@ impl Engine {
     /// # Errors
     /// On an error it is not known whether the end was recorded: ask again.
     pub async fn resolve(&self, flow: &Flow, key: &Key, attempt: Option<u32>, end: Ended) -> Result<Resolved, Error> {
-        match self.0.ask(flow, key, Ask::Resolve { attempt, end })?.said().await? {
+        match self.0.ask(flow, key, Ask::Resolve { attempt, end }, None)?.said().await? {
             Said::Resolved(resolved) => Ok(resolved),
             other => Err(unexpected(other)),
         }
@@ -245,7 +246,7 @@ impl Engine {
     /// # Errors
     /// On an error it is not known whether the key is fenced: ask again.
     pub async fn fence(&self, flow: &Flow, key: &Key) -> Result<Fenced, Error> {
-        match self.0.ask(flow, key, Ask::Fence)?.said().await? {
+        match self.0.ask(flow, key, Ask::Fence, None)?.said().await? {
             Said::Fenced(fenced) => Ok(fenced),
             other => Err(unexpected(other)),
         }
@@ -426,11 +427,11 @@ impl Shared {
         Ok((waiting, question))
     }
 
-    fn ask(&self, flow: &Flow, key: &Key, ask: Ask) -> Result<Waiting, Error> {
+    /// What the host itself decides about a key takes no permit: a peer that fills its scope must not stand in the way of it.
+    fn ask(&self, flow: &Flow, key: &Key, ask: Ask, permit: Option<Permit>) -> Result<Waiting, Error> {
         self.check_open(flow, key)?;
-        let permit = self.permits.take(key).ok_or(ErrorKind::Busy)?;
         let (waiting, mut question) = self.question(flow.clone(), key.clone(), ask);
-        question.permit = Some(permit);
+        question.permit = permit;
         self.send(question);
         Ok(waiting)
     }

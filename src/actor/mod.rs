@@ -35,6 +35,6 @@ pub(crate) use front::Front;
 pub use front::Submission;
 pub(crate) use key_actor::unavailable;
 pub use operation::Operation;
-pub(crate) use permits::Permits;
+pub(crate) use permits::{Permit, Permits};
 pub(crate) use recovery::interrupt_all;
 pub(crate) use system::{Actors, Parts};

@@ -1,7 +1,7 @@
 //! Beyond a bound: a typed refusal at once, and nothing registered.
 
 use crate::support::*;
-use ibid::{Class, ErrorKind, Fenced, Limits, PAYLOAD_BYTES_CEILING};
+use ibid::{Class, Ended, ErrorKind, Fenced, Forgotten, Limits, PAYLOAD_BYTES_CEILING, Resolved};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -125,6 +125,25 @@ async fn a_fence_gets_through_a_full_scope_and_holds_when_there_is_room_again() 
     engine.forget(&flow, &[key(&flow, "a")]).await.unwrap();
     let late = error(&engine, call(&flow, "b", "r"), counted.operation()).await;
     assert!(matches!(late.kind(), ErrorKind::Fenced) && late.class() == Class::Definitive, "{late:?}");
+    assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_the_host_decides_about_a_key_passes_a_full_scope() {
+    let bench = Bench::new();
+    let (flow, (counted, mut starts)) = (flow(), Counted::held());
+    let engine = bench.open_with(limits(|limits| limits.in_flight_per_scope = 1));
+    let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
+    starts.recv().await.unwrap();
+    let busy = engine.track(&flow, &key(&flow, "a")).await.unwrap_err();
+    assert!(matches!(busy.kind(), ErrorKind::Busy), "{busy:?}");
+    assert_eq!(engine.fence(&flow, &key(&flow, "b")).await.unwrap(), Fenced::Fenced);
+    assert_eq!(engine.forget(&flow, &[key(&flow, "b")]).await.unwrap()[0].1, Forgotten::Tombstone);
+    let end = Ended::Completed((*b"told").into());
+    assert_eq!(engine.resolve(&flow, &key(&flow, "a"), None, end).await.unwrap(), Resolved::Recorded);
+    assert_eq!(&*heard(first).await.answer, b"told");
+    counted.release();
     assert_eq!(counted.runs(), 1);
     engine.shutdown().await;
 }
