@@ -85,7 +85,8 @@ fn without_effect(record: &Record, reason: &Reason, cx: Context<'_>) -> Step {
     }
 }
 
-/// Another key has the row that this completion needed: whatever the checkpoint, this one was never recorded.
+/// Another key has the row that this completion needed. The completion itself says that this is proof of no effect, so it is
+/// believed also after a checkpoint.
 pub(super) fn guarded(seen: Seen<'_>, attempt: AttemptId, reason: &Reason, cx: Context<'_>) -> Step {
     let record = match seen {
         Seen::Record(record) if record.attempt.is_same(&attempt) => record,

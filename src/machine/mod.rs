@@ -82,7 +82,7 @@ pub(crate) enum Event<'a> {
         attempt: AttemptId,
         end: &'a End,
     },
-    /// A guard of the attempt's completion did not hold: proof, from our own store, that nothing of it was recorded.
+    /// A guard of the attempt's completion did not hold, and the completion states that losing its row is to have had no effect.
     Guarded {
         attempt: AttemptId,
         reason: &'a Reason,

@@ -95,10 +95,12 @@ enum Does {
     Accepted,
     Definitive,
     Unknown,
+    Guarded,
     DoneOlder,
     AcceptedOlder,
     DefinitiveOlder,
     UnknownOlder,
+    GuardedOlder,
     ResolveDone,
     ResolveFailed,
     ResolveOwnDone,
@@ -111,7 +113,7 @@ enum Does {
     Expire,
 }
 
-const EVENTS: [Does; 26] = [
+const EVENTS: [Does; 28] = [
     AdmitSame,
     AdmitOther,
     AdmitBarred,
@@ -124,10 +126,12 @@ const EVENTS: [Does; 26] = [
     Accepted,
     Definitive,
     Unknown,
+    Guarded,
     DoneOlder,
     AcceptedOlder,
     DefinitiveOlder,
     UnknownOlder,
+    GuardedOlder,
     ResolveDone,
     ResolveFailed,
     ResolveOwnDone,
@@ -317,25 +321,25 @@ const ROWS: &[Row] = &[
     row(&[Checkpoint], &[&[Dispatched]], ANY, "put dispatched #2 expires=300 checkpoint=d; say Saved"),
     row(&[Checkpoint], &[RECORDED_DOUBT, FINISHED], ANY, "say FencedOff; alarm FencedOff"),
     row(
-        &[Checkpoint, Done, Accepted, Definitive, Unknown],
+        &[Checkpoint, Done, Accepted, Definitive, Unknown, Guarded],
         &[&[Absent, Expired], FENCED],
         ANY,
         "say FencedOff; alarm FencedOff",
     ),
     row(
-        &[Checkpoint, Done, Accepted, Definitive, Unknown],
+        &[Checkpoint, Done, Accepted, Definitive, Unknown, Guarded],
         &[READS_ABSENT, &[Marked]],
         ANY,
         "touch; say FencedOff; alarm FencedOff",
     ),
     row(
-        &[CheckpointOlder, DoneOlder, AcceptedOlder, DefinitiveOlder, UnknownOlder],
+        &[CheckpointOlder, DoneOlder, AcceptedOlder, DefinitiveOlder, UnknownOlder, GuardedOlder],
         &[&[Absent, Dispatched, Expired], REGISTERED, RECORDED_DOUBT, FINISHED, FENCED],
         ANY,
         "say FencedOff; alarm FencedOff",
     ),
     row(
-        &[CheckpointOlder, DoneOlder, AcceptedOlder, DefinitiveOlder, UnknownOlder],
+        &[CheckpointOlder, DoneOlder, AcceptedOlder, DefinitiveOlder, UnknownOlder, GuardedOlder],
         &[READS_ABSENT, &[Marked]],
         ANY,
         "touch; say FencedOff; alarm FencedOff",
@@ -377,15 +381,16 @@ const ROWS: &[Row] = &[
         "put dispatched #2 expires=600 checkpoint=c; release accepted",
     ),
     row(&[Accepted, Unknown], &[&[Dispatched], FINISHED], ANY, "nothing"),
-    row(&[Definitive], &[REGISTERED, RECORDED_DOUBT], ANY, "remove; release Failed(R)"),
+    row(&[Definitive, Guarded], &[REGISTERED, RECORDED_DOUBT], ANY, "remove; release Failed(R)"),
+    row(&[Guarded], &[FINISHED], ANY, "nothing"),
     row(
-        &[Definitive],
+        &[Definitive, Guarded],
         &[&[Live, Left, LeftLast, LeftLastExpired, Doubt, Exhausted, ExhaustedExpired, ExhaustedLapsed]],
         &[Rule::Keep],
         "put failed(RolledBack, R) expires=600 lapses=720; release Failed(R)",
     ),
     row(
-        &[Definitive],
+        &[Definitive, Guarded],
         &[&[LiveCheckpointed], IN_DOUBT_CHECKPOINTED],
         &[Rule::Keep],
         "put failed(RolledBack, R) expires=600 lapses=720 checkpoint=c; release Failed(R)",
@@ -398,13 +403,13 @@ const ROWS: &[Row] = &[
     ),
     row(&[Definitive], &[&[DoubtCheckpointed]], &[Rule::DoubtFailure], "release InDoubt(R)"),
     row(
-        &[Definitive],
+        &[Definitive, Guarded],
         &[&[Dispatched]],
         ANY,
         "put failed(Resolved, R) expires=600 lapses=720; release Duplicate(Failed)",
     ),
     row(
-        &[Definitive],
+        &[Definitive, Guarded],
         &[&[Dispatched]],
         &[Rule::Tombstone],
         "put failed(Resolved, R) expires=600 lapses=720 until=1720; release Duplicate(Failed)",
@@ -649,6 +654,7 @@ fn run(does: Does, stored: Option<&Record>, cx: Context<'_>) -> Step {
     let token = stored.map_or(OLD_TOKEN, |record| record.attempt.token);
     let of = |number| AttemptId { number, boot: OLD_BOOT, token };
     let finish = |number, end: End| step(stored, Event::Finish { attempt: of(number), end: &end }, cx);
+    let guarded = |number| step(stored, Event::Guarded { attempt: of(number), reason: &reason("R") }, cx);
     let resolve = |attempt, end: Ended| step(stored, Event::Resolve { attempt, end: &end }, cx);
     let checkpoint = |number| {
         step(stored, Event::Checkpoint { attempt: of(number), bytes: bytes("d"), expires_at: Some(at(300)) }, cx)
@@ -669,10 +675,12 @@ fn run(does: Does, stored: Option<&Record>, cx: Context<'_>) -> Step {
         Accepted => finish(2, End::Accepted),
         Definitive => finish(2, End::Definitive(reason("R"))),
         Unknown => finish(2, End::Unknown(reason("U"))),
+        Guarded => guarded(2),
         DoneOlder => finish(1, done()),
         AcceptedOlder => finish(1, End::Accepted),
         DefinitiveOlder => finish(1, End::Definitive(reason("R"))),
         UnknownOlder => finish(1, End::Unknown(reason("U"))),
+        GuardedOlder => guarded(1),
         ResolveDone => resolve(None, completed()),
         ResolveFailed => resolve(None, failed()),
         ResolveOwnDone => resolve(Some(2), completed()),
