@@ -21,6 +21,9 @@ pub struct Builder {
     redb: RedbOptions,
     runtime: Option<Handle>,
     seed: Option<[u8; 32]>,
+    /// Whether the actors live on the thread that opens the engine.
+    #[cfg(feature = "testing")]
+    here: bool,
 }
 
 impl Default for Builder {
@@ -31,6 +34,8 @@ impl Default for Builder {
             redb: RedbOptions::default(),
             runtime: None,
             seed: None,
+            #[cfg(feature = "testing")]
+            here: false,
         }
     }
 }
@@ -90,6 +95,13 @@ impl Builder {
         self.open_store(Arc::new(MemoryStore::new()))
     }
 
+    /// An engine whose actors live on this thread: see [`Actors::start_here`].
+    #[cfg(feature = "testing")]
+    pub(crate) fn open_on_this_thread(mut self, store: Arc<dyn Store>) -> Result<Engine, StoreError> {
+        self.here = true;
+        self.open_store(store)
+    }
+
     /// An engine over any store. The engine closes it.
     ///
     /// # Errors
@@ -109,13 +121,17 @@ impl Builder {
             Some(runtime) => (runtime, None),
             None => own_runtime().map(|runtime| (runtime.handle().clone(), Some(runtime)))?,
         };
-        let actors = Actors::start(Parts {
+        let parts = Parts {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
             limits: limits.clone(),
             runtime: runtime.clone(),
             own_runtime,
-        })?;
+        };
+        #[cfg(feature = "testing")]
+        let actors = if self.here { Actors::start_here(parts) } else { Actors::start(parts)? };
+        #[cfg(not(feature = "testing"))]
+        let actors = Actors::start(parts)?;
         let boot = entropy.boot_id();
         let permits = Permits::new(limits.in_flight, limits.in_flight_per_scope);
         let (waiters, closing) = (AtomicU64::new(0), AtomicBool::new(false));

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use crate::actor::message::{Ask, Count, ExpirySweep, Question, Submit, Ticket};
-use crate::actor::{Actors, Front, Operation, Permit, Permits, Recipient, Submission, unavailable};
+use crate::actor::{Actors, Ending, Front, Operation, Permit, Permits, Recipient, Submission, unavailable};
 use crate::attempt::Attempt;
 use crate::block_on::block_on;
 use crate::bounds::{Limits, PAYLOAD_BYTES_CEILING};
@@ -57,7 +57,7 @@ pub(crate) struct Shared {
 impl Drop for Shared {
     /// Signals only: this may be a thread of a runtime, where nothing may block.
     fn drop(&mut self) {
-        self.actors.stop();
+        self.actors.stop(Ending::Drain);
     }
 }
 
@@ -329,7 +329,15 @@ impl Engine {
     /// Cancel safety: once polled, the shutdown goes on by itself.
     pub async fn shutdown(&self) {
         self.0.closing.store(true, Ordering::Release);
-        self.0.actors.stop();
+        self.0.actors.stop(Ending::Drain);
+        self.0.actors.closed().await;
+    }
+
+    /// Ends it as a crash of the process would: nothing more is committed, what runs is aborted.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn crash(&self) {
+        self.0.closing.store(true, Ordering::Release);
+        self.0.actors.stop(Ending::Crash);
         self.0.actors.closed().await;
     }
 

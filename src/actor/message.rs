@@ -52,6 +52,7 @@ notices!(
     Abandon,
     Drain,
     AbortOperations,
+    Halt,
     Count,
     ExpirySweep,
 );
@@ -358,6 +359,9 @@ pub(super) struct Drain(pub(super) oneshot::Sender<()>);
 
 /// Stop waiting for what still runs.
 pub(super) struct AbortOperations;
+
+/// Stop at once. Only where the actors have no thread of their own, whose end would stop them.
+pub(super) struct Halt;
 
 /// Counts what is in memory.
 pub(crate) struct Count {

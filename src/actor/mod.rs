@@ -25,6 +25,8 @@ mod recovery;
 mod router;
 mod running;
 mod saver;
+#[cfg(feature = "testing")]
+mod simulation;
 mod supervisor;
 mod system;
 #[cfg(test)]
@@ -37,4 +39,6 @@ pub(crate) use key_actor::unavailable;
 pub use operation::Operation;
 pub(crate) use permits::{Permit, Permits};
 pub(crate) use recovery::interrupt_all;
-pub(crate) use system::{Actors, Parts};
+#[cfg(feature = "testing")]
+pub(crate) use simulation::on_one_thread;
+pub(crate) use system::{Actors, Ending, Parts};

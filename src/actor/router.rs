@@ -4,13 +4,13 @@ use std::collections::hash_map::{self, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix::{Actor, Addr, Context, Handler};
+use actix::{Actor, ActorContext, Addr, Context, Handler};
 use tokio::sync::oneshot;
 
 use super::key_actor::{KeyActor, Surroundings};
 use super::message::{
-    Abandon, AbortOperations, Alarmed, Count, Counts, Decided, Drain, Finish, Gone, Idle, Lost, Origin, Report, Submit,
-    TRIES, Ticket, ToKey, Unsaved, tell,
+    Abandon, AbortOperations, Alarmed, Count, Counts, Decided, Drain, Finish, Gone, Halt, Idle, Lost, Origin, Report,
+    Submit, TRIES, Ticket, ToKey, Unsaved, tell,
 };
 use crate::error::ErrorKind;
 use crate::key::Key;
@@ -262,8 +262,10 @@ impl Handler<Drain> for Router {
     fn handle(&mut self, Drain(drained): Drain, _: &mut Self::Context) {
         self.draining = true;
         self.drained = Some(drained);
-        let origins: Vec<_> =
+        let mut origins: Vec<_> =
             self.keys.iter().map(|(key, entry)| Origin { key: key.clone(), epoch: entry.epoch }).collect();
+        // In an order that the same run has again: a simulation must repeat.
+        origins.sort_by(|a, b| a.key.cmp(&b.key));
         for origin in origins {
             self.forward_to(&origin, ToKey::Drain);
         }
@@ -278,5 +280,16 @@ impl Handler<AbortOperations> for Router {
         if let Some(around) = &self.around {
             around.running.abort_all();
         }
+    }
+}
+
+impl Handler<Halt> for Router {
+    type Result = ();
+
+    fn handle(&mut self, Halt: Halt, ctx: &mut Self::Context) {
+        self.keys.clear();
+        // It holds this actor's own address.
+        self.around = None;
+        ctx.stop();
     }
 }

@@ -90,6 +90,10 @@ impl Running {
 
     pub(super) fn abort_all(&self) {
         self.aborting.set(true);
-        self.attempts.borrow().values().for_each(|started| started.abort.abort());
+        let attempts = self.attempts.borrow();
+        let mut started: Vec<_> = attempts.iter().collect();
+        // In an order that the same run has again: a simulation must repeat.
+        started.sort_by_key(|(key, _)| *key);
+        started.iter().for_each(|(_, started)| started.abort.abort());
     }
 }

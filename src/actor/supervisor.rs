@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, Message, SpawnHandle};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, SpawnHandle};
 use tokio::sync::oneshot;
 
-use super::message::{Decided, ExpirySweep, Proposal, RouterAddr, Unsaved, tell};
+use super::message::{Decided, ExpirySweep, Halt, Proposal, RouterAddr, Unsaved, tell};
 use crate::bounds::Limits;
 use crate::key::Key;
 use crate::machine::{self, Write};
@@ -387,5 +387,13 @@ impl Handler<Settle> for Supervisor {
         }
         self.end_sweep(Err(StoreError::Closed));
         tell(done, ());
+    }
+}
+
+impl Handler<Halt> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, Halt: Halt, ctx: &mut Self::Context) {
+        ctx.stop();
     }
 }

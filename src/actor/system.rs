@@ -14,6 +14,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::front::{Front, Submission};
 use super::key_actor::Surroundings;
+#[cfg(feature = "testing")]
+use super::message::Halt;
 use super::message::{AbortOperations, Drain, RouterAddr, tell};
 use super::router::{Router, Surround};
 use super::running::Running;
@@ -38,7 +40,7 @@ pub(crate) struct Actors {
     pub(crate) supervisor: Addr<Supervisor>,
     /// The router's thread.
     arbiter: ArbiterHandle,
-    stop: Mutex<Option<oneshot::Sender<()>>>,
+    stop: Mutex<Option<oneshot::Sender<Ending>>>,
     closed: watch::Receiver<bool>,
 }
 
@@ -57,8 +59,13 @@ impl Actors {
                 run(parts, &started, stopped);
             })
             .map_err(|error| StoreError::Io(Arc::new(error)))?;
-        let Started { router, supervisor, arbiter } = ready.recv().map_err(|error| StoreError::Io(Arc::new(error)))?;
-        Ok(Self { router, supervisor, arbiter, stop: Mutex::new(Some(stop)), closed })
+        let started = ready.recv().map_err(|error| StoreError::Io(Arc::new(error)))?;
+        Ok(Self::of(started, stop, closed))
+    }
+
+    fn of(started: Started, stop: oneshot::Sender<Ending>, closed: watch::Receiver<bool>) -> Self {
+        let Started { router, supervisor, arbiter } = started;
+        Self { router, supervisor, arbiter, stop: Mutex::new(Some(stop)), closed }
     }
 
     /// Runs a task on the router's thread, whose runtime has a timer; the host's may have none. Dropped there and then if the
@@ -72,11 +79,33 @@ impl Actors {
         Front::start_in_arbiter(&self.arbiter, move |_| front).recipient()
     }
 
-    /// Asks the actors to drain and stop. Only the first call has an effect.
-    pub(crate) fn stop(&self) {
+    /// Starts the actors on this thread, under the actix system that runs there. Only for simulations: nothing happens while
+    /// that system is not polled, and a commit holds up everything.
+    #[cfg(feature = "testing")]
+    pub(crate) fn start_here(parts: Parts) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let (closing, closed) = watch::channel(false);
+        let closing = Closing { store: Arc::clone(&parts.store), closing };
+        let drain = parts.limits.drain;
+        let started = start_actors(parts, &Arbiter::current());
+        let (router, supervisor) = (Arc::clone(&started.router), started.supervisor.clone());
+        started.arbiter.spawn(async move {
+            if let Ok(Ending::Crash) = stopped.await {
+                router.do_send(AbortOperations);
+            } else {
+                shut_down(&router, &supervisor, drain).await;
+            }
+            halt(&router, &supervisor).await;
+            drop(closing);
+        });
+        Self::of(started, stop, closed)
+    }
+
+    /// Asks the actors to end, in this way. Only the first call has an effect.
+    pub(crate) fn stop(&self, ending: Ending) {
         let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(stop) = stop {
-            tell(stop, ());
+            tell(stop, ending);
         }
     }
 
@@ -85,6 +114,15 @@ impl Actors {
         // An error means that the thread is gone, and with it the file.
         drop(self.closed.clone().wait_for(|closed| *closed).await);
     }
+}
+
+/// How the actors end.
+pub(crate) enum Ending {
+    /// What runs gets its time, what is queued is committed.
+    Drain,
+    /// At once, as if the process had died; actors with threads of their own can only drain.
+    #[cfg(feature = "testing")]
+    Crash,
 }
 
 /// Closes the store when the thread ends, in whatever way.
@@ -108,31 +146,15 @@ struct Started {
     arbiter: ArbiterHandle,
 }
 
-fn run(parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: oneshot::Receiver<()>) {
-    let Parts { store, clock, limits, runtime, own_runtime } = parts;
-    let drain = limits.drain;
+fn run(mut parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: oneshot::Receiver<Ending>) {
+    let (drain, own_runtime) = (parts.limits.drain, parts.own_runtime.take());
     let system = System::new();
     let writer = system.block_on(async {
         let writer = Arbiter::new();
-        let router: RouterAddr = Arc::new(Router::new().start());
-        let supervisor = {
-            let (store, clock, limits, router) =
-                (Arc::clone(&store), Arc::clone(&clock), limits.clone(), router.clone());
-            Supervisor::start_in_arbiter(&writer.handle(), move |_| Supervisor::new(store, clock, limits, router))
-        };
-        let running = Running::new(runtime);
-        let (own_address, writing) = (Arc::clone(&router), supervisor.clone());
-        router.do_send(Surround(Surroundings {
-            store,
-            clock,
-            limits,
-            running,
-            router: own_address,
-            supervisor: writing,
-        }));
-        let arbiter = Arbiter::current();
+        let actors = start_actors(parts, &writer.handle());
+        let (router, supervisor) = (Arc::clone(&actors.router), actors.supervisor.clone());
         // An error means that the one who opened the engine is gone; then the stop signal is gone, too.
-        drop(started.send(Started { router: router.clone(), supervisor: supervisor.clone(), arbiter }));
+        drop(started.send(actors));
         // A dropped signal means that the last handle is gone: the same as being told to stop.
         drop(stopped.await);
         shut_down(&router, &supervisor, drain).await;
@@ -147,6 +169,20 @@ fn run(parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: onesho
     if let Some(runtime) = own_runtime {
         runtime.shutdown_background();
     }
+}
+
+/// Starts the router on this thread, and the supervisor on that of `writer`.
+fn start_actors(parts: Parts, writer: &ArbiterHandle) -> Started {
+    let Parts { store, clock, limits, runtime, .. } = parts;
+    let router: RouterAddr = Arc::new(Router::new().start());
+    let supervisor = {
+        let (store, clock, limits, router) = (Arc::clone(&store), Arc::clone(&clock), limits.clone(), router.clone());
+        Supervisor::start_in_arbiter(writer, move |_| Supervisor::new(store, clock, limits, router))
+    };
+    let running = Running::new(runtime);
+    let (own_address, writing) = (Arc::clone(&router), supervisor.clone());
+    router.do_send(Surround(Surroundings { store, clock, limits, running, router: own_address, supervisor: writing }));
+    Started { router, supervisor, arbiter: Arbiter::current() }
 }
 
 /// How long aborted operations have to be gone.
@@ -169,4 +205,14 @@ async fn shut_down(router: &RouterAddr, supervisor: &Addr<Supervisor>, drain: Du
     supervisor.do_send(Settle(settled));
     // An error means that the supervisor is gone already.
     drop(is_settled.await);
+}
+
+/// Stops both actors: where they have no thread that ends, they have to be told. What still waits is dropped with them.
+#[cfg(feature = "testing")]
+async fn halt(router: &RouterAddr, supervisor: &Addr<Supervisor>) {
+    for halted in [supervisor.send(Halt).await, router.send(Halt).await] {
+        if halted.is_err() {
+            tracing::trace!("the actor is gone already");
+        }
+    }
 }

@@ -15,6 +15,7 @@ mod replay;
 mod request_invoice;
 mod restart;
 mod shutdown;
+mod simulation;
 mod single_flight;
 mod stale_lookup;
 mod storage_failure;
