@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Plants the bugs of planted/bugs.toml into a copy of the sources, and demands that the proof finds each of them.
+
+usage: planted.py [--only TEXT] [--every-layer] [--keep DIR]
+
+By default each bug meets the one layer that its entry names. With --every-layer it meets all of them, and the table shows
+which find it: a layer that finds none is no proof of anything.
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# The tests of each layer: which binary, and which of its tests. In the order in which they are tried.
+LAYERS = {
+    "values": ("lib", ["key::", "fingerprint::", "time::", "ledger::"]),
+    "machine": ("lib", ["machine::"]),
+    "store": ("lib", ["store::"]),
+    "actor": ("lib", ["actor::"]),
+    "it": ("it", ["--skip", "tidy", "--skip", "readme"]),
+    "episodes": ("proof", ["episodes"]),
+    "crash": ("proof", ["crash"]),
+    "io": ("proof", ["io_errors"]),
+}
+SWITCH = """//! Which planted bug is on.
+
+use std::sync::OnceLock;
+
+static PLANTED: OnceLock<Option<String>> = OnceLock::new();
+
+pub(crate) fn is(name: &str) -> bool {
+    PLANTED.get_or_init(|| std::env::var("IBID_PLANTED").ok()).as_deref() == Some(name)
+}
+"""
+SECONDS_PER_LAYER = 180
+
+
+def plant(bug, tree):
+    """Puts the bug into the copy, beside the right code."""
+    path = tree / bug["file"]
+    text = path.read_text()
+    before, right, after = re.split("[«»]", bug["at"])
+    count = text.count(before + right + after)
+    if count != 1:
+        sys.exit(f"{bug['name']}: its place stands {count} times in {bug['file']}")
+    wrong = bug["bug"]
+    switched = f'if crate::planted::is("{bug["name"]}") {{ {wrong} }} else {{ {right} }}'
+    if not right.endswith(";"):
+        switched = f"({switched})"
+    path.write_text(text.replace(before + right + after, before + switched + after))
+
+
+def build(tree, target):
+    """The test binaries, by name."""
+    env = os.environ | {
+        "CARGO_TARGET_DIR": str(target),
+        "CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS": "true",
+        "CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS": "true",
+        "RUSTFLAGS": "-A warnings",
+    }
+    command = ["cargo", "test", "--release", "--no-run", "--lib", "--test", "it", "--test", "proof"]
+    built = subprocess.run(command, cwd=tree, env=env, stderr=subprocess.PIPE, text=True)
+    if built.returncode != 0:
+        sys.exit(built.stderr)
+    found = re.findall(r"Executable .*?(\S+\.rs) \((\S+)\)", built.stderr)
+    names = {"src/lib.rs": "lib", "tests/it/main.rs": "it", "tests/proof/main.rs": "proof"}
+    # Relative to the tree, unless the target directory is elsewhere.
+    return {names[source]: str(tree / binary) for source, binary in found}
+
+
+def run(binary, filters, bug):
+    """Whether the layer's tests fail, the seconds they took, and the seed that they name."""
+    env = os.environ | {"IBID_PROOF": "ci", "CARGO_MANIFEST_DIR": str(ROOT)}
+    env.pop("IBID_SEED", None)
+    if bug:
+        env["IBID_PLANTED"] = bug
+    begun = time.monotonic()
+    try:
+        done = subprocess.run(
+            [binary, *filters], env=env, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS_PER_LAYER
+        )
+        output, failed = done.stdout + done.stderr, done.returncode != 0
+    except subprocess.TimeoutExpired:
+        # A hang is a failure, too: somebody waits for ever.
+        output, failed = "hangs", True
+    if sum(map(int, re.findall(r"^running (\d+) test", output, re.MULTILINE))) == 0 and output != "hangs":
+        sys.exit(f"no test matches {filters}")
+    seed = re.search(r"IBID_SEED=(\d+)", output)
+    failing = re.search(r"^    (\S+)$", output, re.MULTILINE)
+    told = f"seed {seed[1]}" if seed else failing[1] if failing else output[-60:].strip()
+    return failed, time.monotonic() - begun, told
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="bugs whose name holds this")
+    parser.add_argument("--layer", help="bugs of this layer")
+    parser.add_argument("--every-layer", action="store_true")
+    parser.add_argument("--keep", help="build here and keep it")
+    options = parser.parse_args()
+    bugs = tomllib.loads((ROOT / ".ci/planted/bugs.toml").read_text())["bug"]
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = pathlib.Path(scratch) / "ibid"
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns("target", ".git"))
+        (tree / "src/planted.rs").write_text(SWITCH)
+        with (tree / "src/lib.rs").open("a") as lib:
+            lib.write("mod planted;\n")
+        for bug in bugs:
+            plant(bug, tree)
+        target = pathlib.Path(options.keep) if options.keep else ROOT / "target/planted"
+        binaries = build(tree, target.resolve())
+        chosen = [bug for bug in bugs if options.only in bug["name"] and options.layer in (None, bug["layer"])]
+        sys.exit(hunt(chosen, binaries, options.every_layer))
+
+
+def hunt(bugs, binaries, every_layer):
+    """Sets the layers on the bugs; 0 if every bug is caught."""
+    finds, escaped = dict.fromkeys(LAYERS, 0), []
+    for layer in LAYERS if every_layer else sorted({bug["layer"] for bug in bugs}):
+        name, filters = LAYERS[layer]
+        failed, seconds, told = run(binaries[name], filters, None)
+        if failed:
+            print(f"{layer} fails without a bug: {told}")
+            return 1
+        print(f"{'no bug':60} {layer:9} {seconds:6.1f} s  passes", flush=True)
+    for bug in bugs:
+        caught = False
+        for layer in LAYERS if every_layer else [bug["layer"]]:
+            name, filters = LAYERS[layer]
+            failed, seconds, told = run(binaries[name], filters, bug["name"])
+            if failed:
+                caught = True
+                finds[layer] += 1
+                print(f"{bug['name']:60} {layer:9} {seconds:6.1f} s  {told}", flush=True)
+        if not caught:
+            escaped.append(bug["name"])
+            print(f"{bug['name']:60} ESCAPED", flush=True)
+    print(f"{len(bugs) - len(escaped)} of {len(bugs)} planted bugs caught;", end=" ")
+    print(", ".join(f"{layer} {count}" for layer, count in finds.items() if count))
+    return 1 if escaped else 0
+
+
+if __name__ == "__main__":
+    main()
