@@ -5,6 +5,6 @@ mod clock;
 pub mod conformance;
 mod faults;
 
-pub use crate::store::SimulatedDisk;
+pub use crate::store::{DiskError, DiskFault, DiskOperation, PowerLoss, SimulatedDisk};
 pub use clock::ManualClock;
 pub use faults::{Fault, FaultyStore, Gate, Outage};

@@ -111,10 +111,11 @@ fn crash_everywhere(seed: u64, batches: u64) -> usize {
     let disk = SimulatedDisk::new().unwrap();
     let states = live(&disk, &mut Dice(seed), batches);
     let mut images = 0;
-    disk.for_each_power_loss(5, seed, |syncs, left| {
+    disk.for_each_power_loss(5, seed, |loss| {
         images += 1;
-        let options = small().integrity_check(images % 2 == 0);
-        check(&left, syncs, &states, options, images % 8 == 0, &format!("seed {seed}, image {images}"));
+        let check_pages = if images % 2 == 0 { IntegrityCheck::Always } else { IntegrityCheck::Never };
+        let options = small().integrity_check(check_pages);
+        check(&loss.disk(), loss.syncs(), &states, options, images % 8 == 0, &format!("seed {seed}, {loss:?}"));
     });
     images
 }
