@@ -40,10 +40,7 @@ pub(super) fn open_lease(place: &dyn Place, lease: &mut Lease, options: &RedbOpt
     let next_seq = shielded(|| inspect(&database.begin_read().map_err(error::transaction)?))?;
     held.release().map_err(error::io)?;
     // The file may be the work of an engine that died before its name was durable.
-    place.sync_directory().map_err(|error| {
-        lease.note_failed_sync();
-        error::io(error)
-    })?;
+    place.sync_directory().map_err(error::io)?;
     Ok(Opened { database, next_seq })
 }
 

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::End;
+
 /// Something that the store asks of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DiskOperation {
@@ -65,8 +67,8 @@ pub(super) struct Faults {
     set: Vec<DiskFault>,
     /// Counts down to the operation, other than a read, that fails with all of those after it.
     operations_left: Option<usize>,
-    /// Counts down to the sync that is a lie.
-    lie_after: Option<usize>,
+    /// Counts down to the sync that is a lie, and how it ends.
+    lie: Option<(usize, End)>,
     done: [usize; DiskOperation::ALL.len()],
     hits: usize,
     /// Bytes that fit.
@@ -82,13 +84,13 @@ impl Faults {
         self.operations_left = Some(operations);
     }
 
-    pub(super) fn lie_after(&mut self, syncs: usize) {
-        self.lie_after = Some(syncs);
+    pub(super) fn lie_after(&mut self, syncs: usize, end: End) {
+        self.lie = Some((syncs, end));
     }
 
     pub(super) fn mend(&mut self) {
         self.set.clear();
-        (self.operations_left, self.lie_after, self.quota) = (None, None, None);
+        (self.operations_left, self.lie, self.quota) = (None, None, None);
     }
 
     pub(super) fn done(&self, operation: DiskOperation) -> usize {
@@ -138,17 +140,19 @@ impl Faults {
         due
     }
 
-    /// Whether the sync that has met no fault is a lie.
-    pub(super) fn lies(&mut self) -> bool {
-        match self.lie_after {
-            Some(0) => {
-                self.lie_after = None;
-                true
+    /// How a sync ends that has met no fault.
+    pub(super) fn end_of_sync(&mut self) -> End {
+        match &mut self.lie {
+            Some((0, end)) => {
+                let end = *end;
+                self.lie = None;
+                end
             }
-            left => {
-                self.lie_after = left.map(|left| left - 1);
-                false
+            Some((left, _)) => {
+                *left -= 1;
+                End::Done
             }
+            None => End::Done,
         }
     }
 }

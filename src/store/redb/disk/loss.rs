@@ -95,7 +95,7 @@ pub(super) fn durable(start: Image, steps: &[Step]) -> Image {
         match step {
             Step::Change(change) => walk.pending.push(change),
             // All of it is lost.
-            Step::Sync(file, End::Failed) => walk.pending.retain(|change| change.file() != *file),
+            Step::Sync(file, End::Failed | End::Forgot) => walk.pending.retain(|change| change.file() != *file),
             Step::Sync(file, end) => walk.sync(*file, *end),
         }
     }
@@ -145,11 +145,11 @@ impl Walk<'_> {
 
     fn sync(&mut self, file: Option<u64>, end: End) {
         let mut dice = self.dice.fork();
-        // What a failed sync has not written will not be written by a later one. It has written nothing, or some.
+        // What such a sync has not written will not be written by a later one. It has written nothing, or some.
         let some = dice.toss();
         match end {
             End::Lied => {}
-            End::Failed => {
+            End::Failed | End::Forgot => {
                 for change in self.pending.extract_if(.., |change| change.file() == file) {
                     if some && dice.toss() {
                         self.durable.apply(change);

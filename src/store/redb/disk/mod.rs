@@ -78,7 +78,7 @@ enum Step {
 }
 
 /// How a sync ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     /// Every change before it is durable.
     Done,
@@ -86,6 +86,8 @@ enum End {
     Failed,
     /// It says that it is done, and did nothing. The next one does it all.
     Lied,
+    /// It says that it is done, and what it should have written is lost.
+    Forgot,
 }
 
 impl SimulatedDisk {
@@ -181,7 +183,13 @@ impl SimulatedDisk {
     /// Lets one sync, of a file or of the directory, be a lie, after that many more that are not: it does nothing and says
     /// that it is done. The next one makes up for it, if the power lasts until then.
     pub fn lie_after(&self, syncs: usize) {
-        self.lock().faults.lie_after(syncs);
+        self.lock().faults.lie_after(syncs, End::Lied);
+    }
+
+    /// The same for a lie that nothing makes up for: what the sync should have written is lost, in whole or in part, and
+    /// yet reads back until the power goes.
+    pub fn forget_after(&self, syncs: usize) {
+        self.lock().faults.lie_after(syncs, End::Forgot);
     }
 
     /// Gives it room for so many bytes of written pages, 4 KiB each; a write that needs more fails with `ENOSPC`. Pages
@@ -278,8 +286,7 @@ impl State {
         let result = self.meet(operation, 0);
         let end = match result {
             Err(_) => End::Failed,
-            Ok(()) if self.faults.lies() => End::Lied,
-            Ok(()) => End::Done,
+            Ok(()) => self.faults.end_of_sync(),
         };
         self.syncs += usize::from(result.is_ok());
         self.steps.push(Step::Sync(file, end));
