@@ -21,8 +21,8 @@ use crate::time::UnixMillis;
 pub(crate) use codec::{from_bytes, to_bytes};
 pub use memory::MemoryStore;
 #[cfg(feature = "testing")]
-pub use redb::SimulatedDisk;
-pub use redb::{RedbOptions, RedbStore};
+pub use redb::{DiskError, DiskFault, DiskOperation, PowerLoss, SimulatedDisk};
+pub use redb::{IntegrityCheck, RedbOptions, RedbStore};
 
 /// Durable records. One writer (the engine's supervisor) calls [`commit`](Store::commit), [`rest`](Store::rest) and
 /// [`close`](Store::close); reads come from any thread at any time. A store passes the suite in

@@ -5,7 +5,7 @@
 //! ```
 //! The first commit is made in memory, so the file aside is one plain write. Linking fails where the file exists, so two
 //! that create at once end with one store. Who creates holds a lock on the file aside; one that nobody has locked is what
-//! a crash has left, and goes.
+//! a crash has left, and goes. A fresh copy of a store (see `renew`) is built in the same place, in the same way.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use super::RedbOptions;
 use super::error::{self, table};
 use super::image::Image;
-use super::open::{builder, sync_directory};
+use super::file::sync_directory;
+use super::open::builder;
 use super::tables::{COUNTERS, EXPIRY, FORMAT, FORMAT_KEY, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, META, RECORDS};
 use crate::store::StoreError;
 
@@ -25,7 +26,13 @@ const TRIES: usize = 8;
 #[derive(Debug)]
 pub(super) struct Creation {
     target: PathBuf,
-    aside: PathBuf,
+    aside: Aside,
+}
+
+/// A new file beside a store.
+#[derive(Debug)]
+pub(super) struct Aside {
+    path: PathBuf,
     /// Locked for as long as it is open.
     file: File,
 }
@@ -40,13 +47,7 @@ pub(super) fn create(path: &Path, options: &RedbOptions) -> Result<(), StoreErro
 
 /// Removes the file aside that a crash has left beside the store at `path`.
 pub(super) fn clear_stale(path: &Path) -> Result<(), StoreError> {
-    let aside = aside_of(path);
-    match File::open(&aside) {
-        Ok(file) if lock(&file)? && still_there(&file, &aside) => fs::remove_file(&aside).map_err(error::io),
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error::io(error)),
-    }
+    remove_stale(&aside_of(path))
 }
 
 /// `<file>.creating`, in the same directory.
@@ -59,7 +60,7 @@ pub(super) fn aside_of(path: &Path) -> PathBuf {
 /// The bytes of an empty store.
 pub(super) fn first_commit(options: &RedbOptions) -> Result<Vec<u8>, StoreError> {
     let image = Image::default();
-    let database = builder(options).create_with_backend(image.clone()).map_err(error::opening)?;
+    let database = builder(options, false).create_with_backend(image.clone()).map_err(error::opening)?;
     let mut txn = database.begin_write().map_err(error::transaction)?;
     txn.set_two_phase_commit(true);
     txn.open_table(META).map_err(table)?.insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice()).map_err(error::storage)?;
@@ -75,52 +76,53 @@ pub(super) fn first_commit(options: &RedbOptions) -> Result<Vec<u8>, StoreError>
     Ok(image.bytes())
 }
 
-impl Creation {
+impl Aside {
     /// Takes the name aside, and removes what a crash has left there.
-    pub(super) fn begin(path: &Path) -> Result<Self, StoreError> {
-        let aside = aside_of(path);
+    pub(super) fn take(store: &Path) -> Result<Self, StoreError> {
+        let path = aside_of(store);
         for _ in 0..TRIES {
-            match new_file(&aside) {
-                Ok(file) if lock(&file)? && still_there(&file, &aside) => {
-                    return Ok(Self { target: path.to_owned(), aside, file });
-                }
+            match new_file(&path) {
+                Ok(file) if lock(&file)? && still_there(&file, &path) => return Ok(Self { path, file }),
                 // Somebody took it for stale between our two calls.
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    let stale = match File::open(&aside) {
-                        Ok(file) => file,
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                        Err(error) => return Err(error::io(error)),
-                    };
-                    if !lock(&stale)? {
-                        return Err(StoreError::AlreadyOpen);
-                    }
-                    if still_there(&stale, &aside) {
-                        fs::remove_file(&aside).map_err(error::io)?;
-                    }
-                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => remove_stale(&path)?,
                 Err(error) => return Err(error::io(error)),
             }
         }
         Err(StoreError::AlreadyOpen)
     }
 
+    /// The file, for a database that locks it on its own.
+    pub(super) fn into_file(self) -> io::Result<File> {
+        // Here a second lock on the same open file is the same lock; elsewhere it would be refused.
+        if !cfg!(unix) {
+            self.file.unlock()?;
+        }
+        Ok(self.file)
+    }
+}
+
+impl Creation {
+    pub(super) fn begin(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self { target: path.to_owned(), aside: Aside::take(path)? })
+    }
+
     /// Writes the whole store and makes it durable.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.file.sync_all()
+        self.aside.file.write_all(bytes)?;
+        self.aside.file.sync_all()
     }
 
     /// Gives it its name, unless another store has it by now.
     pub(super) fn put_in_place(&self) -> io::Result<()> {
-        match fs::hard_link(&self.aside, &self.target) {
+        match fs::hard_link(&self.aside.path, &self.target) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             // A file system without links. Renaming would replace a store, so look first: the lock keeps others out.
             Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) => {
                 if self.target.try_exists()? {
                     Ok(())
                 } else {
-                    fs::rename(&self.aside, &self.target)
+                    fs::rename(&self.aside.path, &self.target)
                 }
             }
             linked => linked,
@@ -129,11 +131,24 @@ impl Creation {
 
     /// Gives up the name aside, and makes the names durable.
     pub(super) fn finish(self) -> io::Result<()> {
-        match fs::remove_file(&self.aside) {
+        match fs::remove_file(&self.aside.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => sync_directory(&self.target),
         }
     }
+}
+
+/// Removes the file aside, unless somebody is at work on it.
+fn remove_stale(aside: &Path) -> Result<(), StoreError> {
+    let stale = match File::open(aside) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error::io(error)),
+    };
+    if !lock(&stale)? {
+        return Err(StoreError::AlreadyOpen);
+    }
+    if still_there(&stale, aside) { fs::remove_file(aside).map_err(error::io) } else { Ok(()) }
 }
 
 fn new_file(path: &Path) -> io::Result<File> {

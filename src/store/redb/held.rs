@@ -7,19 +7,29 @@
 
 use std::io;
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ::redb::{BackendError, StorageBackend};
 
+use super::place::Leased;
+
 /// A backend whose writes wait for [`Held::release`]. Clones share it: one goes to redb, one stays with who releases.
-#[derive(Debug)]
-pub(super) struct Held<B>(Arc<Shared<B>>);
+#[derive(Clone, Debug)]
+pub(super) struct Held(Arc<Shared>);
 
 #[derive(Debug)]
-struct Shared<B> {
-    file: B,
-    /// `None`: released, everything goes straight through.
-    waiting: RwLock<Option<Vec<Step>>>,
+struct Shared {
+    file: Arc<Leased>,
+    writes: RwLock<Writes>,
+}
+
+/// What becomes of a write.
+#[derive(Debug)]
+enum Writes {
+    Wait(Vec<Step>),
+    GoThrough,
+    /// Not all that has waited has reached the file, or never will: to write on would mix two states of it.
+    Fail,
 }
 
 enum Step {
@@ -38,44 +48,62 @@ impl std::fmt::Debug for Step {
     }
 }
 
-impl<B> Clone for Held<B> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<B: StorageBackend> Held<B> {
-    pub(super) fn new(file: B) -> Self {
-        Self(Arc::new(Shared { file, waiting: RwLock::new(Some(Vec::new())) }))
+impl Held {
+    pub(super) fn new(file: Arc<Leased>) -> Self {
+        Self(Arc::new(Shared { file, writes: RwLock::new(Writes::Wait(Vec::new())) }))
     }
 
-    /// Lets the writes through, those that have waited first.
+    /// One that holds nothing back.
+    pub(super) fn released(file: Arc<Leased>) -> Self {
+        Self(Arc::new(Shared { file, writes: RwLock::new(Writes::GoThrough) }))
+    }
+
+    /// Lets the writes through, those that have waited first. If one of them fails, so does everything from then on.
     pub(super) fn release(&self) -> io::Result<()> {
-        let mut waiting = self.0.waiting.write().unwrap_or_else(PoisonError::into_inner);
-        for step in waiting.take().unwrap_or_default() {
+        let mut writes = self.exclusive();
+        let Writes::Wait(steps) = std::mem::replace(&mut *writes, Writes::Fail) else { return Err(refused()) };
+        for step in steps {
             match step {
                 Step::Write(offset, data) => self.0.file.write(offset, &data)?,
                 Step::SetLen(len) => self.0.file.set_len(len)?,
                 Step::Sync => self.0.file.sync_data()?,
             }
         }
+        *writes = Writes::GoThrough;
         Ok(())
     }
 
-    /// Queues the step while writes are held back; says whether it did.
-    fn wait(&self, step: impl FnOnce() -> Step) -> bool {
-        let released = self.0.waiting.read().unwrap_or_else(PoisonError::into_inner).is_none();
-        if released {
-            return false;
+    /// Lets no write through any more. Those that have waited are forgotten.
+    pub(super) fn refuse(&self) {
+        *self.exclusive() = Writes::Fail;
+    }
+
+    fn shared(&self) -> RwLockReadGuard<'_, Writes> {
+        self.0.writes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn exclusive(&self) -> RwLockWriteGuard<'_, Writes> {
+        self.0.writes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the step, now or later.
+    fn step(&self, step: impl FnOnce() -> Step, now: impl FnOnce(&Leased) -> io::Result<()>) -> io::Result<()> {
+        if matches!(*self.shared(), Writes::GoThrough) {
+            return now(&self.0.file);
         }
-        match &mut *self.0.waiting.write().unwrap_or_else(PoisonError::into_inner) {
-            Some(waiting) => {
-                waiting.push(step());
-                true
+        match &mut *self.exclusive() {
+            Writes::Wait(steps) => {
+                steps.push(step());
+                Ok(())
             }
-            None => false,
+            Writes::GoThrough => now(&self.0.file),
+            Writes::Fail => Err(refused()),
         }
     }
+}
+
+fn refused() -> io::Error {
+    io::Error::other("the file was given up")
 }
 
 /// What the file would hold in `out`, read from `offset`, if the steps had been taken.
@@ -117,18 +145,26 @@ fn length_after(steps: &[Step], stored: u64) -> u64 {
     })
 }
 
-impl<B: StorageBackend> StorageBackend for Held<B> {
+impl StorageBackend for Held {
     fn len(&self) -> io::Result<u64> {
-        let waiting = self.0.waiting.read().unwrap_or_else(PoisonError::into_inner);
+        let writes = self.shared();
         let stored = self.0.file.len()?;
-        Ok(waiting.as_ref().map_or(stored, |steps| length_after(steps, stored)))
+        match &*writes {
+            Writes::Wait(steps) => Ok(length_after(steps, stored)),
+            Writes::GoThrough | Writes::Fail => Ok(stored),
+        }
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let waiting = self.0.waiting.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(steps) = waiting.as_ref() else {
-            drop(waiting);
-            return self.0.file.read(offset, out);
+        let writes = self.shared();
+        let steps = match &*writes {
+            Writes::Wait(steps) => steps,
+            Writes::GoThrough => {
+                drop(writes);
+                return self.0.file.read(offset, out);
+            }
+            // Nobody can say what it would read as.
+            Writes::Fail => return Err(refused()),
         };
         let stored = self.0.file.len()?;
         let end = offset.saturating_add(out.len() as u64);
@@ -144,15 +180,15 @@ impl<B: StorageBackend> StorageBackend for Held<B> {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        if self.wait(|| Step::SetLen(len)) { Ok(()) } else { self.0.file.set_len(len) }
+        self.step(|| Step::SetLen(len), |file| file.set_len(len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.wait(|| Step::Sync) { Ok(()) } else { self.0.file.sync_data() }
+        self.step(|| Step::Sync, StorageBackend::sync_data)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if self.wait(|| Step::Write(offset, data.to_vec())) { Ok(()) } else { self.0.file.write(offset, data) }
+        self.step(|| Step::Write(offset, data.to_vec()), |file| file.write(offset, data))
     }
 
     fn close(&self) -> io::Result<()> {

@@ -5,17 +5,26 @@
 //! opening fast. Only one thread writes; readers each take a snapshot and share no lock with the writer.
 //!
 //! What is assumed of the disk: a completed sync is durable, a write of 512 bytes is whole or not at all, and what was
-//! not synced may be there in any part.
+//! not synced may be there in any part. After a sync that has failed, everything moves to a fresh file.
+//!
+//! A disk that calls a sync done and forgets it breaks the first of these. A file that then comes back with some of its
+//! writes and not with others is refused when it is opened, by redb's checksums, as long as its integrity is checked. One
+//! that comes back whole, as it was at an earlier sync, can't be told from an older copy: nothing in it is wrong. So the
+//! state at opening is that of *some* commit, never a mix of two; that it is the last one is the disk's promise.
 
 mod batch;
+mod check;
 mod create;
 #[cfg(any(test, feature = "testing"))]
 mod disk;
 mod error;
+mod file;
 mod held;
 mod image;
 mod ledger;
 mod open;
+mod place;
+mod renew;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -28,9 +37,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use ::redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 
 #[cfg(feature = "testing")]
-pub use self::disk::SimulatedDisk;
+pub use self::disk::{DiskError, DiskFault, DiskOperation, PowerLoss, SimulatedDisk};
 use self::error::{shielded, storage, table};
-use self::open::Opened;
+use self::file::StoreFile;
+use self::open::open_lease;
+use self::place::{Lease, Place};
 use self::tables::{COUNTERS, EXPIRY, IN_FLIGHT, KEYS, RECORDS, find, read_clock_mark, read_totals, row};
 use super::{Batch, Cursor, Entry, ExpiredRow, Store, StoreError, Totals, Verdict};
 use crate::key::Key;
@@ -42,16 +53,30 @@ use crate::time::UnixMillis;
 /// to nothing.
 const QUICK_REPAIR_CHANGES: usize = 16;
 
+/// When opening verifies every page of a file, at about 2 s a GiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IntegrityCheck {
+    /// Whenever it is opened.
+    #[default]
+    Always,
+    /// Only where the last engine did not close it: the process was killed, the power went, the disk failed. Damage done
+    /// while it lay closed goes unnoticed, as with [`Never`](Self::Never).
+    AfterUncleanEnd,
+    /// Never. A damaged page is found when a record in it is read, by the record's own checksum; a damaged page of an
+    /// index may go unnoticed. The copy after a failed sync is made of a checked file all the same.
+    Never,
+}
+
 /// How a file is opened. The defaults fit a node on a small machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedbOptions {
     cache_bytes: usize,
-    integrity_check: bool,
+    integrity_check: IntegrityCheck,
 }
 
 impl Default for RedbOptions {
     fn default() -> Self {
-        Self { cache_bytes: 64 * 1024 * 1024, integrity_check: true }
+        Self { cache_bytes: 64 * 1024 * 1024, integrity_check: IntegrityCheck::Always }
     }
 }
 
@@ -63,10 +88,9 @@ impl RedbOptions {
         self
     }
 
-    /// Whether opening verifies every page, about 2 s a GiB. Default: it does. Without it a damaged page is found when
-    /// a record in it is read, by the record's own checksum; a damaged page of an index may go unnoticed.
+    /// When opening verifies every page. Default: [`IntegrityCheck::Always`].
     #[must_use]
-    pub fn integrity_check(mut self, check: bool) -> Self {
+    pub fn integrity_check(mut self, check: IntegrityCheck) -> Self {
         self.integrity_check = check;
         self
     }
@@ -74,12 +98,15 @@ impl RedbOptions {
 
 /// Records in one file, of one engine at a time.
 ///
-/// The file belongs to the store: mode 0600 where that exists, and beside it, while it is being created,
-/// `<file>.creating`.
+/// The file belongs to the store: mode 0600 where that exists, and beside it, while it is being created or copied,
+/// `<file>.creating`. After a failed sync [`reopen`](Store::reopen) copies everything to a fresh file, which takes the
+/// place of the old one: that needs room for both, and a hard link to the file keeps the old one.
 pub struct RedbStore {
+    // In this order: the database is closed before its file is given up.
     slot: RwLock<Slot>,
     writer: Mutex<Writer>,
-    source: Box<dyn Fn() -> Result<Opened, StoreError> + Send + Sync>,
+    place: Box<dyn Place>,
+    options: RedbOptions,
 }
 
 /// The database, or why there is none. Readers hold the lock only to begin; a snapshot outlives it.
@@ -95,6 +122,8 @@ struct Writer {
     next_seq: u64,
     /// Whether the last commit left the next opening slow.
     restless: bool,
+    /// The file, whether there is a database over it or not. `None`: the store is closed.
+    lease: Option<Lease>,
 }
 
 impl RedbStore {
@@ -105,26 +134,34 @@ impl RedbStore {
     /// damaged, empty or somebody else's: all of these leave it as it is. [`StoreError::Io`] also if the directory is
     /// missing.
     pub fn open(path: impl AsRef<Path>, options: RedbOptions) -> Result<Self, StoreError> {
-        // A reopening must find the same file, also when the process has changed its directory by then.
-        let path = std::path::absolute(path).map_err(error::io)?;
-        // What a crash has left beside a store harms nobody, so failing to remove it does neither.
-        drop(create::clear_stale(&path));
-        let opened = match open::open_file(&path, &options)? {
-            Some(opened) => opened,
-            None => {
-                create::create(&path, &options)?;
-                existing(&path, &options)?
-            }
-        };
-        Ok(Self::over(opened, move || existing(&path, &options)))
+        let file = StoreFile::at(path.as_ref())?;
+        let lease = file.open_or_create(&options)?;
+        Self::over(Box::new(file), lease, options)
     }
 
-    fn over(opened: Opened, source: impl Fn() -> Result<Opened, StoreError> + Send + Sync + 'static) -> Self {
-        Self {
+    fn over(place: Box<dyn Place>, mut lease: Lease, options: RedbOptions) -> Result<Self, StoreError> {
+        let opened = match open_lease(&*place, &mut lease, &options) {
+            // Whoever opened the file next would believe what it reads as; so it is copied now.
+            Err(_) if lease.sync_failed() => open_lease(&*place, &mut lease, &options)?,
+            opened => opened?,
+        };
+        Ok(Self {
             slot: RwLock::new(Slot::Open(opened.database)),
-            writer: Mutex::new(Writer { next_seq: opened.next_seq, restless: true }),
-            source: Box::new(source),
-        }
+            writer: Mutex::new(Writer { next_seq: opened.next_seq, restless: true, lease: Some(lease) }),
+            place,
+            options,
+        })
+    }
+
+    /// Checks that everything stored tells one story: every record decodes and is found under its key, the indexes have
+    /// an entry for each record and row that belongs there and no other, and every counter counts what is there. Reads
+    /// everything, in one snapshot, beside a writer that goes on; memory stays bounded. Which record is at fault is named
+    /// by its place, never by its key.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] with what does not agree, first of all; else as any read.
+    pub fn verify(&self) -> Result<(), StoreError> {
+        self.read(check::verify)
     }
 
     fn with_database<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -165,11 +202,6 @@ impl RedbStore {
 /// What reads get while `reopen` is at work.
 fn reopening() -> StoreError {
     error::io(std::io::Error::other("the store is being reopened"))
-}
-
-/// Opens a file that must be there by now.
-fn existing(path: &Path, options: &RedbOptions) -> Result<Opened, StoreError> {
-    open::open_file(path, options)?.ok_or_else(|| error::io(std::io::Error::from(std::io::ErrorKind::NotFound)))
 }
 
 impl Store for RedbStore {
@@ -272,9 +304,11 @@ impl Store for RedbStore {
             Slot::Open(database) => drop(shielded(|| database.close().map_err(error::opening))),
             Slot::Lost(_) => {}
         }
-        match (self.source)() {
+        // A store that is not closed has its file.
+        let Some(lease) = &mut writer.lease else { return Err(StoreError::Closed) };
+        match open_lease(&*self.place, lease, &self.options) {
             Ok(opened) => {
-                *writer = Writer { next_seq: opened.next_seq, restless: true };
+                (writer.next_seq, writer.restless) = (opened.next_seq, true);
                 self.replace(Slot::Open(opened.database));
                 Ok(())
             }
@@ -287,12 +321,14 @@ impl Store for RedbStore {
 
     fn close(&self) -> Result<(), StoreError> {
         // Whoever writes finishes first: a live write transaction would keep the file.
-        let _writer = self.writer();
-        match self.replace(Slot::Closed) {
+        let mut writer = self.writer();
+        let closed = match self.replace(Slot::Closed) {
             Slot::Open(database) => shielded(|| database.close().map_err(error::opening)),
             Slot::Lost(_) => Ok(()),
             Slot::Closed => Err(StoreError::Closed),
-        }
+        };
+        writer.lease = None;
+        closed
     }
 }
 

@@ -1,20 +1,24 @@
 //! Opening what is there: nothing is written before the file has proven to be a store of a format we know.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::path::Path;
 
-use ::redb::backends::FileBackend;
 use ::redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend};
 
-use super::RedbOptions;
 use super::error::{self, shielded, storage, table};
 use super::held::Held;
 use super::ledger::if_there;
+use super::place::{Lease, Place};
+use super::renew::renew;
 use super::tables::{
     COUNTERS, EXPIRY, FORMAT, FORMAT_KEY, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, META, RECORDS, damaged,
 };
+use super::{IntegrityCheck, RedbOptions};
 use crate::store::StoreError;
+
+/// What a redb file begins with, and the flag in the byte behind it that redb sets when it opens the file and takes
+/// back when it has closed it, everything synced. Both are part of redb's published file format.
+const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
+const IN_USE: u8 = 2;
 
 /// An open database.
 pub(super) struct Opened {
@@ -23,44 +27,66 @@ pub(super) struct Opened {
     pub(super) next_seq: u64,
 }
 
-/// Opens the file at `path`. `None`: there is none.
-pub(super) fn open_file(path: &Path, options: &RedbOptions) -> Result<Option<Opened>, StoreError> {
-    let file = match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error::io(error)),
-    };
-    let backend = FileBackend::new(file).map_err(error::opening)?;
-    let opened = open_backend(backend, options)?;
+/// Opens the leased file; if a sync of it has failed, a fresh copy of it.
+pub(super) fn open_lease(place: &dyn Place, lease: &mut Lease, options: &RedbOptions) -> Result<Opened, StoreError> {
+    if lease.sync_failed() {
+        return renew(place, lease, options);
+    }
+    let (database, held) = open_held(lease, options)?;
+    // Only now is it locked. Somebody may have put a fresh file in its place and given this one up meanwhile.
+    if !place.names(lease).map_err(error::io)? {
+        return Err(nameless());
+    }
+    let next_seq = shielded(|| inspect(&database.begin_read().map_err(error::transaction)?))?;
+    held.release().map_err(error::io)?;
     // The file may be the work of an engine that died before its name was durable.
-    sync_directory(path).map_err(error::io)?;
-    Ok(Some(opened))
+    place.sync_directory().map_err(error::io)?;
+    Ok(Opened { database, next_seq })
 }
 
-/// Opens what `backend` holds, and leaves it as it is unless all is well.
-pub(super) fn open_backend(backend: impl StorageBackend, options: &RedbOptions) -> Result<Opened, StoreError> {
-    if backend.len().map_err(error::io)? == 0 {
+/// Opens what the file holds. Nothing is written to it before the release.
+pub(super) fn open_held(lease: &Lease, options: &RedbOptions) -> Result<(Database, Held), StoreError> {
+    let file = lease.file();
+    if file.len().map_err(error::io)? == 0 {
         // redb would make a new database of it. We don't: an empty store runs requests twice.
         return Err(StoreError::Corrupt(
             "the file is empty; restore it from a backup, or remove it if no store was ever here".to_owned(),
         ));
     }
-    let held = Held::new(backend);
+    let check = match options.integrity_check {
+        IntegrityCheck::Always => true,
+        IntegrityCheck::AfterUncleanEnd => !ended_cleanly(&*file)?,
+        IntegrityCheck::Never => false,
+    };
+    let held = Held::new(file);
     let for_redb = held.clone();
-    let database = shielded(|| builder(options).create_with_backend(for_redb).map_err(error::opening))?;
-    let next_seq = shielded(|| inspect(&database.begin_read().map_err(error::transaction)?))?;
-    held.release().map_err(error::io)?;
-    Ok(Opened { database, next_seq })
+    let database = shielded(|| builder(options, check).create_with_backend(for_redb).map_err(error::opening))?;
+    Ok((database, held))
 }
 
-pub(super) fn builder(options: &RedbOptions) -> Builder {
+/// Whether whoever wrote the file has closed it. What is no redb file is for redb to refuse.
+fn ended_cleanly(file: &impl StorageBackend) -> Result<bool, StoreError> {
+    let mut header = [0; MAGIC.len() + 1];
+    if file.len().map_err(error::io)? < header.len() as u64 {
+        return Ok(false);
+    }
+    file.read(0, &mut header).map_err(error::io)?;
+    Ok(header.strip_prefix(&MAGIC).is_some_and(|flags| flags.iter().all(|flags| flags & IN_USE == 0)))
+}
+
+pub(super) fn builder(options: &RedbOptions, check: bool) -> Builder {
     let mut builder = Database::builder();
-    builder.set_cache_size(options.cache_bytes).set_check_integrity_on_open(options.integrity_check);
+    builder.set_cache_size(options.cache_bytes).set_check_integrity_on_open(check);
     builder
 }
 
+/// The file is open, and no longer where it was.
+pub(super) fn nameless() -> StoreError {
+    error::io(io::Error::new(io::ErrorKind::NotFound, "the store's file was removed or replaced while it was open"))
+}
+
 /// Checks format and tables. Returns the place of the next new record.
-fn inspect(txn: &ReadTransaction) -> Result<u64, StoreError> {
+pub(super) fn inspect(txn: &ReadTransaction) -> Result<u64, StoreError> {
     let meta = txn.open_table(META).map_err(table)?;
     let stored = ReadableTable::get(&meta, FORMAT_KEY).map_err(storage)?;
     let stored = stored.as_ref().and_then(|stored| stored.value().try_into().ok());
@@ -78,16 +104,4 @@ fn inspect(txn: &ReadTransaction) -> Result<u64, StoreError> {
     let records = txn.open_table(RECORDS).map_err(table)?;
     let last = ReadableTable::last(&records).map_err(storage)?;
     Ok(last.map_or(0, |(seq, _)| seq.value()).saturating_add(1))
-}
-
-/// Makes the names in the directory of `path` durable. redb syncs files only.
-pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(directory_of(path))?.sync_all() } else { Ok(()) }
-}
-
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => directory,
-        _ => Path::new("."),
-    }
 }

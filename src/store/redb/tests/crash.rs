@@ -4,10 +4,10 @@ use super::super::disk::SimulatedDisk;
 use super::*;
 
 /// Numbers from a seed (xorshift).
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -51,7 +51,7 @@ fn live(disk: &SimulatedDisk, dice: &mut Dice, batches: u64) -> Vec<Acknowledged
 }
 
 /// The next change of some key: it is registered, then completed with a row of its own, then removed.
-fn change(content: &mut Content, dice: &mut Dice, now: u64) -> Change {
+pub(super) fn change(content: &mut Content, dice: &mut Dice, now: u64) -> Change {
     let records = &mut content.records;
     let key = key(dice.roll(3) as u8, dice.roll(40) as u8);
     let before = records.get(&key).cloned();
@@ -111,10 +111,11 @@ fn crash_everywhere(seed: u64, batches: u64) -> usize {
     let disk = SimulatedDisk::new().unwrap();
     let states = live(&disk, &mut Dice(seed), batches);
     let mut images = 0;
-    disk.for_each_power_loss(5, seed, |syncs, left| {
+    disk.for_each_power_loss(5, seed, |loss| {
         images += 1;
-        let options = small().integrity_check(images % 2 == 0);
-        check(&left, syncs, &states, options, images % 8 == 0, &format!("seed {seed}, image {images}"));
+        let check_pages = if images % 2 == 0 { IntegrityCheck::Always } else { IntegrityCheck::Never };
+        let options = small().integrity_check(check_pages);
+        check(&loss.disk(), loss.syncs(), &states, options, images % 8 == 0, &format!("seed {seed}, {loss:?}"));
     });
     images
 }

@@ -177,17 +177,17 @@ fn a_file_without_ledger_tables_reads_as_one_without_rows_and_gets_them_with_a_c
 #[test]
 fn a_newer_format_and_a_foreign_database_are_refused_and_left_as_they_are() {
     let newer = SimulatedDisk::new().unwrap();
-    let foreign = SimulatedDisk::holding(Vec::new());
+    let foreign = SimulatedDisk::holding(&[]).unwrap();
     for (disk, format) in [(&newer, Some(2u32)), (&foreign, None)] {
-        let database = builder(&small()).create_with_backend(disk.backend()).unwrap();
+        let database = builder(&small(), true).create_with_backend(disk.backend()).unwrap();
         let txn = database.begin_write().unwrap();
         if let Some(format) = format {
             txn.open_table(META).unwrap().insert(FORMAT_KEY, format.to_be_bytes().as_slice()).unwrap();
         }
         txn.commit().unwrap();
         // Not closed: a file that a crash has left must stay as it is, too.
-        std::mem::forget(database);
         let before = disk.bytes();
+        let disk = SimulatedDisk::holding(&before).unwrap();
         match (disk.open(small()), format) {
             (Err(StoreError::UnsupportedVersion { found: 2, supported: 1 }), Some(_)) => {}
             (Err(StoreError::Corrupt(_)), None) => {}
@@ -204,7 +204,7 @@ fn a_flipped_bit_anywhere_in_the_file_never_gives_wrong_records() {
     store.commit(&batch(1, vec![Change { rows: vec![row], ..put(&key(2, 1), None, &registered(4)) }])).unwrap();
     store.close().unwrap();
     let clean = disk.bytes();
-    let content = check_invariants(&SimulatedDisk::holding(clean.clone()).open(small()).unwrap());
+    let content = check_invariants(&SimulatedDisk::holding(&clean).unwrap().open(small()).unwrap());
     let (mut opened, mut refused) = (0, 0);
     // Every bit of what the header begins with, then one in each stretch of what is in use.
     let used = clean.iter().rposition(|byte| *byte != 0).unwrap();
@@ -212,7 +212,7 @@ fn a_flipped_bit_anywhere_in_the_file_never_gives_wrong_records() {
     for bit in bits {
         let mut bytes = clean.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
-        let damaged = SimulatedDisk::holding(bytes.clone());
+        let damaged = SimulatedDisk::holding(&bytes).unwrap();
         match damaged.open(small()) {
             Ok(store) => {
                 assert_eq!(check_invariants(&store), content, "bit {bit}");
@@ -236,7 +236,7 @@ fn a_file_that_is_cut_anywhere_is_refused_and_left_as_it_is() {
     store.close().unwrap();
     let clean = disk.bytes();
     for len in (0..clean.len()).step_by(997).chain([1, 9, 64, 319, 320]) {
-        let cut = SimulatedDisk::holding(clean[..len].to_vec());
+        let cut = SimulatedDisk::holding(&clean[..len]).unwrap();
         assert!(matches!(cut.open(small()), Err(StoreError::Corrupt(_))), "{len} bytes");
         assert_eq!(cut.bytes().len(), len, "the file was changed");
     }

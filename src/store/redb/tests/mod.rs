@@ -3,9 +3,14 @@
 mod crash;
 mod creation;
 mod damage;
+mod disk;
 mod faults;
+mod fresh;
 mod layout;
+mod lies;
+mod matrix;
 mod readers;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +18,7 @@ use ::redb::ReadableTable;
 
 use super::ledger::{expiry_key, if_there};
 use super::tables::{
-    COUNTERS, EXPIRY, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, RECORDS, hash_of, read_clock_mark, read_totals,
+    COUNTERS, EXPIRY, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, META, RECORDS, hash_of, read_clock_mark, read_totals,
     scope_counter,
 };
 use super::*;
@@ -83,8 +88,39 @@ struct Content {
     clock_mark: UnixMillis,
 }
 
+/// All tables as they are stored, byte for byte, by name.
+fn dump(store: &RedbStore) -> BTreeMap<&'static str, Vec<(Vec<u8>, Vec<u8>)>> {
+    fn rows<K: ::redb::Key, V: ::redb::Value>(
+        txn: &ReadTransaction,
+        definition: ::redb::TableDefinition<'_, K, V>,
+    ) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let Some(table) = if_there(txn, definition).unwrap() else { return Vec::new() };
+        let bytes = |entry: Result<(::redb::AccessGuard<'_, K>, ::redb::AccessGuard<'_, V>), _>| {
+            let (key, value) = entry.unwrap();
+            (K::as_bytes(&key.value()).as_ref().to_vec(), V::as_bytes(&value.value()).as_ref().to_vec())
+        };
+        ReadableTable::iter(&table).unwrap().map(bytes).collect()
+    }
+    store
+        .read(|txn| {
+            Ok([
+                ("meta", rows(txn, META)),
+                ("records", rows(txn, RECORDS)),
+                ("keys", rows(txn, KEYS)),
+                ("expiry", rows(txn, EXPIRY)),
+                ("in_flight", rows(txn, IN_FLIGHT)),
+                ("counters", rows(txn, COUNTERS)),
+                ("ledger", rows(txn, LEDGER)),
+                ("ledger_expiry", rows(txn, LEDGER_EXPIRY)),
+            ]
+            .into())
+        })
+        .unwrap()
+}
+
 /// Everything that is stored, after checking that the tables tell one story.
 fn check_invariants(store: &RedbStore) -> Content {
+    store.verify().unwrap();
     store
         .read(|txn| {
             let records = txn.open_table(RECORDS).map_err(table)?;
