@@ -9,7 +9,7 @@ pub(crate) enum Scale {
     Taste,
     /// What the gate demands.
     Ci,
-    /// Ten times that.
+    /// Much more.
     Long,
 }
 
@@ -23,12 +23,12 @@ impl Scale {
         }
     }
 
-    /// One of three numbers; the last is ten times the second.
-    pub(crate) fn of(self, taste: u64, ci: u64) -> u64 {
+    /// The number for this scale.
+    pub(crate) fn of(self, taste: u64, ci: u64, long: u64) -> u64 {
         match self {
             Self::Taste => taste,
             Self::Ci => ci,
-            Self::Long => ci * 10,
+            Self::Long => long,
         }
     }
 }

@@ -1,0 +1,131 @@
+//! What a store holds, and a store that remembers what it held after each commit.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ibid::store::{Batch, Cursor, Entry, ExpiredRow, RedbStore, Store, StoreError, Totals, Verdict};
+use ibid::testing::SimulatedDisk;
+use ibid::{Bytes, Key, Record, StoredRow, UnixMillis};
+
+/// The ledger table of the workloads.
+pub(crate) const TABLE: &str = "table";
+
+/// All that a store can tell about the keys of a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Content {
+    pub(crate) records: Vec<Option<Record>>,
+    rows: Vec<(Bytes, StoredRow)>,
+    totals: Totals,
+    pub(crate) mark: UnixMillis,
+}
+
+impl Content {
+    pub(crate) fn of(store: &dyn Store, keys: &[Key]) -> Result<Self, StoreError> {
+        Ok(Self {
+            records: keys.iter().map(|key| store.get(key)).collect::<Result<_, _>>()?,
+            rows: store.rows(TABLE, None, 100)?,
+            totals: store.totals()?,
+            mark: store.clock_mark()?,
+        })
+    }
+}
+
+/// A commit that has returned.
+#[derive(Clone)]
+pub(crate) struct Commit {
+    /// How many syncs the disk had completed by then.
+    pub(crate) syncs: usize,
+    pub(crate) content: Content,
+}
+
+/// The commits of one life, in order; the first is what the store was opened with.
+#[derive(Clone, Default)]
+pub(crate) struct Commits(Arc<Mutex<Vec<Commit>>>);
+
+impl Commits {
+    pub(crate) fn all(&self) -> Vec<Commit> {
+        self.lock().clone()
+    }
+
+    pub(crate) fn last(&self) -> Commit {
+        self.lock().last().expect("there is one from the start").clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Commit>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A redb store that notes what it holds after each commit.
+pub(crate) struct Noting {
+    inner: RedbStore,
+    disk: SimulatedDisk,
+    keys: Vec<Key>,
+    commits: Commits,
+}
+
+impl Noting {
+    pub(crate) fn new(inner: RedbStore, disk: &SimulatedDisk, keys: &[Key], commits: &Commits) -> Self {
+        let this = Self { inner, disk: disk.clone(), keys: keys.to_vec(), commits: commits.clone() };
+        this.note();
+        this
+    }
+
+    fn note(&self) {
+        let content = Content::of(&self.inner, &self.keys).expect("what was committed can be read");
+        self.commits.lock().push(Commit { syncs: self.disk.syncs(), content });
+    }
+}
+
+impl Store for Noting {
+    fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError> {
+        let committed = self.inner.commit(batch);
+        if committed.is_ok() {
+            self.note();
+        }
+        committed
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        self.inner.get(key)
+    }
+
+    fn in_flight(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.inner.in_flight(after, limit)
+    }
+
+    fn removable(&self, now: UnixMillis, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
+        self.inner.removable(now, limit)
+    }
+
+    fn row(&self, table: &str, key: &[u8]) -> Result<Option<StoredRow>, StoreError> {
+        self.inner.row(table, key)
+    }
+
+    fn rows(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, StoredRow)>, StoreError> {
+        self.inner.rows(table, after, limit)
+    }
+
+    fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {
+        self.inner.expired_rows(now, limit)
+    }
+
+    fn totals(&self) -> Result<Totals, StoreError> {
+        self.inner.totals()
+    }
+
+    fn clock_mark(&self) -> Result<UnixMillis, StoreError> {
+        self.inner.clock_mark()
+    }
+
+    fn rest(&self) -> Result<(), StoreError> {
+        self.inner.rest()
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        self.inner.reopen()
+    }
+
+    fn close(&self) -> Result<(), StoreError> {
+        self.inner.close()
+    }
+}
