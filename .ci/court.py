@@ -26,13 +26,12 @@ class Court:
 
     def ask(self, key, terms):
         """`key`: (number of the peer, session). The answer is heard later."""
-        n, session = key
         payment_hash, amount, description_hash, expiry, cltv = terms
         members = params(payment_hash=payment_hash, amount_msat=amount, description_hash=description_hash,
-                         invoice_expiry_sec=expiry, min_final_cltv_expiry_delta=cltv, claim_session_id=session)
+                         invoice_expiry_sec=expiry, min_final_cltv_expiry_delta=cltv, claim_session_id=key[1])
         self.ids += 1
-        self.referee.asked(self.ids, (peer(n), session), terms, self.node.now_ms())
-        self.node.send(request(str(self.ids), members), n)
+        self.referee.asked(self.ids, self.name(key), terms, self.node.now_ms())
+        self.node.send(request(str(self.ids), members), key[0])
 
     def hear(self, patience=PATIENCE):
         """One line, told to the referee. False when there are no more."""
@@ -60,12 +59,11 @@ class Court:
         """Every answer of this process."""
         while self.referee.open:
             try:
-                if not self.hear():
-                    raise Failed(f"the node is gone: {self.node.process.stderr.read().decode()[:2000]}")
+                lives = self.hear()
             except Failed:
-                if self.node.process.poll() is None:
-                    self.referee.settled()
-                raise
+                break
+            if not lives:
+                raise Failed(f"the node is gone: {self.node.process.stderr.read().decode()[:2000]}")
         self.referee.settled()
 
     def crash(self):
@@ -100,8 +98,11 @@ class Court:
         return text.splitlines()
 
     def mints(self, key):
-        return [mint.invoice.bolt11 for mint in self.referee.keys[(peer(key[0]), key[1])].mints]
+        return [mint.invoice.bolt11 for mint in self.referee.keys[self.name(key)].mints]
 
-    def living(self, key):
-        """The answer that this key must go on giving, if any."""
-        return self.referee.lives((peer(key[0]), key[1]), int(time.time() * 1000) + self.offset_ms)
+    def answered(self, key):
+        return bool(self.referee.keys[self.name(key)].answers)
+
+    @staticmethod
+    def name(key):
+        return (peer(key[0]), key[1])

@@ -4,7 +4,7 @@ PART is one of
   self-test  the referee objects to forged transcripts
   storm      kill -9 at random moments under load, at least --kills times (default 300)
   syscalls   kill at every syscall that writes to the store or the file of effects, in three scenarios, with strace; of more
-             than --points (default 400) an even sample
+             than --points (default 600) an even sample
   limits     a second process, a file of a newer format, no file descriptors left, a peer that floods
 Without --only all of them. Everything but the moments of the kills follows from the seed, which is printed.
 """
@@ -20,7 +20,9 @@ sys.dont_write_bytecode = True
 
 from forged import self_test
 from kill_storm import storm
+from kill_syscalls import syscalls
 from node_driver import Failed, end_all
+from node_limits import limits
 from referee import Objection
 
 PARTS = ("self-test", "storm", "syscalls", "limits")
@@ -32,7 +34,7 @@ def arguments():
     parser.add_argument("--only", action="append", choices=PARTS)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--kills", type=int, default=300)
-    parser.add_argument("--points", type=int, default=400)
+    parser.add_argument("--points", type=int, default=600)
     return parser.parse_args()
 
 
@@ -60,6 +62,10 @@ def run(part, args, binary, root):
         self_test()
     elif part == "storm":
         storm(binary, root, args.seed, args.kills)
+    elif part == "syscalls":
+        syscalls(binary, root, args.points)
+    elif part == "limits":
+        limits(binary, root)
 
 
 if __name__ == "__main__":

@@ -18,16 +18,16 @@ class Storm:
     def __init__(self, binary, root, **policy):
         self.court = Court(binary, root, **policy)
         self.pool = collections.deque(maxlen=POOL)
-        self.keys = 0
+        self.all = []
 
     def kill(self, rng):
         """A burst and a kill, then a verification; which is killed, too, now and then. Says how many kills it took."""
         if self.court.node is None:
             self._start(rng)
         burst = self._burst(rng)
-        self._until(rng, [move for move in burst])
+        self._until(rng, burst)
         self.court.crash()
-        asked = [(key, terms) for name, *rest in burst if name == "ask" for key, terms in [rest]]
+        asked = [tuple(rest) for name, *rest in burst if name == "ask"]
         kills = 1
         while kills < 3 and rng.random() < 0.25:
             self._start(rng)
@@ -74,19 +74,31 @@ class Storm:
         if kind in ("expiry_sweep", "stats"):
             return (kind,)
         if kind == "fresh" or not self.pool:
-            self.keys += 1
-            key = (rng.randrange(1, PEERS + 1), f"s{self.keys}")
-            self.pool.append((key, terms(key, expiry=rng.choice(EXPIRIES_SEC))))
-            return ("ask", *self.pool[-1])
+            question = self._fresh(rng, expiry=rng.choice(EXPIRIES_SEC))
+            self.pool.append(question)
+            return ("ask", *question)
         known = list(self.pool)[-12:] if kind == "again" else list(self.pool)
         key, theirs = rng.choice(known)
         if kind == "other":
             return ("ask", key, terms(key, amount=theirs[1] + 1_000, payment_hash=theirs[0], expiry=theirs[3]))
         if kind == "rival":
-            self.keys += 1
-            rival = (rng.randrange(1, PEERS + 1), f"r{self.keys}")
-            return ("ask", rival, terms(rival, payment_hash=theirs[0], expiry=theirs[3]))
+            return ("ask", *self._fresh(rng, payment_hash=theirs[0], expiry=theirs[3]))
         return ("ask", key, theirs)
+
+    def _fresh(self, rng, **terms_of):
+        key = (rng.randrange(1, PEERS + 1), f"s{len(self.all)}")
+        self.all.append((key, terms(key, **terms_of)))
+        return self.all[-1]
+
+    def end(self):
+        """One more kill, and every key that there ever was."""
+        self.court.crash()
+        self.court.start()
+        for at in range(0, len(self.all), POOL):
+            for question in self.all[at : at + POOL]:
+                self.court.ask(*question)
+            self.court.settle()
+        self.court.shutdown()
 
 
 def storm(binary, root, seed, kills):
@@ -98,8 +110,8 @@ def storm(binary, root, seed, kills):
             break
         rng = random.Random(f"{seed}:{round_number}")
         done += storms[round_number % 4 == 3].kill(rng)
-    counts = sum((each.court.referee.counts for each in storms), collections.Counter())
     for each in storms:
-        each.court.shutdown()
+        each.end()
+    counts = sum((each.court.referee.counts for each in storms), collections.Counter())
     told = ", ".join(f"{counts[what]} {what}" for what in ("asked", "answered", "replayed", "refused", "cut off", "minted"))
-    print(f"{done} kills at random, {time.monotonic() - began:.0f} s: {told}", flush=True)
+    print(f"{done + len(storms)} kills at random, {time.monotonic() - began:.0f} s: {told}", flush=True)

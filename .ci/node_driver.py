@@ -143,6 +143,7 @@ class Node:
         except queue.Empty:
             raise Failed(f"no line within {patience} s") from None
         if line is None:
+            self.lines.put(None)
             return None
         return json.loads(line)
 

@@ -14,6 +14,8 @@ import sys
 import tempfile
 import time
 
+sys.dont_write_bytecode = True
+
 from node_driver import (
     INVALID_PARAMS, METHOD, NO_PROVIDER, OVERFLOW, STALE, Bench, Failed, Node, Tally, bolt11_of, decode, end_all, error,
     expect, hash_of, params, peer, request,

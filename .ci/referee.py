@@ -160,11 +160,6 @@ class Referee:
         self.open.clear()
         self.boot += 1
 
-    def lives(self, key, now_ms):
-        """The answer of this key that must be replayed at `now_ms`."""
-        alive = [answer for answer in self.keys[key].answers if now_ms < answer.invoice.ends_ms]
-        return alive[-1] if alive else None
-
     # What it makes of it.
 
     def _objection(self, rule, key, text):
