@@ -101,6 +101,7 @@ FIRST = question("first")
 SECOND = question("second")
 OTHER = (FIRST[0], terms(FIRST[0], amount=6_000_000))
 RIVAL = question("rival", payment_hash=FIRST[1][0])
+LATE_RIVAL = question("late rival", payment_hash=FIRST[1][0])
 DOUBTFUL = question("doubtful")
 SHORT = [question(f"short {n}", expiry=60) for n in range(2)]
 TOUCHED = question("touched", expiry=660)
@@ -166,6 +167,9 @@ def judge_first(court, calls, file, windows):
     answered = court.answered(FIRST[0])
     if answered != (window in (ANSWERING, ANSWERED)) and window not in (COMPLETING, UNCLEAR):
         raise Objection("answer", f"killed {window}: answered without a provider: {answered}")
+    refused = any(asked.terms == OTHER[1] for asked in court.referee.keys[court.name(FIRST[0])].refused)
+    if not refused and window not in (REGISTERING, UNCLEAR):
+        raise Objection("refusal", f"killed {window}: another request under the key was not refused")
     yield  # Restarted with one, and asked again.
     after = court.mints(FIRST[0])
     wanted = {REGISTERING: (0, (1,)), MINTING: (0, (1,)), CHECKPOINTING: (1, (1, 2)), UNCLEAR: (len(before), (1, 2))}
@@ -278,7 +282,7 @@ def kill_at(scenario, point, binary, root, windows):
         next(judge)
     asked = [question for question in (FIRST, SECOND, OTHER, RIVAL, DOUBTFUL, *SHORT, TOUCHED)
              if question[1] in court.referee.keys[court.name(question[0])].terms]
-    replayed_without_provider(court, asked)
+    replayed_without_provider(court, [OTHER, *asked] if judge else asked)
     if judge:
         next(judge)
     for _ in range(2):
@@ -288,6 +292,9 @@ def kill_at(scenario, point, binary, root, windows):
         court.crash()
     if judge:
         next(judge, None)
+    court.start()
+    ask(LATE_RIVAL)(court)  # The row of the ledger is there, if the first one was answered.
+    court.crash()
     return killed
 
 
