@@ -337,4 +337,4 @@ def self_test():
             scenario(Transcript())
         except Objection as objection:
             raise Failed(f"{scenario.__name__}: the referee objects: {objection}") from None
-    print(f"the referee objects to {len(FORGED)} forged transcripts, each for its reason, and to none of {len(HONEST)} honest ones")
+    print(f"the referee objects to {len(FORGED)} forged transcripts, each for its reason, and to none of {len(HONEST)} honest")

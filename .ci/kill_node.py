@@ -1,10 +1,11 @@
-"""Kills the example node: python3 .ci/kill_node.py <path of the node binary> [--only PART]... [--seed N] [--kills N] [--points N]
+"""Kills the example node: python3 .ci/kill_node.py <path of the node binary>
+                        [--only PART]... [--seed N] [--kills N] [--seconds N]
 
 PART is one of
   self-test  the referee objects to forged transcripts
   storm      kill -9 at random moments under load, at least --kills times (default 300)
-  syscalls   kill at every syscall that writes to the store or the file of effects, in three scenarios, with strace; of more
-             than --points (default 600) an even sample
+  syscalls   kill at every syscall that writes to the store or the file of effects, in three scenarios, with strace; an even
+             sample of them, if it would take longer than --seconds (default 180)
   limits     a second process, a file of a newer format, no file descriptors left, a peer that floods
 Without --only all of them. Everything but the moments of the kills follows from the seed, which is printed.
 """
@@ -34,7 +35,7 @@ def arguments():
     parser.add_argument("--only", action="append", choices=PARTS)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--kills", type=int, default=300)
-    parser.add_argument("--points", type=int, default=600)
+    parser.add_argument("--seconds", type=int, default=180)
     return parser.parse_args()
 
 
@@ -49,7 +50,7 @@ def main():
                 run(part, args, binary, root)
             except (Failed, Objection) as failed:
                 print(f"FAILED in {part}: {failed}\nagain: python3 .ci/kill_node.py {args.node} --only {part}"
-                      f" --seed {args.seed} --kills {args.kills} --points {args.points}")
+                      f" --seed {args.seed} --kills {args.kills} --seconds {args.seconds}")
                 return 1
             finally:
                 end_all()
@@ -63,7 +64,7 @@ def run(part, args, binary, root):
     elif part == "storm":
         storm(binary, root, args.seed, args.kills)
     elif part == "syscalls":
-        syscalls(binary, root, args.points)
+        syscalls(binary, root, args.seconds)
     elif part == "limits":
         limits(binary, root)
 

@@ -1,4 +1,5 @@
-"""A kill at every syscall that writes, with strace: once before each call of each scenario, as a dry run has counted them.
+"""A kill at every syscall that writes, with strace: once before each call of each scenario, as a dry run has counted them;
+where time is short, before an even sample of them.
 
 strace counts the calls of each thread for itself. So it is attached anew for each step of a scenario, looks at one file at
 a time, and kills at the n-th call of one name: within a step one thread writes to one file. What a run does not reach (a
@@ -16,8 +17,8 @@ from court import Court, terms
 from node_driver import NO_PROVIDER, PATIENCE, Failed, expect
 from referee import Objection
 
-CALLS = ("write", "pwrite64", "writev", "pwritev", "pwritev2", "fdatasync", "fsync", "sync_file_range", "ftruncate", "fallocate",
-         "rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat")
+CALLS = ("write", "pwrite64", "writev", "pwritev", "pwritev2", "fdatasync", "fsync", "sync_file_range", "ftruncate",
+         "fallocate", "rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat")
 CALL = re.compile(r"^(\d+) +([\d.]+) (\w+)\((?:\d+<([^>]*)>|(?:AT_FDCWD<[^>]*>, )?\"([^\"]*)\")")
 RESUMED = re.compile(r"^(\d+) +([\d.]+) <\.\.\. (\w+) resumed>")
 REACHED_SHARE = 0.9
@@ -76,17 +77,18 @@ class Tracer:
 
 
 class Step:
-    """Something that a scenario does with a node. `launch`: it begins with the node's own start."""
+    """Something that a scenario does with a node. `launch`: it begins with the node's own start. `judge`: knows more than the
+    referee of what a kill in this step must leave."""
 
-    def __init__(self, name, act, launch=False):
-        self.name, self.act, self.launch = name, act, launch
+    def __init__(self, name, act, launch=False, judge=None):
+        self.name, self.act, self.launch, self.judge = name, act, launch, judge
 
 
 class Scenario:
-    """`prepare` is not killed; then the steps, one after another. `judge` may know more than the referee."""
+    """`prepare` is not killed; then come the steps, one after another."""
 
-    def __init__(self, name, prepare, steps, judge=None, flags=()):
-        self.name, self.prepare, self.steps, self.judge, self.flags = name, prepare, steps, judge, flags
+    def __init__(self, name, prepare, steps):
+        self.name, self.prepare, self.steps = name, prepare, steps
 
 
 # ---- the scenarios -------------------------------------------------------------------------------------------------
@@ -154,8 +156,8 @@ def in_doubt_and_expired(court):
 
 
 REGISTERING, MINTING, CHECKPOINTING, COMPLETING, ANSWERING, ANSWERED, UNCLEAR = WINDOWS = (
-    "before the registration", "registration to mint", "mint to checkpoint", "checkpoint to completion", "completion to answer",
-    "after the answer", "not told apart")
+    "before the registration", "registration to mint", "mint to checkpoint", "checkpoint to completion",
+    "completion to answer", "after the answer", "not told apart")
 
 
 def judge_first(court, calls, file, windows):
@@ -179,8 +181,8 @@ def judge_first(court, calls, file, windows):
 
 
 def window_of(calls, file, minted, answered):
-    """Each commit of the store ends with its second sync: the request's first registers it, the second saves the checkpoint, the
-    third completes it. A gap hides whether the engine has tidied up in between, which looks like a commit."""
+    """Each commit of the store ends with its second sync: the request's first registers it, the second saves the checkpoint,
+    the third completes it. A gap hides whether the engine has tidied up in between, which looks like a commit."""
     if answered:
         return ANSWERED
     if file == "answers":
@@ -191,15 +193,19 @@ def window_of(calls, file, minted, answered):
     if any(later.at - earlier.at > REST_SEC for earlier, later in zip(done, done[1:])):
         return UNCLEAR
     commits = sum(call.name == "fdatasync" for call in done) // 2
-    return (CHECKPOINTING if minted else MINTING if commits else REGISTERING, COMPLETING, ANSWERING)[min(max(commits - 1, 0), 2)]
+    if commits >= 2:
+        return COMPLETING if commits == 2 else ANSWERING
+    return CHECKPOINTING if minted else MINTING if commits else REGISTERING
 
 
 SCENARIOS = [
     Scenario("creation and first invoice", nothing, [
-        Step("open", opened, launch=True), Step("first", ask(FIRST)), Step("idle", idle), Step("shut down", shut_down),
-    ], judge=judge_first),
+        Step("open", opened, launch=True), Step("first", ask(FIRST), judge=judge_first), Step("idle", idle),
+        Step("shut down", shut_down),
+    ]),
     Scenario("duplicate, mismatch, completion", started, [
-        Step("in flight", ask(FIRST, FIRST, OTHER, RIVAL)), Step("completed", ask(FIRST, OTHER, SECOND, RIVAL)), Step("idle", idle),
+        Step("in flight", ask(FIRST, FIRST, OTHER, RIVAL)), Step("completed", ask(FIRST, OTHER, SECOND, RIVAL)),
+        Step("idle", idle),
     ]),
     Scenario("expiry sweep, re-run after restart", in_doubt_and_expired, [
         Step("reopen", opened, launch=True), Step("re-run", ask(DOUBTFUL)), Step("expiry sweep", expiry_sweep),
@@ -269,15 +275,15 @@ def points_of(scenario, binary, root):
 def kill_at(scenario, point, binary, root, windows):
     """Runs up to the point, kills, restarts, asks everything again. Whether the point was reached."""
     at, *kill = point
-    court = Court(binary, root)
+    last, court = scenario.steps[at], Court(binary, root)
     scenario.prepare(court)
     for step in scenario.steps[:at]:
         if step.launch:
             court.start()
         step.act(court)
-    calls, killed = run(court, scenario.steps[at], kill)
+    calls, killed = run(court, last, kill)
     court.crash()
-    judge = scenario.judge and killed and scenario.steps[at].name == "first" and scenario.judge(court, calls, point[2], windows)
+    judge = last.judge(court, calls, point[2], windows) if last.judge and killed else None
     if judge:
         next(judge)
     asked = [question for question in (FIRST, SECOND, OTHER, RIVAL, DOUBTFUL, *SHORT, TOUCHED)
@@ -307,28 +313,37 @@ def replayed_without_provider(court, asked):
     court.referee.tolerated = set()
 
 
-def sample(points, most):
-    """At most so many, evenly."""
-    if len(points) <= most:
-        return points
-    return [points[at * len(points) // most] for at in range(most)]
+def spread(points):
+    """In an order of which every beginning is an even sample."""
+    digits = len(points).bit_length()
+    return [points[at] for at in sorted(range(len(points)), key=lambda at: f"{at:0{digits}b}"[::-1])]
 
 
-def syscalls(binary, root, most):
-    for scenario in SCENARIOS:
+def syscalls(binary, root, seconds):
+    """All points, or as many as fit."""
+    deadline = time.monotonic() + seconds
+    for number, scenario in enumerate(SCENARIOS):
         began, windows = time.monotonic(), collections.Counter()
+        share = (deadline - began) / (len(SCENARIOS) - number)
         points = points_of(scenario, binary, root)
-        chosen = sample(points, most // len(SCENARIOS))
-        reached = 0
-        for point in chosen:
-            try:
-                reached += kill_at(scenario, point, binary, root, windows)
-            except (Failed, Objection) as failed:
-                at, name, file, n = point
-                step = scenario.steps[at].name
-                raise type(failed)(*failed.args[:1], f"killed in '{scenario.name}', step '{step}', before {name} {n} of the {file}") from None
-        print(f"{scenario.name}: {len(chosen)} of {len(points)} points, {reached} reached, {time.monotonic() - began:.0f} s", flush=True)
+        killed, reached = 0, 0
+        for point in spread(points):
+            if time.monotonic() - began > share:
+                break
+            killed += 1
+            reached += killed_at(scenario, point, binary, root, windows)
+        took = time.monotonic() - began
+        print(f"{scenario.name}: {killed} of {len(points)} points, {reached} reached, {took:.0f} s", flush=True)
         if windows:
             print("  " + ", ".join(f"{window}: {windows[window]}" for window in WINDOWS), flush=True)
-        if reached < REACHED_SHARE * len(chosen):
-            raise Failed(f"only {reached} of {len(chosen)} points were reached")
+        if reached < REACHED_SHARE * killed:
+            raise Failed(f"only {reached} of {killed} points were reached")
+
+
+def killed_at(scenario, point, binary, root, windows):
+    try:
+        return kill_at(scenario, point, binary, root, windows)
+    except (Failed, Objection) as failed:
+        at, name, file, n = point
+        step = scenario.steps[at].name
+        raise Failed(f"{failed}\nkilled in '{scenario.name}', step '{step}', before {name} {n} of the {file}") from None

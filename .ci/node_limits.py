@@ -68,7 +68,8 @@ def opens_without_descriptors(binary, root):
             continue
         if code == 0:
             break
-        expect(f"with {limit} descriptors: typed", (code, stderr.startswith("cannot open: "), "panicked" in stderr), (2, True, False))
+        told = (code, stderr.startswith("cannot open: "), "panicked" in stderr)
+        expect(f"with {limit} descriptors: a typed reason", told, (2, True, False))
         typed += 1
         court.start()
         ask(question("first"))(court)  # What the failed opening has left behind harms nobody.
@@ -185,8 +186,9 @@ def a_flood(binary, root):
     expect("nor minted", node.kept()[0], QUOTA + 3 * SAMPLES)
     expect("in bounded memory", grown < MEMORY_KIB, True)
     node.shutdown()
-    told = (f"{flood.refused} refused at {QUOTA} records, resident memory {before} KiB, then {grown:+} KiB; the other peer waits"
-            f" {quiet * 1000:.1f} ms alone, x{filling / quiet:.2f} while the quota fills, x{at_quota / quiet:.2f} while it is refused")
+    told = (f"{flood.refused} refused at {QUOTA} records, resident memory {before} KiB, then {grown:+} KiB; the other peer"
+            f" waits {quiet * 1000:.1f} ms alone, x{filling / quiet:.2f} while the quota fills, x{at_quota / quiet:.2f} while"
+            " the flood is refused")
     if max(filling, at_quota) > ABSURD * quiet:
         raise Failed(told)
     return told

@@ -51,7 +51,8 @@ class Invoice:
         self.payment_hash, self.description_hash = fields["p"], fields["h"]
         self.starts_ms = fields["timestamp"] * 1000
         self.ends_ms = self.starts_ms + fields["x"] * 1000
-        self.terms = (self.payment_hash, amount_of(fields["prefix"]), self.description_hash, fields["x"], fields["c"] - CLTV_ADDED)
+        self.terms = (self.payment_hash, amount_of(fields["prefix"]), self.description_hash, fields["x"],
+                      fields["c"] - CLTV_ADDED)
 
     def lives_with(self, other):
         return self.starts_ms < other.ends_ms and other.starts_ms < self.ends_ms
@@ -141,7 +142,8 @@ class Referee:
             if key is None or invoice.terms not in self.keys[key].terms or payment_hash != invoice.payment_hash:
                 raise Objection("mint", "one that nobody has asked for")
             self.keys[key].mints.append(Mint(invoice, self.boot))
-            self.keys[key].note(invoice.starts_ms, f"boot {self.boot} minted ...{bolt11[-8:]}, until {invoice.ends_ms / 1000:.0f} s")
+            until = f"until {invoice.ends_ms / 1000:.0f} s"
+            self.keys[key].note(invoice.starts_ms, f"boot {self.boot} minted ...{bolt11[-8:]}, {until}")
             self.touched.add(key)
             self.counts["minted"] += 1
 
