@@ -1,6 +1,7 @@
 """A court: one process of the node after another on the same files, and the referee that hears all of it."""
 
 import os
+import signal
 import time
 
 from node_driver import PATIENCE, Bench, Failed, hash_of, params, peer, request
@@ -13,16 +14,17 @@ def terms(key, *, amount=5_000_000, payment_hash=None, expiry=3600):
 
 
 class Court:
+    """`policy`: as the referee's."""
+
     def __init__(self, binary, root, **policy):
         self.bench = Bench(binary, root)
         self.referee = Referee(**policy)
         self.flags = () if self.referee.refuses_once else ("--on-expired", "rerun")
         self.node, self.offset_ms = None, 0
-        self.ids, self.heard_effects, self.boots = 0, 0, 0
+        self.ids, self.heard_effects = 0, 0
 
     def start(self, *flags, **how):
         self.node = self.bench.node(*self.flags, *flags, offset_ms=self.offset_ms, **how)
-        self.boots += 1
 
     def ask(self, key, terms):
         """`key`: (number of the peer, session). The answer is heard later."""
@@ -44,7 +46,7 @@ class Court:
         if "to" in line:
             self.referee.answered(line["to"], line["payload"], self.node.now_ms())
         elif "error" in line:
-            raise Failed(f"the node did not understand its input: {line}")
+            raise Objection("input", f"the node did not understand: {line}")
 
     def hear_for(self, seconds):
         deadline = time.monotonic() + seconds
@@ -78,9 +80,9 @@ class Court:
         self._over()
 
     def _over(self):
-        stderr = self.node.process.stderr.read().decode()
-        if stderr:
-            raise Objection("stderr", stderr[:2000])
+        stderr, code = self.node.process.stderr.read().decode(), self.node.process.returncode
+        if stderr or code not in (0, -signal.SIGKILL):
+            raise Objection("end", f"exit code {code}, and on stderr: {stderr[:2000]}")
         self.node.release()
         self.referee.minted(self._new_effects())
         self.referee.ended()
