@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use ibid::{AfterExpiry, NodeId, Policy};
+use ibid::{AfterExpiry, Limits, NodeId, Policy};
 
 pub(crate) const USAGE: &str = "\
 usage: node [flags]
@@ -18,6 +18,7 @@ usage: node [flags]
   --min-amount-msat N    refuse to mint for less (default 0)
   --grace-ms N           how long an expired record waits to refuse once (default 120000)
   --on-expired WHAT      refuse-once (default) or rerun
+  --records-per-peer N   records that one peer may have at a time (default 100000)
   --clock-offset-ms N    start the clock this far ahead of the machine's (default 0)
   --check-hash           mint only for payment_hash = sha256(sha256(\"ibid example node \" + hash_index in decimal)),
                          the inner hash being the preimage; for another one answer 1104
@@ -31,6 +32,7 @@ pub(crate) struct Args {
     pub(crate) has_provider: bool,
     pub(crate) min_amount_msat: u64,
     pub(crate) policy: Policy,
+    pub(crate) limits: Limits,
     pub(crate) clock_offset_ms: i128,
     pub(crate) check_hash: bool,
 }
@@ -46,6 +48,7 @@ impl Args {
             has_provider: true,
             min_amount_msat: 0,
             policy: Policy::request_invoice(),
+            limits: Limits::default(),
             clock_offset_ms: 0,
             check_hash: false,
         };
@@ -70,6 +73,7 @@ impl Args {
                     };
                     args.policy = args.policy.after_expiry(choice);
                 }
+                "--records-per-peer" => args.limits.records_per_scope = number(&flag, &value()?)?,
                 "--clock-offset-ms" => args.clock_offset_ms = number(&flag, &value()?)?,
                 "--check-hash" => args.check_hash = true,
                 "--help" | "-h" => return Ok(None),

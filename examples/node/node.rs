@@ -34,7 +34,7 @@ impl Node {
     pub(crate) fn open(args: Args) -> Result<Self, OpenError> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build()?;
         let clock = OffsetClock::ahead(args.clock_offset_ms);
-        let builder = Engine::builder().clock(clock.clone()).runtime(runtime.handle().clone());
+        let builder = Engine::builder().clock(clock.clone()).limits(args.limits).runtime(runtime.handle().clone());
         let engine = match &args.db {
             Some(path) => builder.open(path).map_err(|error| named("--db", path, error))?,
             None => builder.open_in_memory()?,

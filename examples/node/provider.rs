@@ -8,11 +8,9 @@ use std::time::Duration;
 
 use ibid::lightning::{InvoiceParams, InvoiceProvider, InvoiceRequest, Minted, Providing, RpcError};
 use ibid::{Attempt, Row, UnixMillis};
-use serde::Deserialize;
-use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::support::Minter;
+use crate::support::{Minter, ledger};
 
 /// BIP 32 keeps the upper half of 32 bits for hardened children: an order has no hash there, and none at 0.
 const LAST_HASH_INDEX: u64 = 0x7fff_ffff;
@@ -41,33 +39,13 @@ impl InvoiceProvider for Provider {
         })
     }
 
-    /// One row per payment hash, whoever asked: what a node needs to claim the payment that comes in.
     fn row(&self, request: &InvoiceRequest, minted: &Minted) -> Option<Row> {
-        let value = json!({ "status": "pending", "expires_at": minted.expires_at.0, "bolt11": minted.bolt11 });
-        // The key and the table are within their bounds, whatever was asked.
-        let row = Row::new(LEDGER, request.params.payment_hash, value.to_string().into_bytes()).ok()?;
-        Some(row.expires_at(minted.expires_at.saturating_add(LEDGER_KEEPS)))
+        ledger::inbound_payment(&request.params, minted)
     }
 
     fn blocks(&self, stored: &[u8], now: UnixMillis) -> bool {
-        let Ok(row) = serde_json::from_slice::<LedgerRow>(stored) else { return true };
-        match row.status.as_str() {
-            "failed" | "cancelled" => false,
-            "pending" => now.0 < row.expires_at,
-            _ => true,
-        }
+        ledger::blocks(stored, now)
     }
-}
-
-/// The node's ledger: a table in the engine's own file.
-const LEDGER: &str = "inbound_payments";
-/// For how long a row outlives its invoice.
-const LEDGER_KEEPS: Duration = Duration::from_secs(7 * 86_400);
-
-#[derive(Deserialize)]
-struct LedgerRow {
-    status: String,
-    expires_at: u64,
 }
 
 impl Provider {

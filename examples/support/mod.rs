@@ -1,4 +1,6 @@
-//! What both examples share: real BOLT11 invoices for regtest.
+//! What both examples share: real BOLT11 invoices for regtest, and the ledger that they stand in.
+
+pub(crate) mod ledger;
 
 use std::time::Duration;
 

@@ -1,0 +1,110 @@
+"""A court: one process of the node after another on the same files, and the referee that hears all of it."""
+
+import os
+import signal
+import time
+
+from node_driver import PATIENCE, Bench, Failed, hash_of, params, peer, request
+from referee import Objection, Referee
+
+
+def terms(key, *, amount=5_000_000, payment_hash=None, expiry=3600):
+    """The request of a key. Its description hash names the key, so that a mint tells whose it is."""
+    return (payment_hash or hash_of(key), amount, hash_of(("described", key)), expiry, 30)
+
+
+class Court:
+    """`policy`: as the referee's."""
+
+    def __init__(self, binary, root, **policy):
+        self.bench = Bench(binary, root)
+        self.referee = Referee(**policy)
+        self.flags = () if self.referee.refuses_once else ("--on-expired", "rerun")
+        self.node, self.offset_ms = None, 0
+        self.ids, self.heard_effects = 0, 0
+
+    def start(self, *flags, **how):
+        self.node = self.bench.node(*self.flags, *flags, offset_ms=self.offset_ms, **how)
+
+    def ask(self, key, terms):
+        """`key`: (number of the peer, session). The answer is heard later."""
+        payment_hash, amount, description_hash, expiry, cltv = terms
+        members = params(payment_hash=payment_hash, amount_msat=amount, description_hash=description_hash,
+                         invoice_expiry_sec=expiry, min_final_cltv_expiry_delta=cltv, claim_session_id=key[1])
+        self.ids += 1
+        self.referee.asked(self.ids, self.name(key), terms, self.node.now_ms())
+        self.node.send(request(str(self.ids), members), key[0])
+
+    def hear(self, patience=PATIENCE):
+        """One line, told to the referee. False when there are no more."""
+        line = self.node.line(patience)
+        if line is not None:
+            self._tell(line)
+        return line is not None
+
+    def _tell(self, line):
+        if "to" in line:
+            self.referee.answered(line["to"], line["payload"], self.node.now_ms())
+        elif "error" in line:
+            raise Objection("input", f"the node did not understand: {line}")
+
+    def hear_for(self, seconds):
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                if not self.hear(left):
+                    return
+            except Failed:
+                return
+
+    def settle(self):
+        """Every answer of this process."""
+        while self.referee.open:
+            try:
+                lives = self.hear()
+            except Failed:
+                break
+            if not lives:
+                raise Failed(f"the node is gone: {self.node.process.stderr.read().decode()[:2000]}")
+        self.referee.settled()
+
+    def crash(self):
+        """kill -9, or what has come first; then what had left before, and what is in the file of effects."""
+        for line in self.node.kill():
+            self._tell(line)
+        self._over()
+
+    def shutdown(self):
+        self.settle()
+        self.node.shutdown()
+        self._over()
+
+    def _over(self):
+        stderr, code = self.node.process.stderr.read().decode(), self.node.process.returncode
+        if stderr or code not in (0, -signal.SIGKILL):
+            raise Objection("end", f"exit code {code}, and on stderr: {stderr[:2000]}")
+        self.node.release()
+        self.referee.minted(self._new_effects())
+        self.referee.ended()
+        self.offset_ms = self.node.offset_ms
+
+    def _new_effects(self):
+        if not os.path.exists(self.bench.effects_path):
+            return []
+        with open(self.bench.effects_path, encoding="ascii") as file:
+            file.seek(self.heard_effects)
+            text = file.read()
+        if text and not text.endswith("\n"):
+            raise Failed("the file of effects ends within a line")
+        self.heard_effects += len(text)
+        return text.splitlines()
+
+    def mints(self, key):
+        return [mint.invoice.bolt11 for mint in self.referee.keys[self.name(key)].mints]
+
+    def answered(self, key):
+        return bool(self.referee.keys[self.name(key)].answers)
+
+    @staticmethod
+    def name(key):
+        return (peer(key[0]), key[1])
