@@ -15,6 +15,8 @@ use tokio::sync::{oneshot, watch};
 use super::front::{Front, Submission};
 use super::key_actor::Surroundings;
 use super::message::{AbortOperations, Drain, RouterAddr, tell};
+use super::oracle::{Inquiries, Recovery};
+use super::recoverer::{Begin, Recoverer};
 use super::router::{Router, Surround};
 use super::running::Running;
 use super::supervisor::{Settle, Supervisor};
@@ -30,6 +32,7 @@ pub(crate) struct Parts {
     /// Where operations run, and the runtime itself if it is ours.
     pub(crate) runtime: Handle,
     pub(crate) own_runtime: Option<Runtime>,
+    pub(crate) recovery: Recovery,
 }
 
 /// The running actors, from outside.
@@ -109,7 +112,7 @@ struct Started {
 }
 
 fn run(parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: oneshot::Receiver<()>) {
-    let Parts { store, clock, limits, runtime, own_runtime } = parts;
+    let Parts { store, clock, limits, runtime, own_runtime, recovery } = parts;
     let drain = limits.drain;
     let system = System::new();
     let writer = system.block_on(async {
@@ -120,6 +123,13 @@ fn run(parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: onesho
                 (Arc::clone(&store), Arc::clone(&clock), limits.clone(), router.clone());
             Supervisor::start_in_arbiter(&writer.handle(), move |_| Supervisor::new(store, clock, limits, router))
         };
+        let recovery = Arc::new(recovery);
+        let recoverer = (!recovery.is_empty()).then(|| {
+            let (store, clock, limits) = (Arc::clone(&store), Arc::clone(&clock), limits.clone());
+            let recoverer = Recoverer::new(store, clock, limits, Arc::clone(&router), Arc::clone(&recovery));
+            Recoverer::start_in_arbiter(&writer.handle(), move |_| recoverer)
+        });
+        let inquiries = Inquiries::new(runtime.clone(), limits.oracle_timeout);
         let running = Running::new(runtime);
         let (own_address, writing) = (Arc::clone(&router), supervisor.clone());
         router.do_send(Surround(Surroundings {
@@ -129,7 +139,14 @@ fn run(parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: onesho
             running,
             router: own_address,
             supervisor: writing,
+            recovery,
+            inquiries,
+            recoverer: recoverer.clone(),
         }));
+        // After its surroundings have been sent to the router, to which it sends what it finds.
+        if let Some(recoverer) = recoverer {
+            recoverer.do_send(Begin);
+        }
         let arbiter = Arbiter::current();
         // An error means that the one who opened the engine is gone; then the stop signal is gone, too.
         drop(started.send(Started { router: router.clone(), supervisor: supervisor.clone(), arbiter }));

@@ -29,6 +29,7 @@ struct Poison {
 enum Kind {
     Ticket,
     Report,
+    Answer,
     Decided,
     Other,
 }
@@ -38,8 +39,9 @@ impl Kind {
         match message {
             ToKey::Ticket(_) => Self::Ticket,
             ToKey::Report(_) => Self::Report,
+            ToKey::Answer(_) => Self::Answer,
             ToKey::Decided(_) => Self::Decided,
-            ToKey::Unsaved(_) | ToKey::Abandon(_) | ToKey::EndLost | ToKey::Drain => Self::Other,
+            ToKey::Recover(_) | ToKey::Unsaved(_) | ToKey::Abandon(_) | ToKey::EndLost | ToKey::Drain => Self::Other,
         }
     }
 }
