@@ -1,5 +1,6 @@
 //! What needs a look inside: panics injected into key actors.
 
+mod asking;
 mod deaths;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
