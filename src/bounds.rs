@@ -32,8 +32,22 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Records that one slice of the expiry sweep removes. Default 256.
     pub expiry_slice: usize,
-    /// Re-runs of one record that may end unknown before it is left alone. Default 5.
+    /// Re-runs of one record that may end unknown, and answers of an oracle that may tell nothing, before it is a dead letter:
+    /// not run again, though still asked about. Default 5.
     pub recoveries: u8,
+    /// Inquiries that run at once without a caller, and likewise re-runs. Default 64.
+    pub background_recoveries: usize,
+    /// Entries of the in-flight index that one turn of the recovery reads. Default 256.
+    pub recovery_slice: usize,
+    /// How long an oracle may take for an answer, and how long a retry waits for the first one. Default 5 s.
+    pub oracle_timeout: Duration,
+    /// How long after the first answer that told nothing an oracle is asked again, and after the first unknown end it is run
+    /// again; it doubles each time. Default 1 s.
+    pub recovery_pause: Duration,
+    /// The end of that doubling, and how often the oracle is asked about a dead letter. Default 60 s.
+    pub recovery_pause_max: Duration,
+    /// How long a dispatched record may be without news before its oracle is asked, and how often from then on. Default 30 s.
+    pub dispatched_silence: Duration,
     /// How often the expiry sweep runs by itself. Default 60 s.
     pub expiry_sweep_every: Duration,
     /// How long `shutdown` waits for running operations before it leaves them in doubt. Default 10 s.
@@ -53,6 +67,12 @@ impl Default for Limits {
             batch_bytes: 4 * 1024 * 1024,
             expiry_slice: 256,
             recoveries: 5,
+            background_recoveries: 64,
+            recovery_slice: 256,
+            oracle_timeout: Duration::from_secs(5),
+            recovery_pause: Duration::from_secs(1),
+            recovery_pause_max: Duration::from_secs(60),
+            dispatched_silence: Duration::from_secs(30),
             expiry_sweep_every: Duration::from_secs(60),
             drain: Duration::from_secs(10),
         }
@@ -60,7 +80,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The same limits with the payload sizes cut to [`PAYLOAD_BYTES_CEILING`] and every count at least one.
+    /// The same limits with the payload sizes cut to [`PAYLOAD_BYTES_CEILING`], every count at least one and every period at
+    /// least a millisecond.
     pub(crate) fn sound(mut self) -> Self {
         self.request_bytes = self.request_bytes.min(PAYLOAD_BYTES_CEILING);
         self.answer_bytes = self.answer_bytes.min(PAYLOAD_BYTES_CEILING);
@@ -70,10 +91,19 @@ impl Limits {
             &mut self.waiters_per_key,
             &mut self.batch_transitions,
             &mut self.expiry_slice,
+            &mut self.background_recoveries,
+            &mut self.recovery_slice,
         ] {
             *count = (*count).max(1);
         }
-        self.expiry_sweep_every = self.expiry_sweep_every.max(Duration::from_millis(1));
+        for period in [
+            &mut self.expiry_sweep_every,
+            &mut self.recovery_pause,
+            &mut self.recovery_pause_max,
+            &mut self.dispatched_silence,
+        ] {
+            *period = (*period).max(Duration::from_millis(1));
+        }
         self
     }
 }

@@ -7,10 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use tokio::runtime::{Handle, Runtime};
 
-use crate::actor::{Actors, Parts, Permits, interrupt_all};
+use crate::actor::{Actors, Flows, Means, Operation, Parts, Permits, Recovery, interrupt_all};
 use crate::bounds::Limits;
 use crate::engine::{Engine, Shared};
 use crate::entropy::Entropy;
+use crate::inquiry::{Found, Inquiry};
+use crate::key::Key;
+use crate::policy::Flow;
+use crate::record::Bytes;
 use crate::store::{MemoryStore, RedbOptions, RedbStore, Store, StoreError};
 use crate::time::{Clock, HighWater, SystemClock};
 
@@ -21,6 +25,7 @@ pub struct Builder {
     redb: RedbOptions,
     runtime: Option<Handle>,
     seed: Option<[u8; 32]>,
+    recovered: Vec<(Flow, Means)>,
     /// Whether the actors live on the thread that opens the engine.
     #[cfg(feature = "testing")]
     here: bool,
@@ -34,6 +39,7 @@ impl Default for Builder {
             redb: RedbOptions::default(),
             runtime: None,
             seed: None,
+            recovered: Vec::new(),
             #[cfg(feature = "testing")]
             here: false,
         }
@@ -78,10 +84,47 @@ impl Builder {
         self
     }
 
+    /// Who can be asked how an attempt of this flow stands, whose policy must be
+    /// [`InDoubt::Ask`](crate::InDoubt::Ask): LDK's recent payments, lnd's circuit map.
+    ///
+    /// It is asked about each record in doubt when it comes into doubt, when a caller first meets it, at opening, and then again
+    /// while it cannot tell, at doubling intervals; and about dispatched records that are without news. See the
+    /// [limits](Limits). At most one inquiry per key runs at a time. A panic, or no answer within
+    /// [`Limits::oracle_timeout`], is [`Found::CannotTell`] for that key.
+    ///
+    /// The future runs on the runtime on which the operations run, and must not block it. It may be dropped at any await, when
+    /// it is too slow or the engine closes. The oracle asks and tells; it must not send anything.
+    #[must_use]
+    pub fn oracle<F, Fut>(mut self, flow: &Flow, oracle: F) -> Self
+    where
+        F: Fn(Inquiry) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Found> + Send + 'static,
+    {
+        let asked = Means::Ask(Arc::new(move |inquiry| Box::pin(oracle(inquiry))));
+        self.recovered.push((flow.clone(), asked));
+        self
+    }
+
+    /// What runs when a record of this flow, whose policy must be [`InDoubt::Rerun`](crate::InDoubt::Rerun), is in doubt and
+    /// no caller retries: made of its key and its canonical request, on the runtime on which the operations run.
+    ///
+    /// It is a re-run like one that a retry brings about: the same token, the last checkpoint, and it counts towards
+    /// [`Limits::recoveries`]. It takes a permit and waits for its next turn if there is none. The record answers for as long
+    /// as the first request wanted it to, from the re-run's admission.
+    #[must_use]
+    pub fn rerun<F>(mut self, flow: &Flow, operation: F) -> Self
+    where
+        F: Fn(&Key, &Bytes) -> Operation + Send + Sync + 'static,
+    {
+        self.recovered.push((flow.clone(), Means::Rerun(Arc::new(operation))));
+        self
+    }
+
     /// Opens the store at `path`, or creates it. It blocks for the time of the opening.
     ///
     /// # Errors
-    /// [`StoreError`]: the file is open elsewhere, damaged, or from a newer version. It is never emptied or made anew.
+    /// [`StoreError`]: the file is open elsewhere, damaged, or from a newer version; it is never emptied or made anew. Or the
+    /// settings do not fit each other ([`StoreError::Settings`]), as for the other ways to open.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Engine, StoreError> {
         let store = RedbStore::open(path.as_ref(), self.redb.clone())?;
         self.open_store(Arc::new(store))
@@ -90,7 +133,7 @@ impl Builder {
     /// An engine that forgets everything when it closes.
     ///
     /// # Errors
-    /// [`StoreError::Io`] when the threads cannot be started.
+    /// [`StoreError::Io`] when the threads cannot be started, [`StoreError::Settings`].
     pub fn open_in_memory(self) -> Result<Engine, StoreError> {
         self.open_store(Arc::new(MemoryStore::new()))
     }
@@ -107,13 +150,15 @@ impl Builder {
     /// # Errors
     /// [`StoreError`].
     pub fn open_store(self, store: Arc<dyn Store>) -> Result<Engine, StoreError> {
+        let flows = Flows::of(self.recovered).map_err(StoreError::Settings)?;
         let limits = self.limits.sound();
         let entropy = match self.seed {
             Some(seed) => Entropy::from_seed(seed),
             None => Entropy::from_os().map_err(|error| StoreError::Io(Arc::new(error)))?,
         };
         let clock = Arc::new(HighWater::new(self.clock, store.clock_mark()?));
-        let interrupted = interrupt_all(&*store, clock.now())?;
+        let opened_at = clock.now();
+        let interrupted = interrupt_all(&*store, opened_at)?;
         if interrupted > 0 {
             tracing::warn!(interrupted, "records of an earlier boot are in doubt");
         }
@@ -121,19 +166,20 @@ impl Builder {
             Some(runtime) => (runtime, None),
             None => own_runtime().map(|runtime| (runtime.handle().clone(), Some(runtime)))?,
         };
+        let boot = entropy.boot_id();
+        let permits = Permits::new(limits.in_flight, limits.in_flight_per_scope);
         let parts = Parts {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
             limits: limits.clone(),
             runtime: runtime.clone(),
             own_runtime,
+            recovery: Recovery { flows, permits: Arc::clone(&permits), boot, opened_at },
         };
         #[cfg(feature = "testing")]
         let actors = if self.here { Actors::start_here(parts) } else { Actors::start(parts)? };
         #[cfg(not(feature = "testing"))]
         let actors = Actors::start(parts)?;
-        let boot = entropy.boot_id();
-        let permits = Permits::new(limits.in_flight, limits.in_flight_per_scope);
         let (waiters, closing) = (AtomicU64::new(0), AtomicBool::new(false));
         Ok(Engine::from_shared(Shared {
             store,

@@ -257,8 +257,14 @@ impl Engine {
     ///
     /// # Errors
     /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
-    pub fn list(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<store::Entry>, Error> {
-        self.0.store.in_flight(after, limit).map_err(|error| unavailable(&error))
+    pub fn list(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<Listed>, Error> {
+        let entries = self.0.store.in_flight(after, limit).map_err(|error| unavailable(&error))?;
+        let listed = entries.into_iter().map(|store::Entry { cursor, found }| {
+            let record = found.as_ref().map(|(_, record)| record);
+            let is_dead_letter = record.is_some_and(|record| machine::is_dead_letter(record, self.0.limits.recoveries));
+            Listed { cursor, found, is_dead_letter }
+        });
+        Ok(listed.collect())
     }
 
     /// The row of a ledger table; `None` if there is none or its end has come.
@@ -301,6 +307,9 @@ impl Engine {
             in_flight: self.0.permits.taken(),
             died_actors: counts.died_actors,
             alarms: counts.alarms,
+            dead_letters: counts.dead_letters,
+            inquiries: counts.inquiries,
+            reruns: counts.reruns,
         })
     }
 
@@ -448,9 +457,7 @@ impl Shared {
         let (reply, heard) = oneshot::channel();
         let waiter = self.waiters.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting::new(heard, waiter, key.clone(), Arc::clone(&self.actors.router));
-        let question =
-            Question { flow, key, ask, reply, permit: None, found_absent: false, waiter, waiting: None, tries: 0 };
-        (waiting, question)
+        (waiting, Question::new(flow, key, ask, reply, waiter))
     }
 
     fn send(&self, question: Question) {
@@ -498,6 +505,25 @@ pub struct Stats {
     pub died_actors: u64,
     /// Ends that contradicted a record or came from an older attempt.
     pub alarms: u64,
+    /// Records that have become dead letters since the engine was opened; [`Engine::list`] names those that there are.
+    pub dead_letters: u64,
+    /// Inquiries made to oracles since then.
+    pub inquiries: u64,
+    /// Re-runs that the engine started by itself since then.
+    pub reruns: u64,
+}
+
+/// A record whose end is still to come, as [`Engine::list`] shows it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Listed {
+    /// Its place, to go on behind.
+    pub cursor: Cursor,
+    /// Key and record, or `None` where they do not decode.
+    pub found: Option<(Key, Record)>,
+    /// In doubt, with as many recoveries behind it as [`Limits::recoveries`] allows: it is not run again, and what can still
+    /// end it is `resolve` or an oracle.
+    pub is_dead_letter: bool,
 }
 
 impl fmt::Debug for Engine {

@@ -21,6 +21,30 @@ pub struct Error {
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
+/// Something registered to bring records out of doubt that their flow's policy would never use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InvalidRecovery {
+    /// An oracle for the flow of this name, whose policy does not ask: it needs [`InDoubt::Ask`](crate::InDoubt::Ask).
+    OracleNeverAsked(String),
+    /// A re-run for the flow of this name, whose policy does not re-run: it needs [`InDoubt::Rerun`](crate::InDoubt::Rerun).
+    RerunNeverRun(String),
+    /// More than one for the flow of this name.
+    Twice(String),
+}
+
+impl fmt::Display for InvalidRecovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OracleNeverAsked(flow) => write!(f, "flow {flow} has an oracle and a policy that does not ask"),
+            Self::RerunNeverRun(flow) => write!(f, "flow {flow} has a re-run and a policy that does not re-run"),
+            Self::Twice(flow) => write!(f, "flow {flow} has more than one oracle or re-run"),
+        }
+    }
+}
+
+impl std::error::Error for InvalidRecovery {}
+
 /// What the client may conclude, and what it does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {

@@ -3,7 +3,8 @@
 //! # Architecture
 //!
 //! ```text
-//! values    key, fingerprint, record, outcome, error, policy, bounds, time     nothing of ours above them
+//! values    key, fingerprint, record, outcome, inquiry, error, policy, bounds,  nothing of ours above them
+//!           time
 //! machine   one pure function: (record, event, context) -> write and effects   no clock, no I/O, no log
 //! store     the Store trait, redb, memory                                      the only redb and postcard
 //! actor     router, key actors, supervisor, the two threads                    the only actix
@@ -18,6 +19,9 @@
 //! of the key is in flight. The key actor asks the machine and proposes the registration to the *supervisor*, which commits
 //! everything that has queued up meanwhile in one transaction. When that is durable the operation starts, on the host's
 //! runtime; its end takes the same way, and the answer leaves when its record is durable.
+//!
+//! A record in doubt is brought to an end without a caller: its key actor asks the flow's oracle, on the host's runtime, and
+//! the *recoverer* goes through the in-flight index for what has to be asked about again or may run again.
 //!
 //! What holds, and where to look when it does not:
 //!
@@ -52,6 +56,7 @@ mod engine;
 mod entropy;
 mod error;
 mod fingerprint;
+mod inquiry;
 mod key;
 mod ledger;
 #[cfg(feature = "lightning")]
@@ -71,9 +76,10 @@ pub use attempt::Attempt;
 pub use bounds::{Limits, PAYLOAD_BYTES_CEILING};
 pub use builder::Builder;
 pub use call::Call;
-pub use engine::{Engine, Stats};
-pub use error::{Class, Error, ErrorKind};
+pub use engine::{Engine, Listed, Stats};
+pub use error::{Class, Error, ErrorKind, InvalidRecovery};
 pub use fingerprint::Fingerprint;
+pub use inquiry::{Found, Inquiry};
 pub use key::{InvalidKey, Key, NodeId};
 pub use ledger::{Guard, InvalidRow, Row, StoredRow};
 pub use outcome::{Completion, End, Ended, Failure, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved};

@@ -48,9 +48,11 @@ pub enum AfterCheckpoint {
 pub enum InDoubt {
     /// Every retry is told *Ambiguous*; nothing runs again.
     Ambiguous,
-    /// The next identical request runs it again: same token, last checkpoint.
+    /// The next identical request runs it again: same token, last checkpoint. Or the engine itself does, see
+    /// [`Builder::rerun`](crate::Builder::rerun).
     Rerun,
-    /// Somebody who knows must say (`resolve`); until then a retry is *Duplicate*, in doubt.
+    /// Somebody who knows must say: an oracle that is asked (see [`Builder::oracle`](crate::Builder::oracle)), or the host by
+    /// `resolve`. Until then a retry is *Duplicate*, in doubt.
     Ask,
 }
 

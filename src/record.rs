@@ -26,7 +26,7 @@ pub struct Record {
     pub state: State,
     /// What the operation saved on its way.
     pub checkpoint: Option<Bytes>,
-    /// Re-runs that ended unknown.
+    /// Re-runs that ended unknown, and answers of an oracle that told nothing.
     pub recoveries: u8,
     /// When the first attempt was admitted.
     pub created_at: UnixMillis,

@@ -3,14 +3,20 @@
 //! Every handler is one synchronous transition: ask the machine, then either act on the step at once (nothing to write) or
 //! propose the write and act on the step when it is durable. While a write is under way, what arrives waits in order.
 
+mod doubt;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
 
-use super::message::{Alarmed, Ask, Finish, Gone, Idle, Origin, Proposal, Report, RouterAddr, TRIES, Ticket, ToKey};
+use super::message::{
+    Alarmed, Answer, Ask, Finish, Gone, Idle, Origin, Proposal, Report, RouterAddr, TRIES, Ticket, ToKey,
+};
+use super::oracle::{Inquiries, Recovery};
+use super::recoverer::Recoverer;
 use super::running::Running;
 use super::saver::Saver;
 use super::supervisor::Supervisor;
@@ -35,6 +41,10 @@ pub(super) struct Surroundings {
     pub(super) running: Running,
     pub(super) router: RouterAddr,
     pub(super) supervisor: Addr<Supervisor>,
+    pub(super) recovery: Arc<Recovery>,
+    pub(super) inquiries: Inquiries,
+    /// `None` if nothing is recovered without a caller.
+    pub(super) recoverer: Option<Addr<Recoverer>>,
 }
 
 pub(super) struct KeyActor {
@@ -46,6 +56,9 @@ pub(super) struct KeyActor {
     pending: Option<Pending>,
     deferred: VecDeque<Cause>,
     waiters: Vec<Ticket>,
+    /// Retries that wait for the first answer of an oracle, and the timer that ends their wait.
+    held: Vec<Ticket>,
+    hold: Option<SpawnHandle>,
     /// An end for which the store could not be read.
     stalled: Option<Report>,
     draining: bool,
@@ -60,10 +73,11 @@ enum Loaded {
     Is(Option<Box<Record>>),
 }
 
-/// What made a transition. Both are guarded: dropped, they go back to the router.
+/// What made a transition. All are guarded: dropped, they go back to the router.
 enum Cause {
     Ticket(Ticket),
     Report(Report),
+    Answer(Answer),
 }
 
 impl Cause {
@@ -72,6 +86,7 @@ impl Cause {
         match self {
             Self::Ticket(ticket) => ticket.take_in_hand(),
             Self::Report(report) => report.take_in_hand(),
+            Self::Answer(answer) => answer.take_in_hand(),
         }
     }
 
@@ -80,6 +95,7 @@ impl Cause {
         match self {
             Self::Ticket(ticket) => ticket.put_down(),
             Self::Report(report) => report.put_down(),
+            Self::Answer(answer) => answer.put_down(),
         }
     }
 }
@@ -102,6 +118,8 @@ impl KeyActor {
             pending: None,
             deferred: VecDeque::new(),
             waiters: Vec::new(),
+            held: Vec::new(),
+            hold: None,
             stalled: None,
             draining,
             seen: 0,
@@ -114,7 +132,7 @@ impl KeyActor {
         match (cause, &pending.unsaved) {
             (Cause::Ticket(ticket), Some(error)) => ticket.answer(Said::Reply(Err(error.clone()))),
             (Cause::Ticket(ticket), None) if self.is_full() => ticket.refuse(ErrorKind::Busy),
-            (mut cause @ (Cause::Ticket(_) | Cause::Report(_)), _) => {
+            (mut cause @ (Cause::Ticket(_) | Cause::Report(_) | Cause::Answer(_)), _) => {
                 cause.put_down();
                 self.deferred.push_back(cause);
             }
@@ -122,7 +140,7 @@ impl KeyActor {
     }
 
     fn is_full(&self) -> bool {
-        self.waiters.len() + self.deferred.len() >= self.around.limits.waiters_per_key
+        self.waiters.len() + self.held.len() + self.deferred.len() >= self.around.limits.waiters_per_key
     }
 
     /// Lets the machine decide, and acts on its step or proposes the write.
@@ -137,15 +155,16 @@ impl KeyActor {
         let step = match (&cause, &self.record) {
             (Cause::Ticket(ticket), Loaded::Is(record)) => self.step_of_ticket(ticket, record.as_deref()),
             (Cause::Report(report), Loaded::Is(record)) => self.step_of_report(report, record.as_deref()),
+            (Cause::Answer(answer), Loaded::Is(record)) => self.step_of_answer(answer, record.as_deref()),
             (_, Loaded::NotYet) => None,
         };
         match step {
             // An end that nobody waits for any more.
-            None => {
-                if let Cause::Report(report) = cause {
-                    report.done();
-                }
-            }
+            None => match cause {
+                Cause::Report(report) => report.done(),
+                Cause::Answer(answer) => self.answered(answer),
+                Cause::Ticket(_) => {}
+            },
             Some(step) if step.write == Write::Keep => self.act(cause, step),
             Some(step) => self.propose(Pending { cause, step, tries, unsaved: None }),
         }
@@ -188,6 +207,7 @@ impl KeyActor {
         let question = ticket.question()?;
         let event = match &question.ask {
             Ask::Admit(admission, _) => Event::Admit(admission),
+            Ask::Rerun { attempt, admission, .. } => Event::Rerun { attempt: *attempt, admission },
             Ask::Track(fingerprint) => Event::Track(*fingerprint),
             Ask::Checkpoint { attempt, bytes, expires_at } => {
                 Event::Checkpoint { attempt: *attempt, bytes: bytes.clone(), expires_at: *expires_at }
@@ -232,8 +252,9 @@ impl KeyActor {
         match message {
             ToKey::Ticket(ticket) => ticket.take_in_hand(),
             ToKey::Report(report) => report.take_in_hand(),
+            ToKey::Answer(answer) => answer.take_in_hand(),
             ToKey::Decided(_) => self.pending.iter_mut().for_each(|pending| pending.cause.take_in_hand()),
-            ToKey::Unsaved(_) | ToKey::Abandon(_) | ToKey::EndLost | ToKey::Drain => {}
+            ToKey::Recover(_) | ToKey::Unsaved(_) | ToKey::Abandon(_) | ToKey::EndLost | ToKey::Drain => {}
         }
     }
 
@@ -260,11 +281,13 @@ impl KeyActor {
                     report.set_guarded();
                     self.decide(Cause::Report(report), pending.tries);
                 }
+                Cause::Answer(answer) => self.answered(answer),
             },
             Ok(Verdict::Quarantined) => self.give_up(pending.cause, &StoreError::Quarantined),
             Ok(Verdict::QuotaExceeded) => match pending.cause {
                 Cause::Ticket(ticket) => ticket.refuse(ErrorKind::QuotaExceeded),
                 Cause::Report(report) => self.end_unrecorded(report, &ErrorKind::Store.into()),
+                Cause::Answer(answer) => self.answered(answer),
             },
             Err(error) => self.give_up(pending.cause, &error),
         }
@@ -280,6 +303,13 @@ impl KeyActor {
                 }
                 self.end(report, step.waiters);
             }
+            Cause::Answer(answer) => {
+                if let Some(alarm) = step.alarm {
+                    self.raise(alarm);
+                }
+                self.release(step.waiters);
+                self.answered(answer);
+            }
             Cause::Ticket(ticket) => {
                 if let Some(alarm) = step.alarm {
                     self.raise(alarm);
@@ -291,15 +321,25 @@ impl KeyActor {
     }
 
     fn raise(&self, alarm: Alarm) {
-        tracing::error!(key = %self.origin.key, ?alarm, "an end did not fit the record");
-        self.around.router.do_send(Alarmed);
+        let key = &self.origin.key;
+        match alarm {
+            Alarm::Contradiction(_) | Alarm::FencedOff => {
+                tracing::error!(%key, ?alarm, "an end did not fit the record")
+            }
+            Alarm::DeadLetter => tracing::error!(%key, "nobody can tell how it ended: a dead letter"),
+        }
+        self.around.router.do_send(Alarmed(alarm));
     }
 
     fn say(&mut self, ticket: Ticket, said: Said) {
         let waiting = ticket.question().and_then(|question| question.waiting);
         match said {
             Said::Start => self.start(ticket),
-            Said::Wait => self.wait(ticket, waiting.unwrap_or(How::Joined)),
+            Said::Wait => {
+                self.ask_at_first_touch();
+                self.wait(ticket, waiting.unwrap_or(How::Joined));
+            }
+            Said::Reply(Err(refusal)) if is_in_doubt(&refusal) => self.refuse_in_doubt(ticket, refusal),
             Said::Reply(reply) => ticket.answer(Said::Reply(match waiting {
                 Some(how) => heard_late(how, reply),
                 None => reply,
@@ -318,7 +358,7 @@ impl KeyActor {
     /// Starts the operation of the record just written.
     fn start(&mut self, mut ticket: Ticket) {
         let (Loaded::Is(Some(record)), Some(question)) = (&self.record, ticket.question_mut()) else { return };
-        let Ask::Admit(_, operation) = &mut question.ask else { return };
+        let (Ask::Admit(_, operation) | Ask::Rerun { operation, .. }) = &mut question.ask else { return };
         let Some(operation) = operation.take() else { return ticket.refuse(ErrorKind::Internal) };
         let Surroundings { running, router, limits, .. } = &*self.around;
         let (flow, key) = (&question.flow, &question.key);
@@ -327,6 +367,9 @@ impl KeyActor {
         }
         let saver = Saver::new(flow, key, limits.answer_bytes, router);
         let attempt = Attempt::new(record, Box::new(saver));
+        if matches!(question.ask, Ask::Rerun { .. }) {
+            self.around.inquiries.count_rerun();
+        }
         running.start((flow, key), attempt, operation, question.permit.take(), router);
         self.wait(ticket, How::Executed);
     }
@@ -335,7 +378,7 @@ impl KeyActor {
     /// nor be refused as a duplicate of itself.
     fn wait(&mut self, mut ticket: Ticket, how: How) {
         let Some(question) = ticket.question_mut() else { return };
-        if let Ask::Admit(admission, _) = &question.ask {
+        if let Ask::Admit(admission, _) | Ask::Rerun { admission, .. } = &question.ask {
             question.ask = Ask::Track(Some(admission.fingerprint));
         }
         let waited = question.waiting.replace(how).is_some();
@@ -381,6 +424,7 @@ impl KeyActor {
         }
         self.release(release);
         self.ask_again();
+        self.ask_after_end();
         report.done();
     }
 
@@ -411,7 +455,7 @@ impl KeyActor {
         for cause in std::mem::take(&mut self.deferred) {
             match cause {
                 Cause::Ticket(ticket) if is_wait(&ticket) && has_left(&ticket) => ticket.refuse(ErrorKind::Closed),
-                cause @ (Cause::Ticket(_) | Cause::Report(_)) => self.deferred.push_back(cause),
+                cause @ (Cause::Ticket(_) | Cause::Report(_) | Cause::Answer(_)) => self.deferred.push_back(cause),
             }
         }
     }
@@ -435,6 +479,8 @@ impl KeyActor {
                 self.stalled = Some(report);
             }
             Cause::Report(report) => self.end_unrecorded(report, &reply),
+            // It can be asked for again.
+            Cause::Answer(answer) => self.answered(answer),
         }
     }
 
@@ -449,18 +495,21 @@ impl KeyActor {
     }
 
     fn is_idle(&self) -> bool {
-        self.pending.is_none() && self.deferred.is_empty() && self.waiters.is_empty() && !self.is_live()
+        let nobody_waits = self.waiters.is_empty() && self.held.is_empty();
+        self.pending.is_none() && self.deferred.is_empty() && nobody_waits && !self.is_live()
     }
 
     fn drain(&mut self) {
         self.draining = true;
         if !self.is_live() {
             self.release(Release::All(Err(ErrorKind::Closed.into())));
+            self.held.drain(..).for_each(|ticket| ticket.refuse(ErrorKind::Closed));
         }
     }
 
     /// What a handler leaves behind: whatever was deferred and can go on, an end to be tried again, news for the router.
     fn after(&mut self, ctx: &mut Context<Self>) {
+        self.let_go_of_ended();
         while self.pending.is_none()
             && let Some(mut cause) = self.deferred.pop_front()
         {
@@ -474,6 +523,7 @@ impl KeyActor {
                 actor.after(ctx);
             });
         }
+        self.limit_the_wait(ctx);
         if self.is_idle() {
             self.around.router.do_send(Idle { origin: self.origin.clone(), seen: self.seen });
             self.idle = true;
@@ -492,6 +542,11 @@ fn heard_late(how: How, reply: Result<Reply, Error>) -> Result<Reply, Error> {
     }
 }
 
+/// Whether a retry is told that its record is in doubt, which somebody may be asked about.
+fn is_in_doubt(refusal: &Error) -> bool {
+    matches!(refusal.kind(), ErrorKind::Duplicate(Status::InDoubt))
+}
+
 /// What a caller is told when the store could not do as asked.
 pub(crate) fn unavailable(error: &StoreError) -> Error {
     let kind = match error {
@@ -501,7 +556,8 @@ pub(crate) fn unavailable(error: &StoreError) -> Error {
         | StoreError::RolledBack(_)
         | StoreError::Corrupt(_)
         | StoreError::UnsupportedVersion { .. }
-        | StoreError::AlreadyOpen => ErrorKind::Store,
+        | StoreError::AlreadyOpen
+        | StoreError::Settings(_) => ErrorKind::Store,
     };
     Error::caused_by(kind, error.clone())
 }
@@ -531,6 +587,8 @@ impl Handler<ToKey> for KeyActor {
         match message {
             ToKey::Ticket(ticket) => self.arrive(Cause::Ticket(ticket)),
             ToKey::Report(report) => self.arrive(Cause::Report(report)),
+            ToKey::Answer(answer) => self.arrive(Cause::Answer(answer)),
+            ToKey::Recover(recover) => self.recover(recover),
             ToKey::Decided(verdict) => self.decided(verdict),
             ToKey::Unsaved(error) => self.stop_waiting(&unavailable(&error)),
             ToKey::Abandon(waiter) => self.abandon(waiter),

@@ -8,15 +8,17 @@ use tokio::sync::oneshot;
 
 use super::operation::Operation;
 use super::permits::Permit;
+use super::recoverer::Turn;
 use super::router::Router;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
+use crate::inquiry::Found;
 use crate::key::Key;
 use crate::ledger::Row;
-use crate::machine::{Admission, Said};
+use crate::machine::{Admission, Alarm, Said};
 use crate::outcome::{End, Ended, How, Reason};
 use crate::policy::Flow;
-use crate::record::{AttemptId, Bytes};
+use crate::record::{AttemptId, Bytes, Record};
 use crate::store::{Change, StoreError, Verdict};
 use crate::time::UnixMillis;
 
@@ -47,6 +49,8 @@ notices!(
     Decided,
     Unsaved,
     Alarmed,
+    Heard,
+    Recover,
     Idle,
     Gone,
     Abandon,
@@ -61,8 +65,21 @@ notices!(
 pub(crate) enum Ask {
     Admit(Admission, Option<Operation>),
     Track(Option<Fingerprint>),
-    Checkpoint { attempt: AttemptId, bytes: Bytes, expires_at: Option<UnixMillis> },
-    Resolve { attempt: Option<u32>, end: Ended },
+    /// The engine itself asks for a re-run of this attempt's record.
+    Rerun {
+        attempt: AttemptId,
+        admission: Admission,
+        operation: Option<Operation>,
+    },
+    Checkpoint {
+        attempt: AttemptId,
+        bytes: Bytes,
+        expires_at: Option<UnixMillis>,
+    },
+    Resolve {
+        attempt: Option<u32>,
+        end: Ended,
+    },
     Forget,
     Fence,
 }
@@ -89,12 +106,29 @@ pub(crate) struct Question {
     /// Set once it has been told to wait: how its answer will have come about. From then on it stands for waiting, not for
     /// asking.
     pub(crate) waiting: Option<How>,
+    /// Whether it has waited for an oracle: it does so once.
+    pub(crate) has_waited: bool,
     /// Key actors that died with it in hand; one more while an actor has it in hand. Those that died of something else while
     /// they kept it don't count.
     pub(crate) tries: u8,
 }
 
 impl Question {
+    pub(crate) fn new(flow: Flow, key: Key, ask: Ask, reply: oneshot::Sender<Said>, waiter: u64) -> Self {
+        Self {
+            flow,
+            key,
+            ask,
+            reply,
+            permit: None,
+            found_absent: false,
+            waiter,
+            waiting: None,
+            has_waited: false,
+            tries: 0,
+        }
+    }
+
     /// The permit is given back first: whoever has its answer may ask again at once.
     pub(super) fn answer(self, said: Said) {
         drop(self.permit);
@@ -256,10 +290,87 @@ impl Drop for Report {
     }
 }
 
+/// What an oracle has said. Dropped unread, it returns to the router; dropped before there is an answer (the oracle panicked,
+/// was too slow, or its runtime is gone), it says that the oracle cannot tell.
+pub(super) struct Answer {
+    inner: Option<Box<Heard>>,
+    router: RouterAddr,
+}
+
+/// About which attempt, at which count of recoveries, and what.
+pub(super) struct Heard {
+    pub(super) key: Key,
+    pub(super) attempt: AttemptId,
+    pub(super) recoveries: u8,
+    pub(super) found: Found,
+    /// As for a [`Question`].
+    pub(super) tries: u8,
+    /// Given back when the answer has been dealt with.
+    _turn: Option<Turn>,
+}
+
+impl Answer {
+    /// The guard that travels with the inquiry about this record.
+    pub(super) fn pending(key: &Key, record: &Record, turn: Option<Turn>, router: RouterAddr) -> Self {
+        let (attempt, recoveries, found) = (record.attempt, record.recoveries, Found::CannotTell);
+        Self::of(Box::new(Heard { key: key.clone(), attempt, recoveries, found, tries: 0, _turn: turn }), router)
+    }
+
+    pub(super) fn of(heard: Box<Heard>, router: RouterAddr) -> Self {
+        Self { inner: Some(heard), router }
+    }
+
+    /// Sends it off.
+    pub(super) fn send(mut self, found: Found) {
+        if let Some(heard) = &mut self.inner {
+            heard.found = found;
+        }
+    }
+
+    pub(super) fn heard(&self) -> Option<&Heard> {
+        self.inner.as_deref()
+    }
+
+    pub(super) fn take_in_hand(&mut self) {
+        if let Some(heard) = &mut self.inner {
+            heard.tries = heard.tries.saturating_add(1);
+        }
+    }
+
+    pub(super) fn put_down(&mut self) {
+        if let Some(heard) = &mut self.inner {
+            heard.tries = heard.tries.saturating_sub(1);
+        }
+    }
+
+    /// It has been dealt with.
+    pub(super) fn done(mut self) {
+        self.inner = None;
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(heard) = self.inner.take() {
+            self.router.do_send(heard);
+        }
+    }
+}
+
+/// A key whose record may be in doubt, or dispatched and without news: ask about it.
+pub(super) struct Recover {
+    pub(super) key: Key,
+    /// Whether it is the first time since the engine was opened.
+    pub(super) is_first: bool,
+    pub(super) turn: Turn,
+}
+
 /// Something for a key actor.
 pub(super) enum ToKey {
     Ticket(Ticket),
     Report(Report),
+    Answer(Answer),
+    Recover(Recover),
     Decided(Result<Verdict, StoreError>),
     /// The store has failed for so long that nobody may be kept waiting for the write under way. It goes on being tried.
     Unsaved(StoreError),
@@ -337,7 +448,7 @@ pub(super) struct Decided(pub(super) Vec<Decision>);
 pub(super) struct Unsaved(pub(super) Vec<Origin>, pub(super) StoreError);
 
 /// Something happened that somebody must hear of.
-pub(super) struct Alarmed;
+pub(super) struct Alarmed(pub(super) Alarm);
 
 /// A key actor has nothing in flight after `seen` messages.
 pub(super) struct Idle {
@@ -378,6 +489,9 @@ pub(crate) struct Counts {
     pub(crate) running: usize,
     pub(crate) died_actors: u64,
     pub(crate) alarms: u64,
+    pub(crate) dead_letters: u64,
+    pub(crate) inquiries: u64,
+    pub(crate) reruns: u64,
 }
 
 /// Remove what is removable now; says how many records went.

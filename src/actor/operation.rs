@@ -12,6 +12,7 @@ use crate::attempt::Attempt;
 use crate::outcome::End;
 
 type Run = Box<dyn FnOnce(Attempt) -> Pin<Box<dyn Future<Output = End> + Send>> + Send>;
+type Make = Box<dyn FnOnce(&Attempt) -> Operation + Send>;
 type RunBlocking = Box<dyn FnOnce(Attempt) -> End + Send>;
 
 /// What runs at most once per record. It is started after its registration is durable, on the host's tokio runtime, and
@@ -24,6 +25,8 @@ pub struct Operation(Kind);
 enum Kind {
     Async(Run),
     Blocking(RunBlocking),
+    /// Made when it starts, where it runs: by code of the host's, which may be slow and may panic.
+    Made(Make),
 }
 
 impl Operation {
@@ -44,6 +47,11 @@ impl Operation {
         Self(Kind::Blocking(Box::new(operation)))
     }
 
+    /// One that is made when it starts.
+    pub(super) fn made(make: impl FnOnce(&Attempt) -> Self + Send + 'static) -> Self {
+        Self(Kind::Made(Box::new(make)))
+    }
+
     /// Starts it. The report goes out with the end; if the task panics, is aborted, or is never polled because the runtime is
     /// gone, the report goes out by being dropped.
     pub(super) fn start(self, runtime: &Handle, attempt: Attempt, report: Report) -> AbortHandle {
@@ -56,6 +64,20 @@ impl Operation {
                 let task = runtime.spawn_blocking(move || report.send(run(attempt)));
                 task.abort_handle()
             }
+            Kind::Made(make) => {
+                let own = runtime.clone();
+                let task = runtime.spawn(async move {
+                    let mut made = make(&attempt).0;
+                    loop {
+                        made = match made {
+                            Kind::Async(run) => break report.send(run(attempt).await),
+                            Kind::Blocking(run) => break drop(own.spawn_blocking(move || report.send(run(attempt)))),
+                            Kind::Made(make) => make(&attempt).0,
+                        }
+                    }
+                });
+                task.abort_handle()
+            }
         }
     }
 }
@@ -65,6 +87,7 @@ impl fmt::Debug for Operation {
         f.write_str(match self.0 {
             Kind::Async(_) => "Operation::new(..)",
             Kind::Blocking(_) => "Operation::blocking(..)",
+            Kind::Made(_) => "Operation::made(..)",
         })
     }
 }

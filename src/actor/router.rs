@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 
 use super::key_actor::{KeyActor, Surroundings};
 use super::message::{
-    Abandon, AbortOperations, Alarmed, Count, Counts, Decided, Drain, Finish, Gone, Halt, Idle, Lost, Origin, Report,
-    Submit, TRIES, Ticket, ToKey, Unsaved, tell,
+    Abandon, AbortOperations, Alarmed, Answer, Count, Counts, Decided, Drain, Finish, Gone, Halt, Heard, Idle, Lost,
+    Origin, Recover, Report, Submit, TRIES, Ticket, ToKey, Unsaved, tell,
 };
 use crate::error::ErrorKind;
 use crate::key::Key;
+use crate::machine::Alarm;
 
 pub(crate) struct Router {
     around: Option<Rc<Surroundings>>,
@@ -23,6 +24,7 @@ pub(crate) struct Router {
     draining: bool,
     died_actors: u64,
     alarms: u64,
+    dead_letters: u64,
 }
 
 struct Entry {
@@ -43,6 +45,7 @@ impl Router {
             draining: false,
             died_actors: 0,
             alarms: 0,
+            dead_letters: 0,
         }
     }
 
@@ -173,6 +176,36 @@ impl Handler<Box<Finish>> for Router {
     }
 }
 
+impl Handler<Box<Heard>> for Router {
+    type Result = ();
+
+    fn handle(&mut self, heard: Box<Heard>, _: &mut Self::Context) {
+        let Some(around) = &self.around else { return };
+        if self.draining {
+            // The next engine asks again; that nobody could tell by now proves nothing.
+            return around.inquiries.remove(&heard.key);
+        }
+        if heard.tries > TRIES {
+            tracing::error!(key = %heard.key, "the answer of an oracle could not be handled");
+            return around.inquiries.remove(&heard.key);
+        }
+        let key = heard.key.clone();
+        let answer = Answer::of(heard, Arc::clone(&around.router));
+        self.forward(&key, ToKey::Answer(answer));
+    }
+}
+
+impl Handler<Recover> for Router {
+    type Result = ();
+
+    fn handle(&mut self, recover: Recover, _: &mut Self::Context) {
+        if !self.draining {
+            let key = recover.key.clone();
+            self.forward(&key, ToKey::Recover(recover));
+        }
+    }
+}
+
 impl Handler<Decided> for Router {
     type Result = ();
 
@@ -234,8 +267,11 @@ impl Handler<Abandon> for Router {
 impl Handler<Alarmed> for Router {
     type Result = ();
 
-    fn handle(&mut self, Alarmed: Alarmed, _: &mut Self::Context) {
-        self.alarms += 1;
+    fn handle(&mut self, Alarmed(alarm): Alarmed, _: &mut Self::Context) {
+        match alarm {
+            Alarm::Contradiction(_) | Alarm::FencedOff => self.alarms += 1,
+            Alarm::DeadLetter => self.dead_letters += 1,
+        }
     }
 }
 
@@ -251,6 +287,9 @@ impl Handler<Count> for Router {
             running: self.around.as_ref().map_or(0, |around| around.running.len()),
             died_actors: self.died_actors,
             alarms: self.alarms,
+            dead_letters: self.dead_letters,
+            inquiries: self.around.as_ref().map_or(0, |around| around.inquiries.made()),
+            reruns: self.around.as_ref().map_or(0, |around| around.inquiries.reruns()),
         };
         tell(reply, counts);
     }
@@ -262,6 +301,9 @@ impl Handler<Drain> for Router {
     fn handle(&mut self, Drain(drained): Drain, _: &mut Self::Context) {
         self.draining = true;
         self.drained = Some(drained);
+        if let Some(around) = &self.around {
+            around.inquiries.abort_all();
+        }
         let mut origins: Vec<_> =
             self.keys.iter().map(|(key, entry)| Origin { key: key.clone(), epoch: entry.epoch }).collect();
         // In an order that the same run has again: a simulation must repeat.

@@ -35,8 +35,7 @@ impl SaveCheckpoint for Saver {
         let (reply, heard) = oneshot::channel();
         let ask = Ask::Checkpoint { attempt, bytes, expires_at };
         let (flow, key) = (self.flow.clone(), self.key.clone());
-        let question =
-            Question { flow, key, ask, reply, permit: None, found_absent: false, waiter: 0, waiting: None, tries: 0 };
+        let question = Question::new(flow, key, ask, reply, 0);
         self.router.do_send(Submit(Ticket::new(Box::new(question), Arc::clone(&self.router))));
         Box::pin(async move {
             match heard.await {

@@ -312,7 +312,7 @@ fn has_landed(store: &dyn Store, change: &Change) -> Result<bool, StoreError> {
 }
 
 /// A store that panics has failed, and the supervisor has to go on.
-fn unwinding<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+pub(super) fn unwinding<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).unwrap_or_else(|_| Err(failed("the store panicked")))
 }
 

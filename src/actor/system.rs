@@ -17,6 +17,8 @@ use super::key_actor::Surroundings;
 #[cfg(feature = "testing")]
 use super::message::Halt;
 use super::message::{AbortOperations, Drain, RouterAddr, tell};
+use super::oracle::{Inquiries, Recovery};
+use super::recoverer::{Begin, Recoverer};
 use super::router::{Router, Surround};
 use super::running::Running;
 use super::supervisor::{Settle, Supervisor};
@@ -32,6 +34,7 @@ pub(crate) struct Parts {
     /// Where operations run, and the runtime itself if it is ours.
     pub(crate) runtime: Handle,
     pub(crate) own_runtime: Option<Runtime>,
+    pub(crate) recovery: Recovery,
 }
 
 /// The running actors, from outside.
@@ -64,7 +67,7 @@ impl Actors {
     }
 
     fn of(started: Started, stop: oneshot::Sender<Ending>, closed: watch::Receiver<bool>) -> Self {
-        let Started { router, supervisor, arbiter } = started;
+        let Started { router, supervisor, arbiter, .. } = started;
         Self { router, supervisor, arbiter, stop: Mutex::new(Some(stop)), closed }
     }
 
@@ -89,13 +92,14 @@ impl Actors {
         let drain = parts.limits.drain;
         let started = start_actors(parts, &Arbiter::current());
         let (router, supervisor) = (Arc::clone(&started.router), started.supervisor.clone());
+        let recoverer = started.recoverer.clone();
         started.arbiter.spawn(async move {
             if let Ok(Ending::Crash) = stopped.await {
                 router.do_send(AbortOperations);
             } else {
                 shut_down(&router, &supervisor, drain).await;
             }
-            halt(&router, &supervisor).await;
+            halt(&router, &supervisor, recoverer.as_ref()).await;
             drop(closing);
         });
         Self::of(started, stop, closed)
@@ -143,6 +147,7 @@ impl Drop for Closing {
 struct Started {
     router: RouterAddr,
     supervisor: Addr<Supervisor>,
+    recoverer: Option<Addr<Recoverer>>,
     arbiter: ArbiterHandle,
 }
 
@@ -171,18 +176,39 @@ fn run(mut parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: on
     }
 }
 
-/// Starts the router on this thread, and the supervisor on that of `writer`.
+/// Starts the router on this thread, and those who write or read much on that of `writer`.
 fn start_actors(parts: Parts, writer: &ArbiterHandle) -> Started {
-    let Parts { store, clock, limits, runtime, .. } = parts;
+    let Parts { store, clock, limits, runtime, recovery, .. } = parts;
     let router: RouterAddr = Arc::new(Router::new().start());
     let supervisor = {
         let (store, clock, limits, router) = (Arc::clone(&store), Arc::clone(&clock), limits.clone(), router.clone());
         Supervisor::start_in_arbiter(writer, move |_| Supervisor::new(store, clock, limits, router))
     };
+    let recovery = Arc::new(recovery);
+    let recoverer = (!recovery.is_empty()).then(|| {
+        let (store, clock, limits) = (Arc::clone(&store), Arc::clone(&clock), limits.clone());
+        let recoverer = Recoverer::new(store, clock, limits, Arc::clone(&router), Arc::clone(&recovery));
+        Recoverer::start_in_arbiter(writer, move |_| recoverer)
+    });
+    let inquiries = Inquiries::new(runtime.clone(), limits.oracle_timeout);
     let running = Running::new(runtime);
     let (own_address, writing) = (Arc::clone(&router), supervisor.clone());
-    router.do_send(Surround(Surroundings { store, clock, limits, running, router: own_address, supervisor: writing }));
-    Started { router, supervisor, arbiter: Arbiter::current() }
+    router.do_send(Surround(Surroundings {
+        store,
+        clock,
+        limits,
+        running,
+        router: own_address,
+        supervisor: writing,
+        recovery,
+        inquiries,
+        recoverer: recoverer.clone(),
+    }));
+    // After its surroundings have been sent to the router, to which it sends what it finds.
+    if let Some(recoverer) = &recoverer {
+        recoverer.do_send(Begin);
+    }
+    Started { router, supervisor, recoverer, arbiter: Arbiter::current() }
 }
 
 /// How long aborted operations have to be gone.
@@ -207,9 +233,12 @@ async fn shut_down(router: &RouterAddr, supervisor: &Addr<Supervisor>, drain: Du
     drop(is_settled.await);
 }
 
-/// Stops both actors: where they have no thread that ends, they have to be told. What still waits is dropped with them.
+/// Stops the actors: where they have no thread that ends, they have to be told. What still waits is dropped with them.
 #[cfg(feature = "testing")]
-async fn halt(router: &RouterAddr, supervisor: &Addr<Supervisor>) {
+async fn halt(router: &RouterAddr, supervisor: &Addr<Supervisor>, recoverer: Option<&Addr<Recoverer>>) {
+    if let Some(recoverer) = recoverer {
+        recoverer.do_send(Halt);
+    }
     for halted in [supervisor.send(Halt).await, router.send(Halt).await] {
         if halted.is_err() {
             tracing::trace!("the actor is gone already");

@@ -1,5 +1,6 @@
 //! What needs a look inside: panics injected into key actors.
 
+mod asking;
 mod deaths;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +30,7 @@ struct Poison {
 enum Kind {
     Ticket,
     Report,
+    Answer,
     Decided,
     Other,
 }
@@ -38,8 +40,9 @@ impl Kind {
         match message {
             ToKey::Ticket(_) => Self::Ticket,
             ToKey::Report(_) => Self::Report,
+            ToKey::Answer(_) => Self::Answer,
             ToKey::Decided(_) => Self::Decided,
-            ToKey::Unsaved(_) | ToKey::Abandon(_) | ToKey::EndLost | ToKey::Drain => Self::Other,
+            ToKey::Recover(_) | ToKey::Unsaved(_) | ToKey::Abandon(_) | ToKey::EndLost | ToKey::Drain => Self::Other,
         }
     }
 }

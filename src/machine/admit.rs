@@ -1,6 +1,7 @@
 //! A request arrives, somebody asks how it stands, or the key is forbidden.
 
 use super::expire::{self, Seen, is_given_up, next, prune};
+use super::recover::is_exhausted;
 use super::{Admission, Context, Said, Step, failure};
 use crate::error::ErrorKind;
 use crate::fingerprint::Fingerprint;
@@ -72,7 +73,7 @@ fn admit_in_doubt(record: &Record, admission: &Admission, cx: Context<'_>) -> St
 }
 
 /// Another attempt at the same record. What has a checkpoint was made under the bound it already has.
-fn rerun(record: &Record, admission: &Admission, cx: Context<'_>) -> Step {
+pub(super) fn rerun(record: &Record, admission: &Admission, cx: Context<'_>) -> Step {
     let bound = match &record.checkpoint {
         Some(_) => Ok(record.expires_at),
         None => bound(admission, cx),
@@ -153,8 +154,8 @@ pub(super) fn track(seen: Seen<'_>, fingerprint: Option<Fingerprint>, cx: Contex
         State::Registered | State::Dispatched => Step::say(Said::Wait),
         State::InDoubt if cx.live => Step::say(Said::Wait),
         State::InDoubt => match cx.policy.in_doubt {
+            InDoubt::Ask | InDoubt::Rerun if is_exhausted(record, cx) => Step::refuse(ErrorKind::RecoveriesExhausted),
             InDoubt::Ask => Step::say(Said::Wait),
-            InDoubt::Rerun if is_given_up(record, cx) => Step::refuse(ErrorKind::RecoveriesExhausted),
             InDoubt::Ambiguous | InDoubt::Rerun => Step::refuse(ErrorKind::InDoubt(None)),
         },
         State::Completed(Some(answer)) => Step::replay(answer),

@@ -1,5 +1,6 @@
 //! Time: expiry, grace, lapse, tombstone; and `forget`, which ends a record by hand.
 
+use super::recover::is_exhausted;
 use super::{Context, Said, Step, Write};
 use crate::outcome::Forgotten;
 use crate::policy::{InDoubt, Policy, Retention};
@@ -56,9 +57,7 @@ pub(super) fn is_late(stored: Option<&Record>, seen: Seen<'_>) -> bool {
 
 /// In doubt with its re-runs used up: nobody will finish it by itself any more.
 pub(super) fn is_given_up(record: &Record, cx: Context<'_>) -> bool {
-    record.state.status() == Status::InDoubt
-        && cx.policy.in_doubt == InDoubt::Rerun
-        && record.recoveries >= cx.recoveries
+    cx.policy.in_doubt == InDoubt::Rerun && is_exhausted(record, cx)
 }
 
 /// The end of the grace, and of the tombstone after it.

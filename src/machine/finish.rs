@@ -1,7 +1,7 @@
 //! The operation reports: a checkpoint, its end; or the end comes from outside.
 
 use super::expire::{Seen, earliest, end, finished, next};
-use super::recover::in_doubt;
+use super::recover::{in_doubt, used_up};
 use super::{Alarm, Context, Release, Said, Step, Write};
 use crate::error::{Error, ErrorKind};
 use crate::outcome::{Completion, End, Ended, Reason, Resolved};
@@ -30,7 +30,7 @@ pub(super) fn checkpoint(
     }
 }
 
-fn fenced_off() -> Step {
+pub(super) fn fenced_off() -> Step {
     Step::say(Said::FencedOff).raising(Alarm::FencedOff)
 }
 
@@ -73,7 +73,7 @@ fn finish_running(record: &Record, end: &End, cx: Context<'_>) -> Step {
 }
 
 /// The attempt ended with proof that it had no effect.
-fn without_effect(record: &Record, reason: &Reason, cx: Context<'_>) -> Step {
+pub(super) fn without_effect(record: &Record, reason: &Reason, cx: Context<'_>) -> Step {
     let told = Release::All(Err(ErrorKind::Failed(reason.clone()).into()));
     match cx.policy.on_failure {
         OnFailure::Forget => Step::say(Said::Nothing).writing(Write::Remove).releasing(told),
@@ -107,7 +107,10 @@ fn doubt(record: &Record, counts: bool, reason: &Reason, cx: Context<'_>) -> Ste
     if record.state.status() == Status::InDoubt {
         return step;
     }
-    step.putting(in_doubt(record, counts, cx.now))
+    let doubted = in_doubt(record, counts, cx.now);
+    let is_last = used_up(record.recoveries, doubted.recoveries, cx);
+    let step = step.putting(doubted);
+    if is_last { step.raising(Alarm::DeadLetter) } else { step }
 }
 
 /// The attempt's own answer. What a re-run completes from a checkpoint may have expired while the record was in doubt: such
@@ -138,7 +141,7 @@ fn complete(record: &Record, answer: &Bytes, stated: Option<UnixMillis>, cx: Con
 }
 
 /// A reason over the limit is cut: it is there to be read, and the key must not stay in flight for its length.
-fn fail(record: &Record, origin: Origin, reason: &Bytes, cx: Context<'_>) -> Step {
+pub(super) fn fail(record: &Record, origin: Origin, reason: &Bytes, cx: Context<'_>) -> Step {
     let kept = cut(reason, cx);
     let error = super::failure(origin, &kept);
     Step::say(Said::Nothing)
@@ -151,7 +154,7 @@ fn cut(bytes: &Bytes, cx: Context<'_>) -> Bytes {
 }
 
 /// An end for a record that has one: the first stays, a different one is kept beside it.
-fn second_end(record: &Record, end: &Ended, cx: Context<'_>) -> Step {
+pub(super) fn second_end(record: &Record, end: &Ended, cx: Context<'_>) -> Step {
     let (same, bytes) = match (&record.state, end) {
         (State::Completed(Some(recorded)), Ended::Completed(answer)) => (recorded == answer, answer),
         (State::Completed(None), Ended::Completed(answer)) => (true, answer),
@@ -178,16 +181,19 @@ pub(super) fn resolve(seen: Seen<'_>, attempt: Option<u32>, end: &Ended, cx: Con
     if attempt.is_some_and(|attempt| attempt != record.attempt.number) {
         return Step::say(Said::Resolved(Resolved::FencedOff)).raising(Alarm::FencedOff);
     }
-    let mut step = match (&record.state, end) {
-        (State::Registered | State::Dispatched | State::InDoubt, Ended::Completed(answer)) => {
-            complete(record, answer, None, cx)
+    match &record.state {
+        State::Registered | State::Dispatched | State::InDoubt => {
+            Step { caller: Said::Resolved(Resolved::Recorded), ..end_from_outside(record, end, cx) }
         }
-        (State::Registered | State::Dispatched | State::InDoubt, Ended::Failed(reason)) => {
-            fail(record, Origin::Resolved, reason, cx)
-        }
-        (State::Completed(_) | State::Failed(..), _) => return second_end(record, end, cx),
-        (State::Tombstone(_), _) => return Step::say(Said::Resolved(Resolved::NotFound)),
-    };
-    step.caller = Said::Resolved(Resolved::Recorded);
-    step
+        State::Completed(_) | State::Failed(..) => second_end(record, end, cx),
+        State::Tombstone(_) => Step::say(Said::Resolved(Resolved::NotFound)),
+    }
+}
+
+/// The end of a record that has none.
+pub(super) fn end_from_outside(record: &Record, end: &Ended, cx: Context<'_>) -> Step {
+    match end {
+        Ended::Completed(answer) => complete(record, answer, None, cx),
+        Ended::Failed(reason) => fail(record, Origin::Resolved, reason, cx),
+    }
 }

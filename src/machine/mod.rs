@@ -7,7 +7,8 @@
 //! when an expiry sweep ran. *live* means that an attempt of this record runs in this process; a Registered record
 //! without a live attempt reads as InDoubt, so no row depends on whether its interruption was recorded. *Given up* is
 //! InDoubt under a policy that re-runs, with its re-runs used up: for who asks it expires and lapses like a finished
-//! record, but nothing is removed before it, and its end can still be told.
+//! record, but nothing is removed before it, and its end can still be told. *Dead letter* is InDoubt under a policy that
+//! asks, after as many answers in a row that told nothing: it never expires, is asked on, and each end is still heard.
 //!
 //! | record | admit, same request | admit, other request | track | finish / resolve | forget | fence | interrupt | expire |
 //! |---|---|---|---|---|---|---|---|---|
@@ -17,8 +18,9 @@
 //! | Dispatched | join or Duplicate | Mismatch | wait | Completed or Failed | InFlight | found | - | - |
 //! | InDoubt | Ambiguous, re-run or Duplicate | Mismatch | InDoubt, or wait where somebody is asked | as live; unknown again writes nothing | InFlight | found | - | - |
 //! | InDoubt, given up | RecoveriesExhausted | Mismatch | RecoveriesExhausted | as InDoubt | InFlight | found | - | - |
-//! | the same, in its grace | Expired (and pruned) or as absent | the same | Expired | as InDoubt | InFlight | found | - | - |
-//! | the same, past it | as absent, or as its tombstone | the same | the same | as InDoubt | InFlight | found | - | - |
+//! | InDoubt, dead letter | Duplicate | Mismatch | RecoveriesExhausted | as InDoubt | InFlight | found | - | - |
+//! | given up, in its grace | Expired (and pruned) or as absent | the same | Expired | as InDoubt | InFlight | found | - | - |
+//! | given up, past it | as absent, or as its tombstone | the same | the same | as InDoubt | InFlight | found | - | - |
 //! | Completed, answering | replay or Duplicate | Mismatch | replay | no change; another end is a contradiction | removed | found | - | - |
 //! | Completed, in its grace | Expired (and pruned) or as absent | the same | Expired | as answering | removed | found | - | - |
 //! | Completed, lapsed | as absent | as absent | NotFound | as absent | NotFound | tombstone | - | removed |
@@ -27,6 +29,19 @@
 //! | Tombstone(fenced) | Fenced | Fenced | Fenced | as absent | Tombstone | fenced | - | removed at its end |
 //! | Tombstone(expired) | Expired | Expired | Expired | as absent | Tombstone | found | - | removed at its end |
 //! | Tombstone, past its end | as absent | as absent | NotFound | as absent | NotFound | tombstone | - | removed |
+//!
+//! What one who was asked has *found*, and what comes of the engine's own *re-run* (under a policy that re-runs, or nothing):
+//!
+//! | record | NotStarted | Live | Done | CannotTell | re-run |
+//! |---|---|---|---|---|---|
+//! | in flight, its attempt runs here | - | - | - | - | - |
+//! | InDoubt (also Registered, not live) | removed, or Failed(rolled back) | Dispatched | Completed or Failed(resolved) | counted where the policy asks; the last one allowed makes it a dead letter | re-run |
+//! | InDoubt, given up or dead letter | as InDoubt | as InDoubt | as InDoubt | - | - |
+//! | Dispatched | Failed(resolved) | - | Completed or Failed(resolved) | - | - |
+//! | Completed | a contradiction | - | another end is a contradiction | - | - |
+//! | Failed | - | - | another end is a contradiction | - | - |
+//! | in another attempt | FencedOff | FencedOff | FencedOff, and an alarm | FencedOff | - |
+//! | absent, lapsed, Tombstone | FencedOff | FencedOff | FencedOff | FencedOff | - |
 //!
 //! - A report of an older attempt is fenced off in every row. A checkpoint is saved while Registered or Dispatched and
 //!   fenced off in every other row.
@@ -48,6 +63,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
+use crate::inquiry::Found;
 use crate::ledger::Row;
 use crate::outcome::{End, Ended, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved};
 use crate::policy::Policy;
@@ -61,7 +77,7 @@ pub(crate) struct Context<'a> {
     pub(crate) policy: &'a Policy,
     /// Whether an attempt of the record runs in this process.
     pub(crate) live: bool,
-    /// Re-runs that may end unknown.
+    /// Re-runs that may end unknown, and answers that may tell nothing.
     pub(crate) recoveries: u8,
     /// A longer answer is not kept.
     pub(crate) answer_bytes: usize,
@@ -90,6 +106,17 @@ pub(crate) enum Event<'a> {
     Resolve {
         attempt: Option<u32>,
         end: &'a Ended,
+    },
+    /// Who was asked about the record, when it stood at this attempt and this count of recoveries, has answered.
+    Found {
+        attempt: AttemptId,
+        recoveries: u8,
+        found: &'a Found,
+    },
+    /// The engine itself asks to re-run this attempt's record; the admission is made of the record.
+    Rerun {
+        attempt: AttemptId,
+        admission: &'a Admission,
     },
     Forget,
     Fence,
@@ -161,6 +188,8 @@ pub(crate) enum Alarm {
     Contradiction(Status),
     /// An end came from an attempt that is not the record's.
     FencedOff,
+    /// The recoveries of a record in doubt are used up.
+    DeadLetter,
 }
 
 /// Decides. `record` is what the store holds, lapsed or not.
@@ -180,12 +209,14 @@ pub(crate) fn step(record: Option<&Record>, event: Event<'_>, cx: Context<'_>) -
         Event::Finish { attempt, end } => (finish::finish(stored, attempt, end, cx), stored),
         Event::Guarded { attempt, reason } => (finish::guarded(stored, attempt, reason, cx), stored),
         Event::Resolve { attempt, end } => (finish::resolve(stored, attempt, end, cx), stored),
+        Event::Found { attempt, recoveries, found } => (recover::found(read, (attempt, recoveries), found, cx), read),
+        Event::Rerun { attempt, admission } => (recover::rerun(read, attempt, admission, cx), read),
     };
     if expire::is_late(record, seen) { step.touching() } else { step }
 }
 
 pub(crate) use expire::expire;
-pub(crate) use recover::interrupt;
+pub(crate) use recover::{Pace, interrupt, is_dead_letter, pause, retention_of};
 
 impl Step {
     fn say(caller: Said) -> Self {

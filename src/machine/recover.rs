@@ -1,8 +1,16 @@
-//! What was left behind by another boot, or by an end that was never recorded.
+//! What was left behind by another boot, or by an end that was never recorded, and how it is brought to an end: somebody
+//! who knows is asked, or it is run again.
 
-use super::Context;
-use super::expire::next;
-use crate::record::{Record, State};
+use std::time::Duration;
+
+use super::expire::{Seen, next};
+use super::finish::{end_from_outside, fail, fenced_off, second_end, without_effect};
+use super::{Admission, Alarm, Context, Release, Said, Step, admit};
+use crate::error::ErrorKind;
+use crate::inquiry::Found;
+use crate::outcome::{Ended, Reason};
+use crate::policy::{InDoubt, Policy};
+use crate::record::{AttemptId, Origin, Record, State, Status};
 use crate::time::UnixMillis;
 
 /// The record of an attempt that no longer runs: in doubt. `None` if the record does not depend on a running attempt.
@@ -30,4 +38,135 @@ pub(super) fn in_doubt(record: &Record, counts: bool, now: UnixMillis) -> Record
     let rerun_ended = counts && record.attempt.number > 1;
     let recoveries = record.recoveries.saturating_add(u8::from(rerun_ended));
     Record { state: State::InDoubt, recoveries, ..next(record, now) }
+}
+
+/// In doubt, with as many recoveries as allowed behind it.
+pub(super) fn is_exhausted(record: &Record, cx: Context<'_>) -> bool {
+    is_dead_letter(record, cx.recoveries)
+}
+
+/// Whether the recoveries of this record are used up.
+pub(crate) fn is_dead_letter(record: &Record, limit: u8) -> bool {
+    record.state.status() == Status::InDoubt && record.recoveries >= limit
+}
+
+/// Whether this count of recoveries is the first that is too high.
+pub(super) fn used_up(before: u8, after: u8, cx: Context<'_>) -> bool {
+    match cx.policy.in_doubt {
+        InDoubt::Ask | InDoubt::Rerun => before < cx.recoveries && after >= cx.recoveries,
+        InDoubt::Ambiguous => false,
+    }
+}
+
+/// Somebody was asked about the record when it stood at `asked`, and this is the answer.
+pub(super) fn found(seen: Seen<'_>, asked: (AttemptId, u8), found: &Found, cx: Context<'_>) -> Step {
+    let silent = || Step::say(Said::FencedOff);
+    let record = match seen {
+        Seen::Record(record) if record.attempt.is_same(&asked.0) => record,
+        // An end of an earlier record or attempt: somebody must hear of it.
+        Seen::Record(_) if matches!(found, Found::Done(_)) => return fenced_off(),
+        Seen::Record(_) | Seen::Absent | Seen::Tombstone(_) => return silent(),
+    };
+    match &record.state {
+        // The operation itself will say.
+        State::Registered | State::InDoubt | State::Dispatched if cx.live => Step::say(Said::Nothing),
+        State::Registered | State::InDoubt => found_in_doubt(record, asked.1, found, cx),
+        State::Dispatched => match found {
+            Found::NotStarted => fail(record, Origin::Resolved, not_started().bytes(), cx),
+            Found::Done(end) => end_from_outside(record, end, cx),
+            Found::Live | Found::CannotTell => Step::say(Said::Nothing),
+        },
+        State::Completed(_) | State::Failed(..) => found_ended(record, found, cx),
+        State::Tombstone(_) => silent(),
+    }
+}
+
+fn found_in_doubt(record: &Record, asked_at: u8, found: &Found, cx: Context<'_>) -> Step {
+    match found {
+        Found::NotStarted => without_effect(record, &not_started(), cx),
+        Found::Live => Step::say(Said::Nothing).putting(Record { state: State::Dispatched, ..next(record, cx.now) }),
+        Found::Done(end) => end_from_outside(record, end, cx),
+        Found::CannotTell => match cx.policy.in_doubt {
+            InDoubt::Ask => cannot_tell(record, asked_at, cx),
+            InDoubt::Ambiguous | InDoubt::Rerun => Step::say(Said::Nothing),
+        },
+    }
+}
+
+/// Each such answer counts once, also if it comes a second time because the actor that recorded it has died. A dead letter
+/// is not written again; whoever tracks it hears that it is one.
+fn cannot_tell(record: &Record, asked_at: u8, cx: Context<'_>) -> Step {
+    let counted = asked_at.saturating_add(1);
+    let step = Step::say(Said::Nothing);
+    let step = if used_up(asked_at, counted, cx) {
+        step.releasing(Release::All(Err(ErrorKind::RecoveriesExhausted.into()))).raising(Alarm::DeadLetter)
+    } else {
+        step
+    };
+    if record.recoveries == asked_at && asked_at < cx.recoveries {
+        step.putting(Record { state: State::InDoubt, recoveries: counted, ..next(record, cx.now) })
+    } else if record.recoveries == counted {
+        step
+    } else {
+        Step::say(Said::Nothing)
+    }
+}
+
+/// The first end stays. That a completed attempt never started is as much of a contradiction as another end.
+fn found_ended(record: &Record, found: &Found, cx: Context<'_>) -> Step {
+    let end = match (found, &record.state) {
+        (Found::Done(end), _) => end.clone(),
+        (Found::NotStarted, State::Completed(_)) => Ended::Failed(not_started().bytes().clone()),
+        (Found::NotStarted | Found::Live | Found::CannotTell, _) => return Step::say(Said::Nothing),
+    };
+    Step { caller: Said::Nothing, ..second_end(record, &end, cx) }
+}
+
+fn not_started() -> Reason {
+    Reason::from_bytes(*b"not started")
+}
+
+/// A re-run that no caller asks for: of exactly this attempt or not at all. Where the record has ended meanwhile or is gone,
+/// nothing may run in its place.
+pub(super) fn rerun(seen: Seen<'_>, attempt: AttemptId, admission: &Admission, cx: Context<'_>) -> Step {
+    match seen {
+        Seen::Record(record) if record.attempt.is_same(&attempt) && !cx.live => {
+            match (&record.state, cx.policy.in_doubt) {
+                (State::InDoubt, InDoubt::Rerun) if !is_exhausted(record, cx) => admit::rerun(record, admission, cx),
+                (State::InDoubt, InDoubt::Ambiguous | InDoubt::Ask | InDoubt::Rerun) => Step::say(Said::Nothing),
+                (State::Registered | State::Dispatched, _) => Step::say(Said::Nothing),
+                (State::Completed(_) | State::Failed(..) | State::Tombstone(_), _) => Step::say(Said::Nothing),
+            }
+        }
+        Seen::Record(_) | Seen::Absent | Seen::Tombstone(_) => Step::say(Said::Nothing),
+    }
+}
+
+/// How long the answer of a re-run that nobody asks for is kept, from its admission: as long as the first request wanted it.
+/// Later attempts may have set a bound of their own, so after them it is what was left when the record came into doubt, which
+/// is never more. `None`: the request set no bound.
+pub(crate) fn retention_of(record: &Record) -> Option<Duration> {
+    let from = if record.attempt.number == 1 { record.created_at } else { record.updated_at };
+    record.expires_at.map(|end| Duration::from_millis(end.0.saturating_sub(from.0)))
+}
+
+/// How often a record in doubt is dealt with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// After the first time.
+    pub(crate) first: Duration,
+    /// The doubling ends here.
+    pub(crate) most: Duration,
+}
+
+/// How long a record in doubt is left alone after its last change: not at all before it has been asked about, then doubling.
+///
+/// Re-runs are paced by their number, not by the count of those that ended unknown: a typed error does not count.
+pub(crate) fn pause(record: &Record, policy: &Policy, pace: Pace) -> Duration {
+    let doublings = match policy.in_doubt {
+        InDoubt::Rerun => record.attempt.number.saturating_sub(1),
+        InDoubt::Ask | InDoubt::Ambiguous if record.recoveries == 0 => return Duration::ZERO,
+        InDoubt::Ask | InDoubt::Ambiguous => u32::from(record.recoveries) - 1,
+    };
+    pace.first.saturating_mul(1 << doublings.min(16)).min(pace.most)
 }

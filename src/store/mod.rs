@@ -13,6 +13,7 @@ mod row_key;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::error::InvalidRecovery;
 use crate::key::Key;
 use crate::ledger::{Row, StoredRow};
 use crate::record::{Bytes, Record, Status, Token};
@@ -260,6 +261,8 @@ pub enum StoreError {
     AlreadyOpen,
     /// The store was closed.
     Closed,
+    /// The engine's settings do not fit each other; the store was not touched.
+    Settings(InvalidRecovery),
 }
 
 impl StoreError {
@@ -271,7 +274,8 @@ impl StoreError {
             | Self::Corrupt(_)
             | Self::UnsupportedVersion { .. }
             | Self::AlreadyOpen
-            | Self::Closed => false,
+            | Self::Closed
+            | Self::Settings(_) => false,
         }
     }
 }
@@ -288,6 +292,7 @@ impl fmt::Display for StoreError {
             }
             Self::AlreadyOpen => f.write_str("the store is open elsewhere"),
             Self::Closed => f.write_str("the store is closed"),
+            Self::Settings(_) => f.write_str("the settings do not fit each other"),
         }
     }
 }
@@ -296,6 +301,7 @@ impl std::error::Error for StoreError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Io(source) | Self::RolledBack(source) => Some(&**source),
+            Self::Settings(invalid) => Some(invalid),
             _ => None,
         }
     }

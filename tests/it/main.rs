@@ -11,6 +11,7 @@ mod ledger;
 mod mailbox;
 mod mismatch;
 mod readme;
+mod recovery;
 mod replay;
 mod request_invoice;
 mod restart;

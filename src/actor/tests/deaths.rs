@@ -88,7 +88,7 @@ impl Scene {
     }
 }
 
-async fn until(engine: &Engine, holds: impl Fn(&Stats) -> bool) -> Stats {
+pub(super) async fn until(engine: &Engine, holds: impl Fn(&Stats) -> bool) -> Stats {
     let mut stats = engine.stats().await.unwrap();
     for _ in 0..100_000 {
         if holds(&stats) {
@@ -102,7 +102,7 @@ async fn until(engine: &Engine, holds: impl Fn(&Stats) -> bool) -> Stats {
 
 /// Everything sent to the actors so far has been handled, and what they sent each other on it. A busy router can keep a key
 /// actor of its thread from its turn; so this also goes through an actor that has to wait for its own.
-async fn settled(engine: &Engine) {
+pub(super) async fn settled(engine: &Engine) {
     let policy = || Policy::replay(Duration::from_secs(600));
     let (flow, other) = (Flow::new("settled", policy()).unwrap(), Flow::new("other", policy()).unwrap());
     let key = other.key(b"scope", b"a").unwrap();
@@ -115,7 +115,7 @@ async fn settled(engine: &Engine) {
 }
 
 /// What a caller hears, within a minute.
-async fn hears(caller: Caller) -> Result<Reply, Error> {
+pub(super) async fn hears(caller: Caller) -> Result<Reply, Error> {
     tokio::time::timeout(Duration::from_secs(60), caller).await.expect("it hangs").unwrap()
 }
 

@@ -1,8 +1,9 @@
 //! The edges, as sentences: one key, driven through its life by hand.
 
 use super::*;
+use crate::inquiry::Found;
 use crate::machine::tests::show;
-use crate::machine::{Event, Step, Write, interrupt, step};
+use crate::machine::{Event, Pace, Step, Write, interrupt, is_dead_letter, pause, retention_of, step};
 use crate::outcome::{End, Ended};
 use crate::policy::{AfterCheckpoint, AfterCompleted, InDoubt, OnFailure};
 use crate::record::{Mark, Origin};
@@ -66,6 +67,12 @@ impl Key {
     fn checkpoint(&mut self, now: u64, expires_at: Option<u64>) -> String {
         let attempt = self.record().attempt;
         self.event(now, Event::Checkpoint { attempt, bytes: bytes("c"), expires_at: expires_at.map(at) })
+    }
+
+    /// The oracle's answer about the record as it is.
+    fn found(&mut self, now: u64, found: &Found) -> String {
+        let Record { attempt, recoveries, .. } = *self.record();
+        self.event(now, Event::Found { attempt, recoveries, found })
     }
 
     fn restart(&mut self) {
@@ -577,4 +584,109 @@ fn an_end_in_doubt_that_is_still_to_be_reported_starts_nothing_and_is_waited_for
     assert!(matches!(step.waiters, crate::machine::Release::All(Err(_))), "and whoever waits hears it");
     key.live = false;
     assert_eq!(key.admit(5), "Start");
+}
+
+fn ask() -> Policy {
+    policy().in_doubt(InDoubt::Ask)
+}
+
+#[test]
+fn answers_that_tell_nothing_count_up_to_a_dead_letter_that_never_expires_and_still_ends() {
+    for end in [Some(Found::NotStarted), Some(Found::Live), Some(Found::Done(Ended::Completed(bytes("A")))), None] {
+        let mut key = Key::holding(ask(), record(State::InDoubt));
+        for count in 1..=RECOVERIES {
+            assert_eq!(key.event(1, Event::Track(None)), "Wait", "after {} answers", count - 1);
+            key.found(u64::from(count), &Found::CannotTell);
+            assert_eq!(key.record().recoveries, count);
+        }
+        assert!(is_dead_letter(key.record(), RECOVERIES));
+        let dead = key.stored.clone();
+        key.found(100, &Found::CannotTell);
+        assert_eq!(key.stored, dead, "nothing more is written");
+        assert_eq!(key.admit(1_000_000), "Duplicate(InDoubt)", "it never expires");
+        assert_eq!(key.event(1_000_000, Event::Track(None)), "RecoveriesExhausted");
+        match end {
+            Some(found) => assert_eq!(key.found(1_000_001, &found), "Nothing"),
+            None => {
+                let end = Ended::Completed(bytes("A"));
+                assert_eq!(key.event(1_000_001, Event::Resolve { attempt: None, end: &end }), "Resolved(Recorded)");
+            }
+        }
+        assert_ne!(key.stored, dead);
+    }
+}
+
+#[test]
+fn an_answer_that_comes_twice_because_its_actor_died_counts_once_and_is_heard_in_any_case() {
+    let mut key = Key::holding(ask(), Record { recoveries: RECOVERIES - 1, ..record(State::InDoubt) });
+    let Record { attempt, recoveries, .. } = *key.record();
+    for time in 1..=2 {
+        let event = Event::Found { attempt, recoveries, found: &Found::CannotTell };
+        let step = step(key.stored.as_ref(), event, cx(&key.policy, time));
+        assert_eq!(step.alarm, Some(crate::machine::Alarm::DeadLetter), "nobody has heard of it yet");
+        assert_eq!(matches!(step.write, Write::Put(_)), time == 1);
+        key.apply(&step);
+    }
+    assert_eq!(key.record().recoveries, RECOVERIES);
+}
+
+#[test]
+fn not_started_rolls_back_and_what_follows_is_the_policy_of_a_failure() {
+    let mut forgets = Key::holding(ask(), record(State::InDoubt));
+    forgets.found(1, &Found::NotStarted);
+    assert_eq!(forgets.admit(2), "Start");
+    assert_eq!((forgets.record().attempt.number, forgets.record().attempt.token), (1, NEW_TOKEN));
+    let mut keeps = Key::holding(ask().on_failure(OnFailure::Keep), record(State::InDoubt));
+    keeps.found(1, &Found::NotStarted);
+    assert_eq!(keeps.admit(2), "Failed(not star)");
+}
+
+#[test]
+fn a_record_found_live_is_adopted_and_its_end_may_come_from_whoever_knows_it() {
+    let mut key = Key::holding(ask(), record(State::InDoubt));
+    key.found(1, &Found::Live);
+    assert_eq!((key.record().state.status(), key.record().attempt.number), (crate::record::Status::Dispatched, 2));
+    for found in [Found::Live, Found::CannotTell] {
+        let before = key.stored.clone();
+        key.found(2, &found);
+        assert_eq!(key.stored, before, "no news of what is dispatched");
+    }
+    key.found(3, &Found::Done(Ended::Completed(bytes("A"))));
+    assert_eq!(key.admit(4), "replayed A");
+}
+
+#[test]
+fn a_rerun_that_nobody_asked_for_never_starts_in_place_of_a_record_that_has_gone() {
+    let attempt = record(State::InDoubt).attempt;
+    let mut key = Key::holding(rerun(), record(State::InDoubt));
+    assert_eq!(key.event(1, Event::Rerun { attempt, admission: &admission("same") }), "Start");
+    assert_eq!((key.record().attempt.number, key.record().attempt.token), (3, OLD_TOKEN));
+    key.live = false;
+    assert_eq!(key.event(2, Event::Rerun { attempt, admission: &admission("same") }), "Nothing", "an older attempt");
+    key.stored = None;
+    assert_eq!(key.event(3, Event::Rerun { attempt, admission: &admission("same") }), "Nothing");
+    assert_eq!(key.stored, None);
+}
+
+#[test]
+fn a_rerun_that_nobody_asked_for_keeps_its_answer_as_long_as_the_request_wanted_and_never_longer() {
+    let first = AttemptId { number: 1, boot: OLD_BOOT, token: OLD_TOKEN };
+    let interrupted = Record { attempt: first, updated_at: at(400), ..record(State::InDoubt) };
+    assert_eq!(retention_of(&interrupted), Some(RETENTION));
+    let again = Record { updated_at: at(400), ..record(State::InDoubt) };
+    assert_eq!(retention_of(&again), Some(Duration::from_millis(200)));
+    assert_eq!(retention_of(&Record { updated_at: at(900), ..again.clone() }), Some(Duration::ZERO));
+    assert_eq!(retention_of(&Record { expires_at: None, ..again }), None);
+}
+
+#[test]
+fn the_pause_doubles_from_the_first_answer_and_from_the_first_run_up_to_its_maximum() {
+    let pace = Pace { first: Duration::from_secs(1), most: Duration::from_secs(60) };
+    let asked = |recoveries| pause(&Record { recoveries, ..record(State::InDoubt) }, &ask(), pace).as_secs();
+    assert_eq!([0, 1, 2, 3, 6, 7, 255].map(asked), [0, 1, 2, 4, 32, 60, 60]);
+    let run = |number| {
+        let attempt = AttemptId { number, boot: OLD_BOOT, token: OLD_TOKEN };
+        pause(&Record { attempt, ..record(State::InDoubt) }, &rerun(), pace).as_secs()
+    };
+    assert_eq!([1, 2, 3, 7, u32::MAX].map(run), [1, 2, 4, 60, 60]);
 }

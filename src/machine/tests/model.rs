@@ -6,6 +6,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::inquiry::Found;
 use crate::machine::tests::show;
 use crate::machine::{Event, Release, Said, Step, Write, expire, interrupt, step};
 use crate::outcome::{End, Ended};
@@ -35,6 +36,15 @@ enum Op {
         older: bool,
         answer: Option<u8>,
     },
+    /// The oracle's answer; `again`: a second time.
+    Found {
+        older: bool,
+        again: bool,
+        what: Telling,
+    },
+    Rerun {
+        older: bool,
+    },
     Forget,
     Fence,
     Restart {
@@ -59,6 +69,14 @@ enum Ending {
     Unknown,
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Telling {
+    NotStarted,
+    Live,
+    Done(Option<u8>),
+    Nothing,
+}
+
 /// What the key is to the model.
 #[derive(Clone, Debug, PartialEq)]
 enum Life {
@@ -72,7 +90,8 @@ enum Life {
 struct Owned {
     request: usize,
     starts: u32,
-    reruns_unknown: u8,
+    /// Re-runs that ended unknown, and answers that told nothing.
+    recoveries: u8,
     checkpointed: bool,
     /// `u64::MAX`: none.
     bound: u64,
@@ -123,7 +142,7 @@ impl World {
     }
 
     fn given_up(&self, owned: &Owned) -> bool {
-        owned.phase == Phase::Doubt && self.policy.in_doubt == InDoubt::Rerun && owned.reruns_unknown >= RERUNS
+        owned.phase == Phase::Doubt && self.policy.in_doubt == InDoubt::Rerun && owned.recoveries >= RERUNS
     }
 
     fn look(&self) -> Look {
@@ -220,6 +239,8 @@ impl World {
             Op::Checkpoint { older, expires_in } => self.checkpoint(older, expires_in),
             Op::Finish { older, end } => self.finish(older, end),
             Op::Resolve { older, answer } => self.resolve(older, answer),
+            Op::Found { older, again, what } => self.found(older, again, what),
+            Op::Rerun { older } => self.rerun(older),
             Op::Forget => self.forget(),
             Op::Fence => self.fence(),
             Op::Restart { recorded, clock_back } => self.restart(recorded, clock_back),
@@ -267,17 +288,10 @@ impl World {
                 self.live = true;
             }
             (life, "Start") => {
-                let (starts, reruns_unknown, checkpointed) = (1, 0, false);
+                let (starts, recoveries, checkpointed) = (1, 0, false);
                 let phase = Phase::Running;
-                *life = Life::Owned(Owned {
-                    request,
-                    starts,
-                    reruns_unknown,
-                    checkpointed,
-                    bound,
-                    phase,
-                    told_over: false,
-                });
+                *life =
+                    Life::Owned(Owned { request, starts, recoveries, checkpointed, bound, phase, told_over: false });
                 self.live = true;
             }
             (Life::Owned(owned), "Expired") if look == Look::Expired => {
@@ -451,6 +465,61 @@ impl World {
         }
     }
 
+    fn found(&mut self, older: bool, again: bool, what: Telling) {
+        let (attempt, before) = (self.attempt(older), self.stored.clone());
+        let asked_at = if let Life::Owned(owned) = &self.life { owned.recoveries } else { 0 };
+        let recoveries = asked_at.saturating_sub(u8::from(again));
+        let found = &match what {
+            Telling::NotStarted => Found::NotStarted,
+            Telling::Live => Found::Live,
+            Telling::Done(Some(answer)) => Found::Done(Ended::Completed(bytes(&answer.to_string()))),
+            Telling::Done(None) => Found::Done(Ended::Failed(bytes("R"))),
+            Telling::Nothing => Found::CannotTell,
+        };
+        let step = self.decide(|| Event::Found { attempt, recoveries, found });
+        let (ask, keep) = (self.policy.in_doubt == InDoubt::Ask, self.policy.on_failure == OnFailure::Keep);
+        let Life::Owned(owned) = &mut self.life else { return assert_eq!(self.stored, before) };
+        let ended = matches!(owned.phase, Phase::Ended(_));
+        if older || (self.live && !ended) {
+            return assert_eq!(self.stored, before, "an older attempt is fenced off, one that runs will say itself");
+        }
+        match (what, &mut owned.phase) {
+            (_, Phase::Ended(_)) => assert!(matches!(step.waiters, Release::Nobody), "one end, one release"),
+            (Telling::Done(Some(answer)), _) => self.end(&format!("replayed {answer}"), None),
+            (Telling::Done(None), _) | (Telling::NotStarted, Phase::Dispatched) => self.end("Duplicate(Failed)", None),
+            (Telling::NotStarted, _) if keep => self.end("Failed(not star)", None),
+            (Telling::NotStarted, _) => self.life = Life::Free,
+            (Telling::Live, phase) => *phase = Phase::Dispatched,
+            (Telling::Nothing, Phase::Doubt) if ask && recoveries == asked_at && asked_at < RERUNS => {
+                owned.recoveries += 1;
+                let is_last = owned.recoveries == RERUNS;
+                assert_eq!(step.alarm.is_some(), is_last, "told once, and then");
+                assert_eq!(matches!(step.waiters, Release::All(_)), is_last, "a dead letter lets go of who waits");
+            }
+            (Telling::Nothing, _) => assert_eq!(self.stored, before, "it is counted once, and not for ever"),
+        }
+    }
+
+    fn rerun(&mut self, older: bool) {
+        let admission = Admission {
+            retention: (self.policy.retention == Retention::FromRequest).then_some(RETENTION),
+            ..admission("same")
+        };
+        let (attempt, before, admission) = (self.attempt(older), self.stored.clone(), &admission);
+        let gives_up = matches!(&self.life, Life::Owned(owned) if self.given_up(owned));
+        let step = self.decide(|| Event::Rerun { attempt, admission });
+        if !matches!(step.caller, Said::Start) {
+            return assert_eq!(self.stored, before);
+        }
+        let bound = if admission.retention.is_some() { self.now + 600 } else { u64::MAX };
+        let Life::Owned(owned) = &mut self.life else { panic!("run without a record") };
+        assert!(!older && !gives_up && owned.phase == Phase::Doubt && self.policy.in_doubt == InDoubt::Rerun);
+        owned.starts += 1;
+        owned.phase = Phase::Running;
+        owned.bound = if owned.checkpointed { owned.bound } else { bound };
+        self.live = true;
+    }
+
     fn forget(&mut self) {
         let said = show::caller(&self.decide(|| Event::Forget).caller);
         if said == "Forgotten(Forgotten)" {
@@ -503,7 +572,7 @@ impl Owned {
     fn doubt(&mut self) {
         if self.phase == Phase::Running {
             self.phase = Phase::Doubt;
-            self.reruns_unknown += u8::from(self.starts > 1);
+            self.recoveries += u8::from(self.starts > 1);
         }
     }
 }
@@ -535,6 +604,12 @@ fn any_policy() -> impl Strategy<Value = Policy> {
 fn any_op() -> impl Strategy<Value = Op> {
     let request = || prop::sample::select(vec![0, 0, 0, 1_usize]);
     let rarely = || prop::bool::weighted(0.15);
+    let told = prop_oneof![
+        1 => Just(Telling::NotStarted),
+        1 => Just(Telling::Live),
+        1 => prop::option::of(0..3_u8).prop_map(Telling::Done),
+        3 => Just(Telling::Nothing),
+    ];
     let ending = prop_oneof![
         4 => (0..3_u8, prop::option::of(0..900_u64)).prop_map(|(answer, stated)| Ending::Done(answer, stated)),
         1 => Just(Ending::TooLong),
@@ -549,6 +624,8 @@ fn any_op() -> impl Strategy<Value = Op> {
             .prop_map(|(older, expires_in)| Op::Checkpoint { older, expires_in }),
         4 => (rarely(), ending).prop_map(|(older, end)| Op::Finish { older, end }),
         1 => (rarely(), prop::option::of(0..3_u8)).prop_map(|(older, answer)| Op::Resolve { older, answer }),
+        3 => (rarely(), rarely(), told).prop_map(|(older, again, what)| Op::Found { older, again, what }),
+        1 => rarely().prop_map(|older| Op::Rerun { older }),
         1 => Just(Op::Forget),
         1 => Just(Op::Fence),
         2 => (any::<bool>(), any::<bool>()).prop_map(|(recorded, clock_back)| Op::Restart { recorded, clock_back }),

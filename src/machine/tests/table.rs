@@ -4,6 +4,7 @@ use Does::*;
 use Stored::*;
 
 use super::*;
+use crate::inquiry::Found;
 use crate::machine::tests::show;
 use crate::machine::{Event, Said, Step, Write, expire, interrupt, step};
 use crate::outcome::{End, Ended};
@@ -26,6 +27,8 @@ enum Stored {
     Dispatched,
     Doubt,
     DoubtCheckpointed,
+    /// One more recovery is allowed.
+    DoubtLast,
     /// In doubt, re-runs used up (if the policy counts them).
     Exhausted,
     ExhaustedExpired,
@@ -49,7 +52,7 @@ enum Stored {
     TombstoneOver,
 }
 
-const STATES: [Stored; 28] = [
+const STATES: [Stored; 29] = [
     Absent,
     Live,
     LiveCheckpointed,
@@ -60,6 +63,7 @@ const STATES: [Stored; 28] = [
     Dispatched,
     Doubt,
     DoubtCheckpointed,
+    DoubtLast,
     Exhausted,
     ExhaustedExpired,
     ExhaustedLapsed,
@@ -107,13 +111,28 @@ enum Does {
     ResolveOwnFailed,
     ResolveOlderDone,
     ResolveOlderFailed,
+    FoundNotStarted,
+    FoundLive,
+    FoundDone,
+    FoundFailed,
+    FoundNothing,
+    /// The same answer a second time: it was given about the record as it stood one answer ago.
+    FoundNothingAgain,
+    FoundNotStartedOlder,
+    FoundLiveOlder,
+    FoundDoneOlder,
+    FoundFailedOlder,
+    FoundNothingOlder,
+    /// The engine itself re-runs it.
+    RunAgain,
+    RunAgainOlder,
     Forget,
     Fence,
     Interrupt,
     Expire,
 }
 
-const EVENTS: [Does; 28] = [
+const EVENTS: [Does; 41] = [
     AdmitSame,
     AdmitOther,
     AdmitBarred,
@@ -138,6 +157,19 @@ const EVENTS: [Does; 28] = [
     ResolveOwnFailed,
     ResolveOlderDone,
     ResolveOlderFailed,
+    FoundNotStarted,
+    FoundLive,
+    FoundDone,
+    FoundFailed,
+    FoundNothing,
+    FoundNothingAgain,
+    FoundNotStartedOlder,
+    FoundLiveOlder,
+    FoundDoneOlder,
+    FoundFailedOlder,
+    FoundNothingOlder,
+    RunAgain,
+    RunAgainOlder,
     Forget,
     Fence,
     Interrupt,
@@ -193,10 +225,39 @@ const ANY: &[Rule] = &[];
 const LIVE: &[Stored] = &[Live, LiveCheckpointed];
 const IN_DOUBT: &[Stored] = &[Left, Doubt];
 const IN_DOUBT_CHECKPOINTED: &[Stored] = &[LeftCheckpointed, DoubtCheckpointed];
+const LAST: &[Stored] = &[DoubtLast];
 const USED_UP: &[Stored] = &[LeftLast, Exhausted];
 const USED_UP_EXPIRED: &[Stored] = &[LeftLastExpired, ExhaustedExpired];
 const REGISTERED: &[Stored] = &[Live, LiveCheckpointed, Left, LeftCheckpointed, LeftLast, LeftLastExpired];
-const RECORDED_DOUBT: &[Stored] = &[Doubt, DoubtCheckpointed, Exhausted, ExhaustedExpired, ExhaustedLapsed];
+const RECORDED_DOUBT: &[Stored] = &[Doubt, DoubtCheckpointed, DoubtLast, Exhausted, ExhaustedExpired, ExhaustedLapsed];
+/// In doubt, however it reads so.
+const DOUBTED: &[Stored] = &[
+    Left,
+    LeftCheckpointed,
+    LeftLast,
+    LeftLastExpired,
+    Doubt,
+    DoubtCheckpointed,
+    DoubtLast,
+    Exhausted,
+    ExhaustedExpired,
+    ExhaustedLapsed,
+];
+const UNCHECKPOINTED: &[Stored] =
+    &[Left, LeftLast, LeftLastExpired, Doubt, DoubtLast, Exhausted, ExhaustedExpired, ExhaustedLapsed];
+const FOUND: &[Does] = &[
+    FoundNotStarted,
+    FoundLive,
+    FoundDone,
+    FoundFailed,
+    FoundNothing,
+    FoundNothingAgain,
+    FoundNotStartedOlder,
+    FoundLiveOlder,
+    FoundDoneOlder,
+    FoundFailedOlder,
+    FoundNothingOlder,
+];
 const EXPIRED: &[Stored] = &[AtExpiry, GraceEnd, FailedExpired];
 const COMPLETED: &[Stored] = &[Completed, AtExpiry, GraceEnd];
 const FAILED: &[Stored] = &[RolledBack, Resolved, FailedExpired];
@@ -216,24 +277,30 @@ const ROWS: &[Row] = &[
     row(&[AdmitSame, AdmitBarred], &[&[Dispatched]], &[Rule::RefuseRunning], "say Duplicate(Dispatched)"),
     row(
         &[AdmitSame, AdmitBarred],
-        &[IN_DOUBT, IN_DOUBT_CHECKPOINTED, USED_UP, USED_UP_EXPIRED, &[ExhaustedLapsed]],
+        &[IN_DOUBT, IN_DOUBT_CHECKPOINTED, LAST, USED_UP, USED_UP_EXPIRED, &[ExhaustedLapsed]],
         ANY,
         "say InDoubt",
     ),
     row(
         &[AdmitSame, AdmitBarred],
-        &[IN_DOUBT, IN_DOUBT_CHECKPOINTED, USED_UP, USED_UP_EXPIRED, &[ExhaustedLapsed]],
+        &[IN_DOUBT, IN_DOUBT_CHECKPOINTED, LAST, USED_UP, USED_UP_EXPIRED, &[ExhaustedLapsed]],
         &[Rule::Ask],
         "say Duplicate(InDoubt)",
     ),
-    row(&[AdmitSame], &[IN_DOUBT], &[Rule::Rerun], "put registered #3 expires=now+600 recoveries=1; say Start"),
     row(
-        &[AdmitSame],
+        &[AdmitSame, RunAgain],
+        &[IN_DOUBT],
+        &[Rule::Rerun],
+        "put registered #3 expires=now+600 recoveries=1; say Start",
+    ),
+    row(&[AdmitSame, RunAgain], &[LAST], &[Rule::Rerun], "put registered #3 expires=now+600 recoveries=4; say Start"),
+    row(
+        &[AdmitSame, RunAgain],
         &[IN_DOUBT_CHECKPOINTED],
         &[Rule::Rerun],
         "put registered #3 expires=600 checkpoint=c recoveries=1; say Start",
     ),
-    row(&[AdmitBarred], &[IN_DOUBT, IN_DOUBT_CHECKPOINTED], &[Rule::Rerun], "say InDoubt(barred)"),
+    row(&[AdmitBarred], &[IN_DOUBT, IN_DOUBT_CHECKPOINTED, LAST], &[Rule::Rerun], "say InDoubt(barred)"),
     row(&[AdmitSame, AdmitBarred], &[USED_UP], &[Rule::Rerun], "say RecoveriesExhausted"),
     row(&[AdmitSame, AdmitOther, AdmitBarred], &[USED_UP_EXPIRED], &[Rule::Rerun], "remove; say Expired"),
     row(
@@ -283,16 +350,12 @@ const ROWS: &[Row] = &[
     row(&[Track, TrackSame], &[LIVE, &[Dispatched]], ANY, "say Wait"),
     row(
         &[Track, TrackSame],
-        &[IN_DOUBT, IN_DOUBT_CHECKPOINTED, USED_UP, USED_UP_EXPIRED, &[ExhaustedLapsed]],
+        &[IN_DOUBT, IN_DOUBT_CHECKPOINTED, LAST, USED_UP, USED_UP_EXPIRED, &[ExhaustedLapsed]],
         ANY,
         "say InDoubt",
     ),
-    row(
-        &[Track, TrackSame],
-        &[IN_DOUBT, IN_DOUBT_CHECKPOINTED, USED_UP, USED_UP_EXPIRED, &[ExhaustedLapsed]],
-        &[Rule::Ask],
-        "say Wait",
-    ),
+    row(&[Track, TrackSame], &[IN_DOUBT, IN_DOUBT_CHECKPOINTED, LAST], &[Rule::Ask], "say Wait"),
+    row(&[Track, TrackSame], &[USED_UP, USED_UP_EXPIRED, &[ExhaustedLapsed]], &[Rule::Ask], "say RecoveriesExhausted"),
     row(&[Track, TrackSame], &[USED_UP], &[Rule::Rerun], "say RecoveriesExhausted"),
     row(&[Track, TrackSame], &[USED_UP_EXPIRED], &[Rule::Rerun], "touch; say Expired"),
     row(&[Track, TrackSame, TrackOther], &[&[ExhaustedLapsed]], &[Rule::Rerun], "touch; say NotFound"),
@@ -346,13 +409,35 @@ const ROWS: &[Row] = &[
     ),
     row(
         &[Done],
-        &[&[Live, Left, Doubt, LeftLast, LeftLastExpired, Exhausted, ExhaustedExpired, ExhaustedLapsed, Dispatched]],
+        &[&[
+            Live,
+            Left,
+            Doubt,
+            DoubtLast,
+            LeftLast,
+            LeftLastExpired,
+            Exhausted,
+            ExhaustedExpired,
+            ExhaustedLapsed,
+            Dispatched,
+        ]],
         ANY,
         "put completed(A) expires=500 lapses=620; release A",
     ),
     row(
         &[Done],
-        &[&[Live, Left, Doubt, LeftLast, LeftLastExpired, Exhausted, ExhaustedExpired, ExhaustedLapsed, Dispatched]],
+        &[&[
+            Live,
+            Left,
+            Doubt,
+            DoubtLast,
+            LeftLast,
+            LeftLastExpired,
+            Exhausted,
+            ExhaustedExpired,
+            ExhaustedLapsed,
+            Dispatched,
+        ]],
         &[Rule::Tombstone],
         "put completed(A) expires=500 lapses=620 until=1620; release A",
     ),
@@ -370,7 +455,7 @@ const ROWS: &[Row] = &[
     ),
     row(
         &[Accepted],
-        &[&[Live, Left, Doubt], &[LeftLast, LeftLastExpired, Exhausted, ExhaustedExpired, ExhaustedLapsed]],
+        &[&[Live, Left, Doubt, DoubtLast], &[LeftLast, LeftLastExpired, Exhausted, ExhaustedExpired, ExhaustedLapsed]],
         ANY,
         "put dispatched #2 expires=600; release accepted",
     ),
@@ -385,7 +470,7 @@ const ROWS: &[Row] = &[
     row(&[Guarded], &[FINISHED], ANY, "nothing"),
     row(
         &[Definitive, Guarded],
-        &[&[Live, Left, LeftLast, LeftLastExpired, Doubt, Exhausted, ExhaustedExpired, ExhaustedLapsed]],
+        &[&[Live, Left, LeftLast, LeftLastExpired, Doubt, DoubtLast, Exhausted, ExhaustedExpired, ExhaustedLapsed]],
         &[Rule::Keep],
         "put failed(RolledBack, R) expires=600 lapses=720; release Failed(R)",
     ),
@@ -426,6 +511,12 @@ const ROWS: &[Row] = &[
         &[&[LeftLast, LeftLastExpired]],
         ANY,
         "put in doubt #2 expires=600 recoveries=5; release InDoubt(U)",
+    ),
+    row(
+        &[Unknown],
+        &[&[LeftLast, LeftLastExpired]],
+        &[Rule::Rerun, Rule::Ask],
+        "put in doubt #2 expires=600 recoveries=5; release InDoubt(U); alarm DeadLetter",
     ),
     row(&[Unknown], &[RECORDED_DOUBT], ANY, "release InDoubt(U)"),
     // An end for a record that has one.
@@ -469,13 +560,19 @@ const ROWS: &[Row] = &[
     // The end, told from outside.
     row(
         &[ResolveDone, ResolveOwnDone],
-        &[&[Live, Left, LeftLast, LeftLastExpired, Dispatched], &[Doubt, Exhausted, ExhaustedExpired, ExhaustedLapsed]],
+        &[
+            &[Live, Left, LeftLast, LeftLastExpired, Dispatched],
+            &[Doubt, DoubtLast, Exhausted, ExhaustedExpired, ExhaustedLapsed],
+        ],
         ANY,
         "put completed(A) expires=600 lapses=720; say Resolved(Recorded); release A",
     ),
     row(
         &[ResolveDone, ResolveOwnDone],
-        &[&[Live, Left, LeftLast, LeftLastExpired, Dispatched], &[Doubt, Exhausted, ExhaustedExpired, ExhaustedLapsed]],
+        &[
+            &[Live, Left, LeftLast, LeftLastExpired, Dispatched],
+            &[Doubt, DoubtLast, Exhausted, ExhaustedExpired, ExhaustedLapsed],
+        ],
         &[Rule::Tombstone],
         "put completed(A) expires=600 lapses=720 until=1720; say Resolved(Recorded); release A",
     ),
@@ -493,13 +590,19 @@ const ROWS: &[Row] = &[
     ),
     row(
         &[ResolveFailed, ResolveOwnFailed],
-        &[&[Live, Left, LeftLast, LeftLastExpired, Dispatched], &[Doubt, Exhausted, ExhaustedExpired, ExhaustedLapsed]],
+        &[
+            &[Live, Left, LeftLast, LeftLastExpired, Dispatched],
+            &[Doubt, DoubtLast, Exhausted, ExhaustedExpired, ExhaustedLapsed],
+        ],
         ANY,
         "put failed(Resolved, R) expires=600 lapses=720; say Resolved(Recorded); release Duplicate(Failed)",
     ),
     row(
         &[ResolveFailed, ResolveOwnFailed],
-        &[&[Live, Left, LeftLast, LeftLastExpired, Dispatched], &[Doubt, Exhausted, ExhaustedExpired, ExhaustedLapsed]],
+        &[
+            &[Live, Left, LeftLast, LeftLastExpired, Dispatched],
+            &[Doubt, DoubtLast, Exhausted, ExhaustedExpired, ExhaustedLapsed],
+        ],
         &[Rule::Tombstone],
         "put failed(Resolved, R) expires=600 lapses=720 until=1720; say Resolved(Recorded); release Duplicate(Failed)",
     ),
@@ -535,6 +638,174 @@ const ROWS: &[Row] = &[
         ANY,
         "touch; say Resolved(NotFound)",
     ),
+    // Who was asked has answered, about attempt 2 or (*older*) attempt 1: not started (a reason that the limit of 8 bytes
+    // cuts where it is stored), live, the end "A" or "R", nothing.
+    row(&[FoundNotStarted], &[DOUBTED], ANY, "remove; release Failed(not started)"),
+    row(
+        &[FoundNotStarted],
+        &[UNCHECKPOINTED],
+        &[Rule::Keep],
+        "put failed(RolledBack, not star) expires=600 lapses=720; release Failed(not star)",
+    ),
+    row(
+        &[FoundNotStarted],
+        &[IN_DOUBT_CHECKPOINTED],
+        &[Rule::Keep],
+        "put failed(RolledBack, not star) expires=600 lapses=720 checkpoint=c; release Failed(not star)",
+    ),
+    row(
+        &[FoundNotStarted],
+        &[&[Dispatched]],
+        ANY,
+        "put failed(Resolved, not star) expires=600 lapses=720; release Duplicate(Failed)",
+    ),
+    row(
+        &[FoundNotStarted],
+        &[&[Dispatched]],
+        &[Rule::Tombstone],
+        "put failed(Resolved, not star) expires=600 lapses=720 until=1720; release Duplicate(Failed)",
+    ),
+    row(&[FoundNotStarted], &[FAILED], ANY, "nothing"),
+    row(
+        &[FoundNotStarted],
+        &[COMPLETED],
+        ANY,
+        "put completed(A) expires=600 lapses=720 contradiction=not star; alarm Contradiction(Completed)",
+    ),
+    row(
+        &[FoundNotStarted],
+        &[&[AtExpiryMarked]],
+        ANY,
+        "put completed(A) expires=600 lapses=720 until=1720 contradiction=not star; alarm Contradiction(Completed)",
+    ),
+    row(
+        &[FoundNotStarted],
+        &[&[NotKept]],
+        ANY,
+        "put completed(not kept) expires=600 lapses=720 contradiction=not star; alarm Contradiction(Completed)",
+    ),
+    row(&[FoundLive], &[UNCHECKPOINTED], ANY, "put dispatched #2 expires=600"),
+    row(&[FoundLive], &[IN_DOUBT_CHECKPOINTED], ANY, "put dispatched #2 expires=600 checkpoint=c"),
+    row(&[FoundLive], &[&[Dispatched], FINISHED], ANY, "nothing"),
+    row(&[FoundDone], &[UNCHECKPOINTED, &[Dispatched]], ANY, "put completed(A) expires=600 lapses=720; release A"),
+    row(
+        &[FoundDone],
+        &[UNCHECKPOINTED, &[Dispatched]],
+        &[Rule::Tombstone],
+        "put completed(A) expires=600 lapses=720 until=1720; release A",
+    ),
+    row(&[FoundDone], &[IN_DOUBT_CHECKPOINTED], ANY, "put completed(A) expires=600 lapses=720 checkpoint=c; release A"),
+    row(
+        &[FoundDone],
+        &[IN_DOUBT_CHECKPOINTED],
+        &[Rule::Tombstone],
+        "put completed(A) expires=600 lapses=720 until=1720 checkpoint=c; release A",
+    ),
+    row(
+        &[FoundFailed],
+        &[UNCHECKPOINTED, &[Dispatched]],
+        ANY,
+        "put failed(Resolved, R) expires=600 lapses=720; release Duplicate(Failed)",
+    ),
+    row(
+        &[FoundFailed],
+        &[UNCHECKPOINTED, &[Dispatched]],
+        &[Rule::Tombstone],
+        "put failed(Resolved, R) expires=600 lapses=720 until=1720; release Duplicate(Failed)",
+    ),
+    row(
+        &[FoundFailed],
+        &[IN_DOUBT_CHECKPOINTED],
+        ANY,
+        "put failed(Resolved, R) expires=600 lapses=720 checkpoint=c; release Duplicate(Failed)",
+    ),
+    row(
+        &[FoundFailed],
+        &[IN_DOUBT_CHECKPOINTED],
+        &[Rule::Tombstone],
+        "put failed(Resolved, R) expires=600 lapses=720 until=1720 checkpoint=c; release Duplicate(Failed)",
+    ),
+    row(&[FoundDone], &[COMPLETED, &[NotKept, AtExpiryMarked]], ANY, "nothing"),
+    row(&[FoundFailed], &[FAILED], ANY, "nothing"),
+    row(
+        &[FoundDone],
+        &[&[RolledBack, FailedExpired]],
+        ANY,
+        "put failed(RolledBack, R) expires=600 lapses=720 contradiction=A; alarm Contradiction(Failed)",
+    ),
+    row(
+        &[FoundDone],
+        &[&[Resolved]],
+        ANY,
+        "put failed(Resolved, R) expires=600 lapses=720 contradiction=A; alarm Contradiction(Failed)",
+    ),
+    row(
+        &[FoundFailed],
+        &[COMPLETED],
+        ANY,
+        "put completed(A) expires=600 lapses=720 contradiction=R; alarm Contradiction(Completed)",
+    ),
+    row(
+        &[FoundFailed],
+        &[&[AtExpiryMarked]],
+        ANY,
+        "put completed(A) expires=600 lapses=720 until=1720 contradiction=R; alarm Contradiction(Completed)",
+    ),
+    row(
+        &[FoundFailed],
+        &[&[NotKept]],
+        ANY,
+        "put completed(not kept) expires=600 lapses=720 contradiction=R; alarm Contradiction(Completed)",
+    ),
+    row(&[FoundNothing, FoundNothingAgain], &[DOUBTED, &[Dispatched], FINISHED], ANY, "nothing"),
+    row(&[FoundNothing], &[IN_DOUBT], &[Rule::Ask], "put in doubt #2 expires=600 recoveries=2"),
+    row(
+        &[FoundNothing],
+        &[IN_DOUBT_CHECKPOINTED],
+        &[Rule::Ask],
+        "put in doubt #2 expires=600 checkpoint=c recoveries=2",
+    ),
+    row(
+        &[FoundNothing],
+        &[LAST],
+        &[Rule::Ask],
+        "put in doubt #2 expires=600 recoveries=5; release RecoveriesExhausted; alarm DeadLetter",
+    ),
+    row(
+        &[FoundNothingAgain],
+        &[&[Exhausted, ExhaustedExpired, ExhaustedLapsed, LeftLast, LeftLastExpired]],
+        &[Rule::Ask],
+        "release RecoveriesExhausted; alarm DeadLetter",
+    ),
+    row(
+        &[FoundNotStarted, FoundLive, FoundDone, FoundFailed, FoundNothing, FoundNothingAgain],
+        &[LIVE],
+        ANY,
+        "nothing",
+    ),
+    row(
+        &[FoundNotStartedOlder, FoundLiveOlder, FoundNothingOlder],
+        &[REGISTERED, &[Dispatched], RECORDED_DOUBT, FINISHED],
+        ANY,
+        "say FencedOff",
+    ),
+    row(
+        &[FoundDoneOlder, FoundFailedOlder],
+        &[REGISTERED, &[Dispatched], RECORDED_DOUBT, FINISHED],
+        ANY,
+        "say FencedOff; alarm FencedOff",
+    ),
+    row(FOUND, &[&[Absent, Expired], FENCED], ANY, "say FencedOff"),
+    row(FOUND, &[READS_ABSENT, &[Marked]], ANY, "touch; say FencedOff"),
+    // The engine itself asks for a re-run.
+    row(&[RunAgain], &[&[Absent, Dispatched, Expired], LIVE, DOUBTED, FINISHED, FENCED], ANY, "nothing"),
+    row(
+        &[RunAgainOlder],
+        &[&[Absent, Dispatched, Expired], REGISTERED, RECORDED_DOUBT, FINISHED, FENCED],
+        ANY,
+        "nothing",
+    ),
+    row(&[RunAgain, RunAgainOlder], &[READS_ABSENT, &[Marked]], ANY, "touch"),
     // By hand.
     row(&[Forget], &[&[Absent]], ANY, "say Forgotten(NotFound)"),
     row(&[Forget], &[READS_ABSENT], ANY, "touch; say Forgotten(NotFound)"),
@@ -588,7 +859,7 @@ impl Stored {
     fn now(self) -> u64 {
         match self {
             Absent | Live | LiveCheckpointed | Left | LeftCheckpointed | LeftLast | Dispatched | Doubt => 10,
-            DoubtCheckpointed | Exhausted | NotKept | RolledBack | Resolved | FencedForever => 10,
+            DoubtCheckpointed | DoubtLast | Exhausted | NotKept | RolledBack | Resolved | FencedForever => 10,
             Completed => 599,
             LeftLastExpired | ExhaustedExpired | AtExpiry | AtExpiryMarked | FailedExpired => 600,
             GraceEnd => 719,
@@ -612,6 +883,7 @@ impl Stored {
             LeftLast | LeftLastExpired => Record { recoveries: RECOVERIES - 1, ..record(State::Registered) },
             Dispatched => record(State::Dispatched),
             Doubt => Record { recoveries: 1, ..record(State::InDoubt) },
+            DoubtLast => Record { recoveries: RECOVERIES - 1, ..record(State::InDoubt) },
             DoubtCheckpointed => Record { recoveries: 1, checkpoint, ..record(State::InDoubt) },
             Exhausted | ExhaustedExpired | ExhaustedLapsed => {
                 Record { recoveries: RECOVERIES, ..record(State::InDoubt) }
@@ -659,6 +931,7 @@ fn run(does: Does, stored: Option<&Record>, cx: Context<'_>) -> Step {
     let checkpoint = |number| {
         step(stored, Event::Checkpoint { attempt: of(number), bytes: bytes("d"), expires_at: Some(at(300)) }, cx)
     };
+    let rerun = |number| step(stored, Event::Rerun { attempt: of(number), admission: &admission("same") }, cx);
     let done = || done_until(bytes("A"), Some(at(500)));
     let completed = || Ended::Completed(bytes("A"));
     let failed = || Ended::Failed(bytes("R"));
@@ -687,6 +960,13 @@ fn run(does: Does, stored: Option<&Record>, cx: Context<'_>) -> Step {
         ResolveOwnFailed => resolve(Some(2), failed()),
         ResolveOlderDone => resolve(Some(1), completed()),
         ResolveOlderFailed => resolve(Some(1), failed()),
+        FoundNotStarted | FoundNotStartedOlder => found(does, stored, &Found::NotStarted, cx),
+        FoundLive | FoundLiveOlder => found(does, stored, &Found::Live, cx),
+        FoundDone | FoundDoneOlder => found(does, stored, &Found::Done(completed()), cx),
+        FoundFailed | FoundFailedOlder => found(does, stored, &Found::Done(failed()), cx),
+        FoundNothing | FoundNothingAgain | FoundNothingOlder => found(does, stored, &Found::CannotTell, cx),
+        RunAgain => rerun(2),
+        RunAgainOlder => rerun(1),
         Forget => step(stored, Event::Forget, cx),
         Fence => step(stored, Event::Fence, cx),
         Interrupt => {
@@ -695,6 +975,18 @@ fn run(does: Does, stored: Option<&Record>, cx: Context<'_>) -> Step {
         }
         Expire => Step::say(Said::Nothing).writing(stored.map_or(Write::Keep, |record| expire(record, cx.now))),
     }
+}
+
+/// The answer of one who was asked about the record as it reads; *again*: as it read one answer ago.
+fn found(does: Does, stored: Option<&Record>, found: &Found, cx: Context<'_>) -> Step {
+    const OLDER: [Does; 5] =
+        [FoundNotStartedOlder, FoundLiveOlder, FoundDoneOlder, FoundFailedOlder, FoundNothingOlder];
+    let token = stored.map_or(OLD_TOKEN, |record| record.attempt.token);
+    let attempt = AttemptId { number: if OLDER.contains(&does) { 1 } else { 2 }, boot: OLD_BOOT, token };
+    let doubted = stored.and_then(|record| interrupt(record, cx.now)).filter(|_| !cx.live);
+    let counted = doubted.as_ref().or(stored).map_or(0, |record| record.recoveries);
+    let recoveries = counted.saturating_sub(u8::from(does == FoundNothingAgain));
+    step(stored, Event::Found { attempt, recoveries, found }, cx)
 }
 
 /// What is wrong with one case.
