@@ -65,7 +65,7 @@ impl Builder {
         self
     }
 
-    /// Makes boot id and tokens repeatable. For tests only: a token is worth something because nobody can guess it, and two
+    /// Makes boot id, tokens and jitter repeatable. For tests only: a token is worth something because nobody can guess it, and two
     /// engines of one seed issue the same ones.
     #[must_use]
     pub fn seed(mut self, seed: [u8; 32]) -> Self {
@@ -113,6 +113,7 @@ impl Builder {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
             limits: limits.clone(),
+            jitter: entropy.jitter(),
             runtime: runtime.clone(),
             own_runtime,
         })?;

@@ -301,6 +301,9 @@ impl Engine {
             in_flight: self.0.permits.taken(),
             died_actors: counts.died_actors,
             alarms: counts.alarms,
+            storage_failures: self.0.actors.meters.failures(),
+            storage_retries: self.0.actors.meters.retries(),
+            unsaved: self.0.actors.meters.unsaved(),
         })
     }
 
@@ -388,8 +391,13 @@ impl Shared {
 
     /// The answer of a finished record, read on the caller's thread: no permit, no actor, no commit.
     fn answer_from_record(&self, call: &Call, fingerprint: Fingerprint) -> Result<LookedUp, Error> {
-        let record = self.store.get(&call.key).map_err(|error| unavailable(&error))?;
-        let Some(record) = record else { return Ok(LookedUp::Absent) };
+        let record = match self.store.get(&call.key) {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(LookedUp::Absent),
+            // What is in flight is known in memory also while the store can't be read.
+            Err(error) if error.is_passing() => return Ok(LookedUp::Unanswered),
+            Err(error) => return Err(unavailable(&error)),
+        };
         if record.state.status().is_in_flight() {
             return Ok(LookedUp::Unanswered);
         }
@@ -490,6 +498,12 @@ pub struct Stats {
     pub died_actors: u64,
     /// Ends that contradicted a record or came from an older attempt.
     pub alarms: u64,
+    /// Ends that could not be saved within the tries, each counted once, saved by now or not.
+    pub storage_failures: u64,
+    /// How often a store that had failed was tried again.
+    pub storage_retries: u64,
+    /// Ends that wait in memory to be saved, now. If the process dies, their records are in doubt.
+    pub unsaved: u64,
 }
 
 impl fmt::Debug for Engine {

@@ -78,7 +78,8 @@ pub use key::{InvalidKey, Key, NodeId};
 pub use ledger::{Guard, InvalidRow, Row, StoredRow};
 pub use outcome::{Completion, End, Ended, Failure, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved};
 pub use policy::{
-    AfterCheckpoint, AfterCompleted, AfterExpiry, Flow, InDoubt, OnFailure, Policy, Retention, WhileRunning,
+    AfterCheckpoint, AfterCompleted, AfterExpiry, Flow, InDoubt, OnFailure, OnStoreFailure, Policy, Retention,
+    WhileRunning,
 };
 pub use record::{AttemptId, BootId, Bytes, Mark, Origin, Record, State, Status, Token};
 pub use time::{Clock, SystemClock, UnixMillis};

@@ -19,6 +19,7 @@
 mod front;
 mod key_actor;
 pub(crate) mod message;
+mod meters;
 mod operation;
 mod permits;
 mod recovery;

@@ -10,15 +10,17 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter, ArbiterHandle, Recipient, System};
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::front::{Front, Submission};
 use super::key_actor::Surroundings;
-use super::message::{AbortOperations, Drain, RouterAddr, tell};
+use super::message::{AbortOperations, Drain, LastRound, RouterAddr, tell};
+use super::meters::Meters;
 use super::router::{Router, Surround};
 use super::running::Running;
 use super::supervisor::{Settle, Supervisor};
 use crate::bounds::Limits;
+use crate::entropy::Jitter;
 use crate::store::{Store, StoreError};
 use crate::time::HighWater;
 
@@ -27,6 +29,7 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<HighWater>,
     pub(crate) limits: Limits,
+    pub(crate) jitter: Jitter,
     /// Where operations run, and the runtime itself if it is ours.
     pub(crate) runtime: Handle,
     pub(crate) own_runtime: Option<Runtime>,
@@ -36,6 +39,7 @@ pub(crate) struct Parts {
 pub(crate) struct Actors {
     pub(crate) router: RouterAddr,
     pub(crate) supervisor: Addr<Supervisor>,
+    pub(crate) meters: Arc<Meters>,
     /// The router's thread.
     arbiter: ArbiterHandle,
     stop: Mutex<Option<oneshot::Sender<()>>>,
@@ -57,8 +61,9 @@ impl Actors {
                 run(parts, &started, stopped);
             })
             .map_err(|error| StoreError::Io(Arc::new(error)))?;
-        let Started { router, supervisor, arbiter } = ready.recv().map_err(|error| StoreError::Io(Arc::new(error)))?;
-        Ok(Self { router, supervisor, arbiter, stop: Mutex::new(Some(stop)), closed })
+        let Started { router, supervisor, meters, arbiter } =
+            ready.recv().map_err(|error| StoreError::Io(Arc::new(error)))?;
+        Ok(Self { router, supervisor, meters, arbiter, stop: Mutex::new(Some(stop)), closed })
     }
 
     /// Runs a task on the router's thread, whose runtime has a timer; the host's may have none. Dropped there and then if the
@@ -105,20 +110,24 @@ impl Drop for Closing {
 struct Started {
     router: RouterAddr,
     supervisor: Addr<Supervisor>,
+    meters: Arc<Meters>,
     arbiter: ArbiterHandle,
 }
 
 fn run(parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: oneshot::Receiver<()>) {
-    let Parts { store, clock, limits, runtime, own_runtime } = parts;
+    let Parts { store, clock, limits, jitter, runtime, own_runtime } = parts;
+    let meters = Arc::<Meters>::default();
     let drain = limits.drain;
     let system = System::new();
     let writer = system.block_on(async {
         let writer = Arbiter::new();
         let router: RouterAddr = Arc::new(Router::new().start());
         let supervisor = {
-            let (store, clock, limits, router) =
-                (Arc::clone(&store), Arc::clone(&clock), limits.clone(), router.clone());
-            Supervisor::start_in_arbiter(&writer.handle(), move |_| Supervisor::new(store, clock, limits, router))
+            let (store, clock, meters) = (Arc::clone(&store), Arc::clone(&clock), Arc::clone(&meters));
+            let (limits, router) = (limits.clone(), router.clone());
+            Supervisor::start_in_arbiter(&writer.handle(), move |_| {
+                Supervisor::new(store, clock, limits, router, (jitter, meters))
+            })
         };
         let running = Running::new(runtime);
         let (own_address, writing) = (Arc::clone(&router), supervisor.clone());
@@ -127,12 +136,13 @@ fn run(parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: onesho
             clock,
             limits,
             running,
+            meters: Arc::clone(&meters),
             router: own_address,
             supervisor: writing,
         }));
         let arbiter = Arbiter::current();
         // An error means that the one who opened the engine is gone; then the stop signal is gone, too.
-        drop(started.send(Started { router: router.clone(), supervisor: supervisor.clone(), arbiter }));
+        drop(started.send(Started { router: router.clone(), supervisor: supervisor.clone(), meters, arbiter }));
         // A dropped signal means that the last handle is gone: the same as being told to stop.
         drop(stopped.await);
         shut_down(&router, &supervisor, drain).await;
@@ -165,6 +175,17 @@ async fn shut_down(router: &RouterAddr, supervisor: &Addr<Supervisor>, drain: Du
             tracing::error!("operations do not heed their abortion; they may outlive the engine");
         }
     }
+    settle(supervisor).await;
+    // The store is as open now as it will be. What it could not be read for gets its last round, and is proposed by the time
+    // that everybody has heard of it.
+    let (heard, mut all_have) = mpsc::channel(1);
+    router.do_send(LastRound(heard));
+    while all_have.recv().await.is_some() {}
+    settle(supervisor).await;
+}
+
+/// Commits what is queued.
+async fn settle(supervisor: &Addr<Supervisor>) {
     let (settled, is_settled) = oneshot::channel();
     supervisor.do_send(Settle(settled));
     // An error means that the supervisor is gone already.

@@ -39,7 +39,7 @@ impl Kind {
             ToKey::Ticket(_) => Self::Ticket,
             ToKey::Report(_) => Self::Report,
             ToKey::Decided(_) => Self::Decided,
-            ToKey::Unsaved(_) | ToKey::Abandon(_) | ToKey::EndLost | ToKey::Drain => Self::Other,
+            ToKey::Unsaved(_) | ToKey::Abandon(_) | ToKey::EndLost | ToKey::Drain | ToKey::LastRound(_) => Self::Other,
         }
     }
 }

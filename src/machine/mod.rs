@@ -38,6 +38,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod admit;
+mod backoff;
 mod expire;
 mod finish;
 mod recover;
@@ -48,9 +49,9 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
-use crate::ledger::Row;
+use crate::ledger::{Guard, Row};
 use crate::outcome::{End, Ended, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved};
-use crate::policy::Policy;
+use crate::policy::{OnStoreFailure, Policy};
 use crate::record::{AttemptId, BootId, Bytes, Origin, Record, Status, Token};
 use crate::time::UnixMillis;
 
@@ -184,6 +185,7 @@ pub(crate) fn step(record: Option<&Record>, event: Event<'_>, cx: Context<'_>) -
     if expire::is_late(record, seen) { step.touching() } else { step }
 }
 
+pub(crate) use backoff::{TRIES, wait_after};
 pub(crate) use expire::expire;
 pub(crate) use recover::interrupt;
 
@@ -215,6 +217,18 @@ impl Step {
 
     fn putting(self, record: Record) -> Self {
         self.writing(Write::Put(Box::new(record)))
+    }
+
+    /// What may leave although the step's write cannot be made durable: what the operation itself has decided, if the policy
+    /// says so and nothing in the store can decide otherwise. `None`: nothing may.
+    pub(crate) fn unsaved(&self, policy: &Policy) -> Option<Result<Bytes, Error>> {
+        let is_conditional = self.rows.iter().any(|row| row.guard != Guard::Any);
+        let end = match (&self.waiters, policy.on_store_failure) {
+            (Release::All(end), OnStoreFailure::Reply) if !is_conditional => end,
+            (Release::All(_) | Release::Accepted | Release::Nobody, _) => return None,
+        };
+        let is_decided = end.as_ref().map_or_else(|error| matches!(error.kind(), ErrorKind::Failed(_)), |_| true);
+        is_decided.then(|| end.clone())
     }
 
     fn with_rows(mut self, rows: &[Row]) -> Self {

@@ -1,10 +1,11 @@
 //! The edges, as sentences: one key, driven through its life by hand.
 
 use super::*;
+use crate::ledger::{Guard, Row};
 use crate::machine::tests::show;
 use crate::machine::{Event, Step, Write, interrupt, step};
-use crate::outcome::{End, Ended};
-use crate::policy::{AfterCheckpoint, AfterCompleted, InDoubt, OnFailure};
+use crate::outcome::{Completion, End, Ended};
+use crate::policy::{AfterCheckpoint, AfterCompleted, InDoubt, OnFailure, OnStoreFailure};
 use crate::record::{Mark, Origin};
 
 /// One key, its store and its clock; what a step writes is applied at once.
@@ -577,4 +578,41 @@ fn an_end_in_doubt_that_is_still_to_be_reported_starts_nothing_and_is_waited_for
     assert!(matches!(step.waiters, crate::machine::Release::All(Err(_))), "and whoever waits hears it");
     key.live = false;
     assert_eq!(key.admit(5), "Start");
+}
+
+#[test]
+fn what_may_leave_unsaved_is_what_the_operation_decided_and_the_store_cannot_change() {
+    let done = || Completion::new(bytes("A"));
+    let row = || Row::new("table", *b"k", *b"v").expect("a row");
+    let ends = [
+        (End::Done(done()), Some("A")),
+        (End::Done(done().row(row())), Some("A")),
+        (End::Done(done().row(row()).row(row().guard(Guard::Absent))), None),
+        (End::Definitive(reason("R")), Some("Failed(R)")),
+        (End::Unknown(reason("U")), None),
+        (End::Accepted, None),
+    ];
+    for (end, told) in ends {
+        let reply = policy().on_store_failure(OnStoreFailure::Reply);
+        let registered = record(State::Registered);
+        let finish = Event::Finish { attempt: registered.attempt, end: &end };
+        let step = step(Some(&registered), finish, live(&reply, 20));
+        assert!(step.unsaved(&policy()).is_none(), "{end:?}: Withhold");
+        let unsaved = step.unsaved(&reply).map(|end| match end {
+            Ok(answer) => String::from_utf8_lossy(&answer).into_owned(),
+            Err(error) => show::kind(&error),
+        });
+        assert_eq!(unsaved.as_deref(), told, "{end:?}");
+    }
+}
+
+#[test]
+fn an_end_that_changes_nothing_or_came_too_late_is_not_told_unsaved() {
+    let reply = rerun().on_store_failure(OnStoreFailure::Reply);
+    let stale = Record { checkpoint: Some(bytes("c")), ..record(State::Registered) };
+    let ended = ended(State::Completed(Some(bytes("A"))));
+    for (stored, end) in [(stale, done_until(bytes("A"), Some(at(10)))), (ended, End::done(bytes("B")))] {
+        let finish = Event::Finish { attempt: stored.attempt, end: &end };
+        assert!(step(Some(&stored), finish, live(&reply, 20)).unsaved(&reply).is_none());
+    }
 }
