@@ -12,7 +12,7 @@ use crate::bounds::Limits;
 use crate::engine::{Engine, Shared};
 use crate::entropy::Entropy;
 use crate::store::{MemoryStore, RedbOptions, RedbStore, Store, StoreError};
-use crate::time::{Clock, HighWater, SystemClock};
+use crate::time::{Clock, ClockState, HighWater, SystemClock};
 
 /// Settings of an [`Engine`]; every one has a default.
 pub struct Builder {
@@ -100,7 +100,8 @@ impl Builder {
             Some(seed) => Entropy::from_seed(seed),
             None => Entropy::from_os().map_err(|error| StoreError::Io(Arc::new(error)))?,
         };
-        let clock = Arc::new(HighWater::new(self.clock, store.clock_mark()?));
+        let spans = (limits.clock_jump, limits.clock_trust_after);
+        let clock = Arc::new(HighWater::new(self.clock, store.clock_mark()?, spans, note_clock));
         let interrupted = interrupt_all(&*store, clock.now())?;
         if interrupted > 0 {
             tracing::warn!(interrupted, "records of an earlier boot are in doubt");
@@ -132,6 +133,15 @@ impl Builder {
             runtime,
             actors,
         }))
+    }
+}
+
+fn note_clock(state: ClockState) {
+    match state {
+        ClockState::Suspect { wall, trusted } => {
+            tracing::error!(%wall, %trusted, "the wall clock has leapt ahead and is suspect: nothing expires for good");
+        }
+        ClockState::Trusted => tracing::warn!("the wall clock is trusted again"),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::outcome::{End, Ended, Failure, Fenced, Forgotten, Outcome, Reason, Re
 use crate::policy::Flow;
 use crate::record::{BootId, Bytes, Record, Status, Token};
 use crate::store::{self, Cursor, Store, StoreError, Totals};
-use crate::time::{HighWater, UnixMillis};
+use crate::time::{ClockState, HighWater, UnixMillis};
 use crate::waiting::{Done, PREPARED, SUBMITTED, Waiting, unexpected};
 
 /// The engine: a handle, cheap to clone, for any thread and any runtime.
@@ -200,6 +200,9 @@ impl Engine {
 
     /// The record of `key` as it is now; `None` if it reads as absent. It proves nothing about a request on its way.
     ///
+    /// It goes by [`now`](Self::now): while the clock is [suspect](crate::ClockState) it shows what is there, also where a
+    /// request would be told that it has expired.
+    ///
     /// # Errors
     /// [`Quarantined`](ErrorKind::Quarantined), [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
     pub fn lookup(&self, key: &Key) -> Result<Option<Record>, Error> {
@@ -261,7 +264,8 @@ impl Engine {
         self.0.store.in_flight(after, limit).map_err(|error| unavailable(&error))
     }
 
-    /// The row of a ledger table; `None` if there is none or its end has come.
+    /// The row of a ledger table; `None` if there is none or its end has come, by [`now`](Self::now). Guards go by the same
+    /// time.
     ///
     /// # Errors
     /// [`Quarantined`](ErrorKind::Quarantined), [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
@@ -304,11 +308,12 @@ impl Engine {
             storage_failures: self.0.actors.meters.failures(),
             storage_retries: self.0.actors.meters.retries(),
             unsaved: self.0.actors.meters.unsaved(),
+            clock: self.0.clock.read().state(),
         })
     }
 
     /// Removes what is past its grace, now rather than at the next turn of the timer. Says how many records went; no answer
-    /// depends on it.
+    /// depends on it. None go while the clock is [suspect](crate::ClockState).
     ///
     /// # Errors
     /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
@@ -319,10 +324,18 @@ impl Engine {
         removed.map_err(|error| unavailable(&error))
     }
 
-    /// The engine's time: the machine's clock, never going back, also across restarts.
+    /// The engine's time: the machine's clock, never going back, also across restarts. While that clock is
+    /// [suspect](crate::ClockState) it is the trusted time, which goes on by the monotonic clock.
     #[must_use]
     pub fn now(&self) -> UnixMillis {
         self.0.clock.now()
+    }
+
+    /// Says that the wall clock is right as it stands: a [suspect](crate::ClockState) one is believed from here on, and what
+    /// has expired by it has expired for good. For an operator, or a host that knows the time from elsewhere. A trusted
+    /// clock is not changed by it.
+    pub fn confirm_clock(&self) {
+        self.0.clock.confirm();
     }
 
     /// Takes in nothing new, waits for what runs (at most [`Limits::drain`]), commits it, and frees the file: when this
@@ -401,8 +414,10 @@ impl Shared {
         if record.state.status().is_in_flight() {
             return Ok(LookedUp::Unanswered);
         }
+        let reading = self.clock.read();
         let cx = machine::Context {
-            now: self.clock.now(),
+            now: reading.wall,
+            trusted: reading.trusted,
             policy: call.flow.policy(),
             live: false,
             recoveries: self.limits.recoveries,
@@ -504,6 +519,8 @@ pub struct Stats {
     pub storage_retries: u64,
     /// Ends that wait in memory to be saved, now. If the process dies, their records are in doubt.
     pub unsaved: u64,
+    /// Whether the wall clock is believed.
+    pub clock: ClockState,
 }
 
 impl fmt::Debug for Engine {

@@ -29,7 +29,8 @@
 //! - **No handler waits.** Actors never await; operations never run in an actor.
 //! - **Time and randomness are handed in.** Only `time.rs` reads a clock, and the engine's time never goes back, also across
 //!   restarts.
-//! - **A reading of the clock that decides is durable before its answer leaves**, so a clock set back revives nothing.
+//! - **A reading of the clock that decides is durable before its answer leaves**, so a clock set back revives nothing. A
+//!   *suspect* reading decides nothing that lasts, and is never made durable: see [`ClockState`].
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 #![cfg_attr(
     test,
@@ -82,4 +83,4 @@ pub use policy::{
     WhileRunning,
 };
 pub use record::{AttemptId, BootId, Bytes, Mark, Origin, Record, State, Status, Token};
-pub use time::{Clock, SystemClock, UnixMillis};
+pub use time::{Clock, ClockState, SystemClock, UnixMillis};

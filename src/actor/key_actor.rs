@@ -236,8 +236,10 @@ impl KeyActor {
     }
 
     fn context<'a>(&self, flow: &'a Flow) -> machine::Context<'a> {
+        let reading = self.around.clock.read();
         machine::Context {
-            now: self.around.clock.now(),
+            now: reading.wall,
+            trusted: reading.trusted,
             policy: flow.policy(),
             live: self.is_live(),
             recoveries: self.around.limits.recoveries,

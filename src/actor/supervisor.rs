@@ -114,6 +114,7 @@ impl Supervisor {
     }
 
     fn commit_with_slice(&mut self, mut proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
+        // Never a suspect time: it would be the durable mark, and guards and removals would go by it.
         let now = self.clock.now();
         let slice = self.expiry_slice(now);
         // An expiry sweep that finds nothing still makes its time durable: what it has seen expired stays expired.
@@ -280,9 +281,13 @@ impl Supervisor {
         records || self.store.expired_rows(now, 1).is_ok_and(|found| !found.is_empty())
     }
 
-    /// What the next slice of the expiry sweep removes; nothing when there is none under way.
+    /// What the next slice of the expiry sweep removes; nothing when there is none under way, or while the clock is suspect.
     fn expiry_slice(&mut self, now: UnixMillis) -> Slice {
         if self.sweep.is_none() {
+            return Slice::default();
+        }
+        if self.clock.read().is_suspect {
+            self.end_sweep(Ok(()));
             return Slice::default();
         }
         let limit = self.limits.expiry_slice;

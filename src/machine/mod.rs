@@ -34,6 +34,11 @@
 //! - A barred request gets the same answers from a record; where it would start, it is told why not and nothing changes.
 //! - `forget` leaves the flow's tombstone, if it has one; what is pruned in its grace leaves the one it was finished with.
 //! - Where the answer came of being late and nothing else is written, the clock mark is ([`Write::Touch`]).
+//! - Where the time is *suspect*, what has lapsed and which tombstone has ended is judged by the trusted time, as it is by the
+//!   expiry sweep. Whoever asks for what has expired by the suspect one is told Expired, whatever the policy; nothing is
+//!   pruned, nothing runs in its place, and the clock mark is not written: if the time proves wrong, nothing has happened.
+//!   All other rows hold as they stand, with the suspect time in what they write: it is the later one, so that ends late
+//!   rather than early.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -58,7 +63,10 @@ use crate::time::UnixMillis;
 /// What a decision depends on beside record and event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
+    /// The time that records are given, and that their expiry is judged by.
     pub(crate) now: UnixMillis,
+    /// The same, or an earlier time where `now` is suspect: see [`ClockState`](crate::ClockState). Only this one is made durable.
+    pub(crate) trusted: UnixMillis,
     pub(crate) policy: &'a Policy,
     /// Whether an attempt of the record runs in this process.
     pub(crate) live: bool,
@@ -164,11 +172,17 @@ pub(crate) enum Alarm {
     FencedOff,
 }
 
+impl Context<'_> {
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.trusted < self.now
+    }
+}
+
 /// Decides. `record` is what the store holds, lapsed or not.
 pub(crate) fn step(record: Option<&Record>, event: Event<'_>, cx: Context<'_>) -> Step {
-    let stored = expire::seen(record, cx.now);
+    let stored = expire::seen(record, cx.trusted);
     let left = record.and_then(|record| recover::left(record, cx));
-    let read = expire::seen(left.as_ref().or(record), cx.now);
+    let read = expire::seen(left.as_ref().or(record), cx.trusted);
     let asked = expire::asked(read, cx);
     let (step, seen) = match event {
         Event::Admit(admission) => (admit::admit(record, asked, admission, cx), asked),

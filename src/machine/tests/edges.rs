@@ -616,3 +616,46 @@ fn an_end_that_changes_nothing_or_came_too_late_is_not_told_unsaved() {
         assert!(step(Some(&stored), finish, live(&reply, 20)).unsaved(&reply).is_none());
     }
 }
+
+#[test]
+fn at_a_suspect_time_what_a_rerun_completes_too_late_is_given_to_nobody_and_stays() {
+    for after_expiry in [AfterExpiry::RefuseOnce, AfterExpiry::Refuse, AfterExpiry::Rerun] {
+        let mut key = Key::new(rerun().after_expiry(after_expiry));
+        key.admit(0);
+        key.checkpoint(1, Some(50));
+        key.restart();
+        assert_eq!(key.admit(40), "Start");
+        let end = End::done(bytes("A"));
+        let attempt = key.record().attempt;
+        let suspect = Context { trusted: at(41), ..live(&key.policy, 61) };
+        let step = step(key.stored.as_ref(), Event::Finish { attempt, end: &end }, suspect);
+        assert_eq!(show::step(&step, at(61)), "put completed(A) expires=50 lapses=170 checkpoint=c; release Expired");
+        key.apply(&step);
+        key.live = false;
+        assert_eq!(key.admit(41), "replayed A", "the clock came back");
+    }
+}
+
+#[test]
+fn at_a_suspect_time_a_fenced_key_stays_fenced_and_an_absent_one_runs_with_the_later_times() {
+    let policy = policy();
+    let suspect = Context { trusted: at(99), ..cx(&policy, 5_000) };
+    let fenced = Record { tombstone_until: Some(at(100)), ..record(State::Tombstone(Mark::Fenced)) };
+    let request = admission("same");
+    let said = step(Some(&fenced), Event::Admit(&request), suspect);
+    assert_eq!(show::step(&said, at(5_000)), "say Fenced");
+    let said = step(None, Event::Admit(&request), suspect);
+    assert_eq!(show::step(&said, at(5_000)), "put registered #1 expires=now+600; say Start");
+}
+
+#[test]
+fn at_a_suspect_time_what_has_lapsed_by_the_trusted_one_reads_as_ever() {
+    let completed = || ended(State::Completed(Some(bytes("A"))));
+    for (trusted, said) in [(599, "Expired"), (719, "Expired"), (720, "Start")] {
+        let policy = policy().after_expiry(AfterExpiry::Rerun);
+        let suspect = Context { trusted: at(trusted), ..cx(&policy, 5_000) };
+        let step = step(Some(&completed()), Event::Admit(&admission("same")), suspect);
+        assert_eq!(show::caller(&step.caller), said, "trusted {trusted}");
+        assert_eq!(step.write == Write::Keep, said == "Expired", "trusted {trusted}");
+    }
+}
