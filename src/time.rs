@@ -69,7 +69,8 @@ fn machine_monotonic() -> Duration {
 /// [`Limits::clock_trust_after`](crate::Limits::clock_trust_after), or when the host
 /// [confirms](crate::Engine::confirm_clock) it, or when it comes back. Until then nothing is removed and nothing runs because
 /// of expiry; what has expired by the wall clock is a *Conflict* (expired), whatever its policy, and that is not final: if
-/// the clock comes back, it answers again. An opening has nothing to compare with, and believes the clock as it is.
+/// the clock comes back, it answers again. An opening has nothing to compare with, and believes the clock as it is. A
+/// machine that has slept looks like a leap where its monotonic clock sleeps, too (on Linux it does).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClockState {
