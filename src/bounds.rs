@@ -50,6 +50,11 @@ pub struct Limits {
     pub dispatched_silence: Duration,
     /// How often the expiry sweep runs by itself. Default 60 s.
     pub expiry_sweep_every: Duration,
+    /// How far the wall clock may leap ahead of the monotonic one before it is [suspect](crate::ClockState). Default 1 h.
+    pub clock_jump: Duration,
+    /// How long a suspect clock has to stay where it is before it is believed, by the monotonic clock. Default 10 min; zero
+    /// believes it at once.
+    pub clock_trust_after: Duration,
     /// How long `shutdown` waits for running operations before it leaves them in doubt. Default 10 s.
     pub drain: Duration,
 }
@@ -74,6 +79,8 @@ impl Default for Limits {
             recovery_pause_max: Duration::from_secs(60),
             dispatched_silence: Duration::from_secs(30),
             expiry_sweep_every: Duration::from_secs(60),
+            clock_jump: Duration::from_secs(3_600),
+            clock_trust_after: Duration::from_secs(600),
             drain: Duration::from_secs(10),
         }
     }

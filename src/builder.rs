@@ -16,7 +16,7 @@ use crate::key::Key;
 use crate::policy::Flow;
 use crate::record::Bytes;
 use crate::store::{MemoryStore, RedbOptions, RedbStore, Store, StoreError};
-use crate::time::{Clock, HighWater, SystemClock};
+use crate::time::{Clock, ClockState, HighWater, SystemClock};
 
 /// Settings of an [`Engine`]; every one has a default.
 pub struct Builder {
@@ -76,7 +76,7 @@ impl Builder {
         self
     }
 
-    /// Makes boot id and tokens repeatable. For tests only: a token is worth something because nobody can guess it, and two
+    /// Makes boot id, tokens and jitter repeatable. For tests only: a token is worth something because nobody can guess it, and two
     /// engines of one seed issue the same ones.
     #[must_use]
     pub fn seed(mut self, seed: [u8; 32]) -> Self {
@@ -156,7 +156,8 @@ impl Builder {
             Some(seed) => Entropy::from_seed(seed),
             None => Entropy::from_os().map_err(|error| StoreError::Io(Arc::new(error)))?,
         };
-        let clock = Arc::new(HighWater::new(self.clock, store.clock_mark()?));
+        let spans = (limits.clock_jump, limits.clock_trust_after);
+        let clock = Arc::new(HighWater::new(self.clock, store.clock_mark()?, spans, note_clock));
         let opened_at = clock.now();
         let interrupted = interrupt_all(&*store, opened_at)?;
         if interrupted > 0 {
@@ -172,6 +173,7 @@ impl Builder {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
             limits: limits.clone(),
+            jitter: entropy.jitter(),
             runtime: runtime.clone(),
             own_runtime,
             recovery: Recovery { flows, permits: Arc::clone(&permits), boot, opened_at },
@@ -193,6 +195,15 @@ impl Builder {
             runtime,
             actors,
         }))
+    }
+}
+
+fn note_clock(state: ClockState) {
+    match state {
+        ClockState::Suspect { wall, trusted } => {
+            tracing::error!(%wall, %trusted, "the wall clock has leapt ahead and is suspect: nothing expires for good");
+        }
+        ClockState::Trusted => tracing::warn!("the wall clock is trusted again"),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::outcome::{End, Ended, Failure, Fenced, Forgotten, Outcome, Reason, Re
 use crate::policy::Flow;
 use crate::record::{BootId, Bytes, Record, Status, Token};
 use crate::store::{self, Cursor, Store, StoreError, Totals};
-use crate::time::{HighWater, UnixMillis};
+use crate::time::{ClockState, HighWater, UnixMillis};
 use crate::waiting::{Done, PREPARED, SUBMITTED, Waiting, unexpected};
 
 /// The engine: a handle, cheap to clone, for any thread and any runtime.
@@ -200,6 +200,9 @@ impl Engine {
 
     /// The record of `key` as it is now; `None` if it reads as absent. It proves nothing about a request on its way.
     ///
+    /// It goes by [`now`](Self::now): while the clock is [suspect](crate::ClockState) it shows what is there, also where a
+    /// request would be told that it has expired.
+    ///
     /// # Errors
     /// [`Quarantined`](ErrorKind::Quarantined), [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
     pub fn lookup(&self, key: &Key) -> Result<Option<Record>, Error> {
@@ -267,7 +270,8 @@ impl Engine {
         Ok(listed.collect())
     }
 
-    /// The row of a ledger table; `None` if there is none or its end has come.
+    /// The row of a ledger table; `None` if there is none or its end has come, by [`now`](Self::now). Guards go by the same
+    /// time.
     ///
     /// # Errors
     /// [`Quarantined`](ErrorKind::Quarantined), [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
@@ -310,11 +314,15 @@ impl Engine {
             dead_letters: counts.dead_letters,
             inquiries: counts.inquiries,
             reruns: counts.reruns,
+            storage_failures: self.0.actors.meters.failures(),
+            storage_retries: self.0.actors.meters.retries(),
+            unsaved: self.0.actors.meters.unsaved(),
+            clock: self.0.clock.read().state(),
         })
     }
 
     /// Removes what is past its grace, now rather than at the next turn of the timer. Says how many records went; no answer
-    /// depends on it.
+    /// depends on it. None go while the clock is [suspect](crate::ClockState).
     ///
     /// # Errors
     /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
@@ -325,10 +333,18 @@ impl Engine {
         removed.map_err(|error| unavailable(&error))
     }
 
-    /// The engine's time: the machine's clock, never going back, also across restarts.
+    /// The engine's time: the machine's clock, never going back, also across restarts. While that clock is
+    /// [suspect](crate::ClockState) it is the trusted time, which goes on by the monotonic clock.
     #[must_use]
     pub fn now(&self) -> UnixMillis {
         self.0.clock.now()
+    }
+
+    /// Says that the wall clock is right as it stands: a [suspect](crate::ClockState) one is believed from here on, and what
+    /// has expired by it has expired for good. For an operator, or a host that knows the time from elsewhere. A trusted
+    /// clock is not changed by it.
+    pub fn confirm_clock(&self) {
+        self.0.clock.confirm();
     }
 
     /// Takes in nothing new, waits for what runs (at most [`Limits::drain`]), commits it, and frees the file: when this
@@ -405,13 +421,20 @@ impl Shared {
 
     /// The answer of a finished record, read on the caller's thread: no permit, no actor, no commit.
     fn answer_from_record(&self, call: &Call, fingerprint: Fingerprint) -> Result<LookedUp, Error> {
-        let record = self.store.get(&call.key).map_err(|error| unavailable(&error))?;
-        let Some(record) = record else { return Ok(LookedUp::Absent) };
+        let record = match self.store.get(&call.key) {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(LookedUp::Absent),
+            // What is in flight is known in memory also while the store can't be read.
+            Err(error) if error.is_passing() => return Ok(LookedUp::Unanswered),
+            Err(error) => return Err(unavailable(&error)),
+        };
         if record.state.status().is_in_flight() {
             return Ok(LookedUp::Unanswered);
         }
+        let reading = self.clock.read();
         let cx = machine::Context {
-            now: self.clock.now(),
+            now: reading.wall,
+            trusted: reading.trusted,
             policy: call.flow.policy(),
             live: false,
             recoveries: self.limits.recoveries,
@@ -511,6 +534,14 @@ pub struct Stats {
     pub inquiries: u64,
     /// Re-runs that the engine started by itself since then.
     pub reruns: u64,
+    /// Ends that could not be saved within the tries, each counted once, saved by now or not.
+    pub storage_failures: u64,
+    /// How often a store that had failed was tried again.
+    pub storage_retries: u64,
+    /// Ends that wait in memory to be saved, now. If the process dies, their records are in doubt.
+    pub unsaved: u64,
+    /// Whether the wall clock is believed.
+    pub clock: ClockState,
 }
 
 /// A record whose end is still to come, as [`Engine::list`] shows it.

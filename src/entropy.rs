@@ -1,4 +1,4 @@
-//! Boot ids and tokens: one secret per opening, from the operating system or from a seed.
+//! Boot ids, tokens and jitter: one secret per opening, from the operating system or from a seed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -34,12 +34,29 @@ impl Entropy {
         Token(self.derive(b"ibid/token/v1", self.issued.fetch_add(1, Ordering::Relaxed)))
     }
 
+    /// Numbers that spread waits, apart from everything else that comes from the secret.
+    pub(crate) fn jitter(&self) -> Jitter {
+        Jitter(Self::from_seed(self.derive(b"ibid/jitter/v1", 0)))
+    }
+
     fn derive(&self, domain: &[u8], number: u64) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(domain);
         hash.update(self.secret);
         hash.update(number.to_be_bytes());
         hash.finalize().into()
+    }
+}
+
+/// A row of random numbers, the same for the same seed.
+pub(crate) struct Jitter(Entropy);
+
+impl Jitter {
+    pub(crate) fn draw(&self) -> u64 {
+        let number = self.0.issued.fetch_add(1, Ordering::Relaxed);
+        let [draw @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] =
+            self.0.derive(b"ibid/draw/v1", number);
+        u64::from_be_bytes(draw)
     }
 }
 
@@ -54,5 +71,20 @@ mod tests {
         assert_ne!(a.token(), b.token());
         assert_ne!(a.boot_id(), b.boot_id());
         assert_eq!(Entropy::from_seed([7; 32]).token(), Entropy::from_seed([7; 32]).token());
+    }
+
+    #[test]
+    fn jitter_repeats_with_the_seed_and_neither_repeats_itself_nor_moves_the_tokens() {
+        let draws = |seed| {
+            let jitter = Entropy::from_seed([seed; 32]).jitter();
+            [jitter.draw(), jitter.draw(), jitter.draw()]
+        };
+        assert_eq!(draws(7), draws(7));
+        assert_ne!(draws(7), draws(8));
+        let [first, second, third] = draws(7);
+        assert!(first != second && second != third);
+        let (drawn, fresh) = (Entropy::from_seed([7; 32]), Entropy::from_seed([7; 32]));
+        drawn.jitter().draw();
+        assert_eq!(drawn.token(), fresh.token());
     }
 }

@@ -33,7 +33,8 @@
 //! - **No handler waits.** Actors never await; operations never run in an actor.
 //! - **Time and randomness are handed in.** Only `time.rs` reads a clock, and the engine's time never goes back, also across
 //!   restarts.
-//! - **A reading of the clock that decides is durable before its answer leaves**, so a clock set back revives nothing.
+//! - **A reading of the clock that decides is durable before its answer leaves**, so a clock set back revives nothing. A
+//!   *suspect* reading decides nothing that lasts, and is never made durable: see [`ClockState`].
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 #![cfg_attr(
     test,
@@ -84,7 +85,8 @@ pub use key::{InvalidKey, Key, NodeId};
 pub use ledger::{Guard, InvalidRow, Row, StoredRow};
 pub use outcome::{Completion, End, Ended, Failure, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved};
 pub use policy::{
-    AfterCheckpoint, AfterCompleted, AfterExpiry, Flow, InDoubt, OnFailure, Policy, Retention, WhileRunning,
+    AfterCheckpoint, AfterCompleted, AfterExpiry, Flow, InDoubt, OnFailure, OnStoreFailure, Policy, Retention,
+    WhileRunning,
 };
 pub use record::{AttemptId, BootId, Bytes, Mark, Origin, Record, State, Status, Token};
-pub use time::{Clock, SystemClock, UnixMillis};
+pub use time::{Clock, ClockState, SystemClock, UnixMillis};

@@ -68,6 +68,23 @@ pub enum AfterExpiry {
     Rerun,
 }
 
+/// The operation has ended, and its end cannot be saved: every try has failed.
+///
+/// The end is kept in memory and saved as soon as the store is back, under either choice. If the process dies before that,
+/// the record is found in doubt and [`InDoubt`] decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStoreFailure {
+    /// Whoever asks is told *Ambiguous* until it is saved. No answer is ever given that a crash could take back.
+    Withhold,
+    /// Those who wait get the operation's answer, or its definitive reason, all the same, and a retry gets it from memory. A
+    /// crash before it is saved takes it back: choose it where a late duplicate is worse off without an answer than with
+    /// one that may come to be in doubt.
+    ///
+    /// It covers what the operation itself has decided. An end in doubt, an acceptance, and an answer whose ledger rows are
+    /// guarded (another key may win the row) are withheld.
+    Reply,
+}
+
 /// How long a finished record answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retention {
@@ -91,11 +108,12 @@ pub struct Policy {
     pub(crate) retention: Retention,
     pub(crate) grace: Duration,
     pub(crate) tombstone: Option<Duration>,
+    pub(crate) on_store_failure: OnStoreFailure,
 }
 
 impl Policy {
     /// Replay for `retention` after the finish: duplicates join, a failure is forgotten, in doubt is *Ambiguous*, an
-    /// expired key runs anew.
+    /// expired key runs anew, what cannot be saved is withheld.
     #[must_use]
     pub fn replay(retention: Duration) -> Self {
         Self {
@@ -108,6 +126,7 @@ impl Policy {
             retention: Retention::Fixed(retention),
             grace: Duration::ZERO,
             tombstone: None,
+            on_store_failure: OnStoreFailure::Withhold,
         }
     }
 
@@ -187,6 +206,13 @@ impl Policy {
     #[must_use]
     pub fn tombstone(mut self, lifetime: Duration) -> Self {
         self.tombstone = Some(lifetime);
+        self
+    }
+
+    /// Sets what callers get when the operation's end cannot be saved.
+    #[must_use]
+    pub fn on_store_failure(mut self, choice: OnStoreFailure) -> Self {
+        self.on_store_failure = choice;
         self
     }
 }

@@ -1,7 +1,8 @@
 //! One key while anything is in flight: its mailbox is the order of everything that happens to the key.
 //!
 //! Every handler is one synchronous transition: ask the machine, then either act on the step at once (nothing to write) or
-//! propose the write and act on the step when it is durable. While a write is under way, what arrives waits in order.
+//! propose the write and act on the step when it is durable. While a write is under way, what arrives waits in order; only
+//! what the operation that runs has refused already is refused at once.
 
 mod doubt;
 
@@ -13,8 +14,9 @@ use std::time::Duration;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
 
 use super::message::{
-    Alarmed, Answer, Ask, Finish, Gone, Idle, Origin, Proposal, Report, RouterAddr, TRIES, Ticket, ToKey,
+    Alarmed, Answer, Ask, Finish, Gone, Idle, Kept, Origin, Proposal, Report, RouterAddr, TRIES, Ticket, ToKey,
 };
+use super::meters::Meters;
 use super::oracle::{Inquiries, Recovery};
 use super::recoverer::Recoverer;
 use super::running::Running;
@@ -26,7 +28,7 @@ use crate::error::{Error, ErrorKind};
 use crate::machine::{self, Alarm, Event, Release, Said, Step, Write};
 use crate::outcome::{End, How, Outcome, Reply};
 use crate::policy::Flow;
-use crate::record::{Record, Status};
+use crate::record::{Bytes, Record, Status};
 use crate::store::{Change, Store, StoreError, Verdict, Version};
 use crate::time::HighWater;
 
@@ -39,6 +41,7 @@ pub(super) struct Surroundings {
     pub(super) clock: Arc<HighWater>,
     pub(super) limits: Limits,
     pub(super) running: Running,
+    pub(super) meters: Arc<Meters>,
     pub(super) router: RouterAddr,
     pub(super) supervisor: Addr<Supervisor>,
     pub(super) recovery: Arc<Recovery>,
@@ -59,8 +62,9 @@ pub(super) struct KeyActor {
     /// Retries that wait for the first answer of an oracle, and the timer that ends their wait.
     held: Vec<Ticket>,
     hold: Option<SpawnHandle>,
-    /// An end for which the store could not be read.
+    /// An end for which the store could not be read, and whether a timer runs that reads it again.
     stalled: Option<Report>,
+    reads_again: bool,
     draining: bool,
     /// Messages handled: the router compares it with what it sent before it lets the actor go.
     seen: u64,
@@ -105,8 +109,16 @@ struct Pending {
     step: Step,
     /// How often the write was decided anew because the record had changed under it.
     tries: u8,
+    /// What may leave before the write is durable, once every try has failed.
+    early: Option<Result<Bytes, Error>>,
     /// The store has been down for so long that nobody is kept waiting for the write.
     unsaved: Option<Error>,
+}
+
+impl Pending {
+    fn new(cause: Cause, step: Step, tries: u8) -> Self {
+        Self { cause, step, tries, early: None, unsaved: None }
+    }
 }
 
 impl KeyActor {
@@ -121,6 +133,7 @@ impl KeyActor {
             held: Vec::new(),
             hold: None,
             stalled: None,
+            reads_again: false,
             draining,
             seen: 0,
             idle: false,
@@ -129,13 +142,59 @@ impl KeyActor {
 
     fn arrive(&mut self, cause: Cause) {
         let Some(pending) = &self.pending else { return self.decide(cause, 0) };
-        match (cause, &pending.unsaved) {
-            (Cause::Ticket(ticket), Some(error)) => ticket.answer(Said::Reply(Err(error.clone()))),
-            (Cause::Ticket(ticket), None) if self.is_full() => ticket.refuse(ErrorKind::Busy),
-            (mut cause @ (Cause::Ticket(_) | Cause::Report(_) | Cause::Answer(_)), _) => {
+        let refused = match &cause {
+            Cause::Ticket(ticket) => self.refused_meanwhile(ticket),
+            Cause::Report(_) | Cause::Answer(_) => None,
+        };
+        match (cause, &pending.unsaved, refused) {
+            (Cause::Ticket(ticket), Some(error), refused) => {
+                let error = error.clone();
+                let reply = refused.filter(|error| matches!(error.kind(), ErrorKind::Mismatch)).map(Err);
+                let reply = reply.or_else(|| self.unsaved_reply(&ticket)).unwrap_or(Err(error));
+                self.say(ticket, Said::Reply(reply));
+            }
+            (Cause::Ticket(ticket), None, Some(error)) => ticket.answer(Said::Reply(Err(error))),
+            (Cause::Ticket(ticket), None, None) if self.is_full() => ticket.refuse(ErrorKind::Busy),
+            (mut cause @ (Cause::Ticket(_) | Cause::Report(_) | Cause::Answer(_)), _, _) => {
                 cause.put_down();
                 self.deferred.push_back(cause);
             }
+        }
+    }
+
+    /// While the operation runs, or its end is being saved, however long that takes: a mismatch, and a duplicate in a flow that
+    /// lets none join. Both are true by the record as it is stored.
+    fn refused_meanwhile(&self, ticket: &Ticket) -> Option<Error> {
+        let Loaded::Is(Some(record)) = &self.record else { return None };
+        if !self.is_live() {
+            return None;
+        }
+        match self.step_of_ticket(ticket, Some(record))?.caller {
+            Said::Reply(Err(error)) if matches!(error.kind(), ErrorKind::Mismatch | ErrorKind::Duplicate(_)) => {
+                Some(error)
+            }
+            _ => None,
+        }
+    }
+
+    /// What an unsaved end, if it may leave early, makes of a request or a tracker: the same as if it were saved.
+    fn unsaved_reply(&self, ticket: &Ticket) -> Option<Result<Reply, Error>> {
+        let pending = self.pending.as_ref()?;
+        let end = pending.early.as_ref()?;
+        match (&pending.step.write, &ticket.question()?.ask) {
+            (Write::Put(record), Ask::Admit(..) | Ask::Track(_)) => {
+                let step = self.step_of_ticket(ticket, Some(record))?;
+                match step.caller {
+                    Said::Reply(reply) if step.write == Write::Keep => Some(reply),
+                    _ => None,
+                }
+            }
+            // Once it is saved there is nothing left to answer from: until then everybody shares the one end.
+            (Write::Remove, Ask::Admit(..) | Ask::Track(_)) => {
+                let joined = |answer| Reply::Answer(Outcome { how: How::Joined, answer });
+                Some(end.clone().map(joined))
+            }
+            _ => None,
         }
     }
 
@@ -166,7 +225,7 @@ impl KeyActor {
                 Cause::Ticket(_) => {}
             },
             Some(step) if step.write == Write::Keep => self.act(cause, step),
-            Some(step) => self.propose(Pending { cause, step, tries, unsaved: None }),
+            Some(step) => self.propose(Pending::new(cause, step, tries)),
         }
     }
 
@@ -179,7 +238,7 @@ impl KeyActor {
         }
         match self.step_of_ticket(ticket, None) {
             Some(step) if matches!(step.write, Write::Put(_)) => {
-                self.propose(Pending { cause, step, tries, unsaved: None });
+                self.propose(Pending::new(cause, step, tries));
                 None
             }
             _ => Some(cause),
@@ -194,8 +253,10 @@ impl KeyActor {
     }
 
     fn context<'a>(&self, flow: &'a Flow) -> machine::Context<'a> {
+        let reading = self.around.clock.read();
         machine::Context {
-            now: self.around.clock.now(),
+            now: reading.wall,
+            trusted: reading.trusted,
             policy: flow.policy(),
             live: self.is_live(),
             recoveries: self.around.limits.recoveries,
@@ -234,6 +295,9 @@ impl KeyActor {
             Loaded::Is(Some(record)) => Some(Version::of(record)),
             Loaded::Is(None) | Loaded::NotYet => None,
         };
+        if let (Cause::Report(_), Some(live)) = (&pending.cause, self.around.running.live(&self.origin.key)) {
+            pending.early = pending.step.unsaved(live.flow.policy());
+        }
         let rows = std::mem::take(&mut pending.step.rows);
         let change = |put| Some(Change { key: self.origin.key.clone(), expected, put, rows });
         let change = match &pending.step.write {
@@ -254,7 +318,12 @@ impl KeyActor {
             ToKey::Report(report) => report.take_in_hand(),
             ToKey::Answer(answer) => answer.take_in_hand(),
             ToKey::Decided(_) => self.pending.iter_mut().for_each(|pending| pending.cause.take_in_hand()),
-            ToKey::Recover(_) | ToKey::Unsaved(_) | ToKey::Abandon(_) | ToKey::EndLost | ToKey::Drain => {}
+            ToKey::Recover(_)
+            | ToKey::Unsaved(_)
+            | ToKey::Abandon(_)
+            | ToKey::EndLost
+            | ToKey::Drain
+            | ToKey::LastRound(_) => {}
         }
     }
 
@@ -274,7 +343,15 @@ impl KeyActor {
                 self.record = Loaded::NotYet;
                 self.decide(pending.cause, pending.tries + 1);
             }
-            Ok(Verdict::Fenced) => self.give_up(pending.cause, &StoreError::Closed),
+            // Nobody else writes this key: that it is never where it was just read is a bug.
+            Ok(Verdict::Fenced) => {
+                self.record = Loaded::NotYet;
+                match pending.cause {
+                    Cause::Ticket(ticket) => ticket.refuse(ErrorKind::Internal),
+                    Cause::Report(report) => self.end_unrecorded(report, &ErrorKind::Internal.into()),
+                    Cause::Answer(answer) => self.answered(answer),
+                }
+            }
             Ok(Verdict::Guarded) => match pending.cause {
                 Cause::Ticket(ticket) => ticket.refuse(ErrorKind::Internal),
                 Cause::Report(mut report) => {
@@ -439,11 +516,22 @@ impl KeyActor {
     fn stop_waiting(&mut self, error: &Error) {
         let Some(pending) = &mut self.pending else { return };
         pending.unsaved = Some(error.clone());
-        self.release(Release::All(Err(error.clone())));
+        let told = pending.early.clone().unwrap_or_else(|| Err(error.clone()));
+        if let Cause::Report(report) = &mut pending.cause {
+            report.mark_unsaved(&self.around.meters);
+        }
+        self.note_kept();
+        self.release(Release::All(told));
         for mut cause in std::mem::take(&mut self.deferred) {
             cause.take_in_hand();
             self.arrive(cause);
         }
+    }
+
+    /// The end is kept until it can be saved. Nothing runs any more that a shutdown would have to wait for.
+    fn note_kept(&self) {
+        self.around.running.set_unsaved(&self.origin.key);
+        self.around.router.do_send(Kept);
     }
 
     /// Whoever waits under this number has left. A request that has not been looked at yet runs all the same.
@@ -476,7 +564,9 @@ impl KeyActor {
             Cause::Report(mut report) if error.is_passing() => {
                 self.release(Release::All(Err(reply)));
                 report.put_down();
+                report.mark_unsaved(&self.around.meters);
                 self.stalled = Some(report);
+                self.note_kept();
             }
             Cause::Report(report) => self.end_unrecorded(report, &reply),
             // It can be asked for again.
@@ -507,6 +597,13 @@ impl KeyActor {
         }
     }
 
+    fn read_again(&mut self) {
+        if let Some(mut report) = self.stalled.take() {
+            report.take_in_hand();
+            self.arrive(Cause::Report(report));
+        }
+    }
+
     /// What a handler leaves behind: whatever was deferred and can go on, an end to be tried again, news for the router.
     fn after(&mut self, ctx: &mut Context<Self>) {
         self.let_go_of_ended();
@@ -516,10 +613,10 @@ impl KeyActor {
             cause.take_in_hand();
             self.decide(cause, 0);
         }
-        if let Some(mut report) = self.stalled.take() {
-            ctx.run_later(READ_AGAIN_AFTER, move |actor, ctx| {
-                report.take_in_hand();
-                actor.arrive(Cause::Report(report));
+        if self.stalled.is_some() && !std::mem::replace(&mut self.reads_again, true) {
+            ctx.run_later(READ_AGAIN_AFTER, |actor, ctx| {
+                actor.reads_again = false;
+                actor.read_again();
                 actor.after(ctx);
             });
         }
@@ -593,6 +690,7 @@ impl Handler<ToKey> for KeyActor {
             ToKey::Unsaved(error) => self.stop_waiting(&unavailable(&error)),
             ToKey::Abandon(waiter) => self.abandon(waiter),
             ToKey::EndLost => self.ask_again(),
+            ToKey::LastRound(_) => self.read_again(),
             ToKey::Drain => self.drain(),
         }
         self.after(ctx);

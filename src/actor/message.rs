@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use actix::{Addr, Message};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
+use super::meters::{Mark, Meters};
 use super::operation::Operation;
 use super::permits::Permit;
 use super::recoverer::Turn;
@@ -51,12 +52,14 @@ notices!(
     Alarmed,
     Heard,
     Recover,
+    Kept,
     Idle,
     Gone,
     Abandon,
     Drain,
     AbortOperations,
     Halt,
+    LastRound,
     Count,
     ExpirySweep,
 );
@@ -221,13 +224,15 @@ pub(super) struct Finish {
     pub(super) tries: u8,
     /// How often it has come to the router.
     pub(super) sent: u8,
+    /// Set once it could not be saved.
+    pub(super) unsaved: Option<Mark>,
 }
 
 impl Report {
     /// The guard that travels with the operation.
     pub(super) fn pending(key: Key, attempt: AttemptId, router: RouterAddr) -> Self {
         let end = End::Unknown(Reason::from_bytes(*b"the operation panicked or was aborted"));
-        Self::of(Box::new(Finish { key, attempt, end, guarded: false, tries: 0, sent: 0 }), router)
+        Self::of(Box::new(Finish { key, attempt, end, guarded: false, tries: 0, sent: 0, unsaved: None }), router)
     }
 
     pub(super) fn of(finish: Box<Finish>, router: RouterAddr) -> Self {
@@ -256,6 +261,13 @@ impl Report {
                 Some(reason) => End::Definitive(reason.clone()),
                 None => End::Unknown(Reason::from_bytes(*b"a ledger row's guard does not hold")),
             };
+        }
+    }
+
+    /// Counts it as unsaved until it has been dealt with.
+    pub(super) fn mark_unsaved(&mut self, meters: &Arc<Meters>) {
+        if let Some(finish) = &mut self.inner {
+            finish.unsaved.get_or_insert_with(|| Mark::new(meters));
         }
     }
 
@@ -378,6 +390,8 @@ pub(super) enum ToKey {
     Abandon(u64),
     /// The end of the attempt that ran is lost: what waits for it waits in vain.
     EndLost,
+    /// The last chance of an end for which the store could not be read. Dropped when it has been taken.
+    LastRound(#[expect(dead_code, reason = "it says something by being dropped")] mpsc::Sender<()>),
     /// The engine closes: whoever waits for something that does not run here is sent away.
     Drain,
 }
@@ -447,6 +461,9 @@ pub(super) struct Decided(pub(super) Vec<Decision>);
 /// For the key actors of what cannot be saved for now.
 pub(super) struct Unsaved(pub(super) Vec<Origin>, pub(super) StoreError);
 
+/// An end waits in memory to be saved, and nothing else of its key does: a drain does not wait for it.
+pub(super) struct Kept;
+
 /// Something happened that somebody must hear of.
 pub(super) struct Alarmed(pub(super) Alarm);
 
@@ -473,6 +490,8 @@ pub(super) struct AbortOperations;
 
 /// Stop at once. Only where the actors have no thread of their own, whose end would stop them.
 pub(super) struct Halt;
+/// Read the store once more for every end that waits for that. When every clone of the sender is gone, everybody has.
+pub(super) struct LastRound(pub(super) mpsc::Sender<()>);
 
 /// Counts what is in memory.
 pub(crate) struct Count {

@@ -22,6 +22,7 @@
 mod front;
 mod key_actor;
 pub(crate) mod message;
+mod meters;
 mod operation;
 mod oracle;
 mod permits;

@@ -227,7 +227,8 @@ impl Recoverer {
         let entries = unwinding(|| self.store.in_flight(pass.after, limit))?;
         pass.is_read = entries.len() < limit;
         pass.after = entries.last().map(|entry| entry.cursor).or(pass.after);
-        let now = self.clock.now();
+        // Records are given the wall clock's time, suspect or not.
+        let now = self.clock.read().wall;
         for (key, record) in entries.into_iter().filter_map(|entry| entry.found) {
             let Some(registered) = self.recovery.of(&key) else { continue };
             match self.due_in(&record, registered, pass.wanted, now) {

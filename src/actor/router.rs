@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 
 use super::key_actor::{KeyActor, Surroundings};
 use super::message::{
-    Abandon, AbortOperations, Alarmed, Answer, Count, Counts, Decided, Drain, Finish, Gone, Halt, Heard, Idle, Lost,
-    Origin, Recover, Report, Submit, TRIES, Ticket, ToKey, Unsaved, tell,
+    Abandon, AbortOperations, Alarmed, Answer, Count, Counts, Decided, Drain, Finish, Gone, Halt, Heard, Idle, Kept,
+    LastRound, Lost, Origin, Recover, Report, Submit, TRIES, Ticket, ToKey, Unsaved, tell,
 };
 use crate::error::ErrorKind;
 use crate::key::Key;
@@ -97,11 +97,27 @@ impl Router {
 
     fn tell_when_drained(&mut self) {
         if self.draining
-            && self.keys.is_empty()
-            && self.around.as_ref().is_none_or(|around| around.running.is_empty())
+            && self.is_drained()
             && let Some(drained) = self.drained.take()
         {
             tell(drained, ());
+        }
+    }
+
+    /// Nothing is in flight but ends that cannot be saved: waiting does not save them, and a last round is made for them.
+    fn is_drained(&self) -> bool {
+        let (running, unsaved) =
+            self.around.as_ref().map_or((0, 0), |around| (around.running.len(), around.running.unsaved()));
+        running == unsaved && self.keys.len() == unsaved
+    }
+
+    fn forward_to_all(&mut self, message: impl Fn() -> ToKey) {
+        let mut entries: Vec<_> = self.keys.iter_mut().collect();
+        // In an order that the same run has again: a simulation must repeat.
+        entries.sort_by_key(|(key, _)| *key);
+        for (_, entry) in entries {
+            entry.sent += 1;
+            entry.addr.do_send(message());
         }
     }
 }
@@ -304,14 +320,24 @@ impl Handler<Drain> for Router {
         if let Some(around) = &self.around {
             around.inquiries.abort_all();
         }
-        let mut origins: Vec<_> =
-            self.keys.iter().map(|(key, entry)| Origin { key: key.clone(), epoch: entry.epoch }).collect();
-        // In an order that the same run has again: a simulation must repeat.
-        origins.sort_by(|a, b| a.key.cmp(&b.key));
-        for origin in origins {
-            self.forward_to(&origin, ToKey::Drain);
-        }
+        self.forward_to_all(|| ToKey::Drain);
         self.tell_when_drained();
+    }
+}
+
+impl Handler<Kept> for Router {
+    type Result = ();
+
+    fn handle(&mut self, Kept: Kept, _: &mut Self::Context) {
+        self.tell_when_drained();
+    }
+}
+
+impl Handler<LastRound> for Router {
+    type Result = ();
+
+    fn handle(&mut self, LastRound(heard): LastRound, _: &mut Self::Context) {
+        self.forward_to_all(|| ToKey::LastRound(heard.clone()));
     }
 }
 

@@ -22,6 +22,8 @@ use crate::record::AttemptId;
 pub(super) struct Running {
     runtime: Handle,
     attempts: RefCell<HashMap<Key, Started>>,
+    /// How many of them have ended and wait in memory to be saved.
+    unsaved: Cell<usize>,
     aborting: Cell<bool>,
 }
 
@@ -34,6 +36,7 @@ pub(super) struct Live {
 
 struct Started {
     live: Live,
+    is_unsaved: bool,
     abort: AbortHandle,
     /// Held for as long as the operation counts as in flight.
     _permit: Option<Permit>,
@@ -41,7 +44,7 @@ struct Started {
 
 impl Running {
     pub(super) fn new(runtime: Handle) -> Self {
-        Self { runtime, attempts: RefCell::default(), aborting: Cell::new(false) }
+        Self { runtime, attempts: RefCell::default(), unsaved: Cell::new(0), aborting: Cell::new(false) }
     }
 
     /// Whether another operation may be started under this key: one at a time, and none once the engine stops waiting for them.
@@ -61,7 +64,7 @@ impl Running {
         let live = Live { attempt: attempt.id(), flow: flow.clone() };
         let report = Report::pending(key.clone(), live.attempt, Arc::clone(router));
         let abort = operation.start(&self.runtime, attempt, report);
-        self.attempts.borrow_mut().insert(key.clone(), Started { live, abort, _permit: permit });
+        self.attempts.borrow_mut().insert(key.clone(), Started { live, is_unsaved: false, abort, _permit: permit });
     }
 
     pub(super) fn live(&self, key: &Key) -> Option<Live> {
@@ -75,17 +78,28 @@ impl Running {
     /// The attempt's end is recorded, or its fate is out of our hands.
     pub(super) fn remove(&self, key: &Key, attempt: &AttemptId) {
         let mut attempts = self.attempts.borrow_mut();
-        if attempts.get(key).is_some_and(|started| started.live.attempt.is_same(attempt)) {
-            attempts.remove(key);
+        if attempts.get(key).is_some_and(|started| started.live.attempt.is_same(attempt))
+            && let Some(removed) = attempts.remove(key)
+        {
+            self.unsaved.set(self.unsaved.get().saturating_sub(usize::from(removed.is_unsaved)));
         }
+    }
+
+    /// The key's operation has ended; its end waits in memory to be saved.
+    pub(super) fn set_unsaved(&self, key: &Key) {
+        if let Some(started) = self.attempts.borrow_mut().get_mut(key)
+            && !std::mem::replace(&mut started.is_unsaved, true)
+        {
+            self.unsaved.set(self.unsaved.get() + 1);
+        }
+    }
+
+    pub(super) fn unsaved(&self) -> usize {
+        self.unsaved.get()
     }
 
     pub(super) fn len(&self) -> usize {
         self.attempts.borrow().len()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.attempts.borrow().is_empty()
     }
 
     pub(super) fn abort_all(&self) {

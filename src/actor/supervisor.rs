@@ -9,18 +9,17 @@ use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, SpawnH
 use tokio::sync::oneshot;
 
 use super::message::{Decided, ExpirySweep, Halt, Proposal, RouterAddr, Unsaved, tell};
+use super::meters::Meters;
 use crate::bounds::Limits;
+use crate::entropy::Jitter;
 use crate::key::Key;
-use crate::machine::{self, Write};
+use crate::machine::{self, TRIES, Write};
 use crate::record::Record;
 use crate::store::{Batch, Change, ExpiredRow, Store, StoreError, Verdict, Version};
 use crate::time::{HighWater, UnixMillis};
 
 /// How long nothing must have been committed before the store may tidy up for the next opening.
 const REST_AFTER: Duration = Duration::from_millis(50);
-
-/// Failures in a row after which nobody is kept waiting any longer.
-const TRIES: u32 = 5;
 
 pub(crate) struct Supervisor {
     store: Arc<dyn Store>,
@@ -33,6 +32,10 @@ pub(crate) struct Supervisor {
     /// How often in a row the store has failed, and whether a timer runs that tries it again: until then nothing is committed.
     failures: u32,
     is_down: bool,
+    /// Whether the next try begins with the expiry sweep, by itself: a full disk takes what removes before it takes anything else.
+    frees_first: bool,
+    jitter: Jitter,
+    meters: Arc<Meters>,
     sweep: Option<Sweep>,
     /// Whether anything was committed since the timer was set, and the timer.
     busy: bool,
@@ -68,7 +71,13 @@ impl Message for Settle {
 }
 
 impl Supervisor {
-    pub(super) fn new(store: Arc<dyn Store>, clock: Arc<HighWater>, limits: Limits, router: RouterAddr) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<HighWater>,
+        limits: Limits,
+        router: RouterAddr,
+        (jitter, meters): (Jitter, Arc<Meters>),
+    ) -> Self {
         Self {
             store,
             clock,
@@ -79,6 +88,9 @@ impl Supervisor {
             flush_is_due: false,
             failures: 0,
             is_down: false,
+            frees_first: false,
+            jitter,
+            meters,
             sweep: None,
             busy: false,
             rest: None,
@@ -97,13 +109,18 @@ impl Supervisor {
         if self.is_down {
             return;
         }
+        let proposals = self.next_batch(ctx);
+        self.commit_with_slice(proposals, ctx);
+    }
+
+    fn commit_with_slice(&mut self, mut proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
+        // Never a suspect time: it would be the durable mark, and guards and removals would go by it.
         let now = self.clock.now();
         let slice = self.expiry_slice(now);
         // An expiry sweep that finds nothing still makes its time durable: what it has seen expired stays expired.
-        if self.queue.is_empty() && self.sweep.is_none() {
+        if proposals.is_empty() && self.sweep.is_none() {
             return;
         }
-        let mut proposals = self.next_batch(ctx);
         let mut changes: Vec<Change> = proposals.iter_mut().filter_map(|proposal| proposal.change.take()).collect();
         let proposed = changes.len();
         changes.extend(slice.changes);
@@ -116,7 +133,10 @@ impl Supervisor {
         self.note_commit(ctx);
         match committed {
             Ok(mut verdicts) => {
-                self.failures = 0;
+                // That something could be removed does not show that anything can be written.
+                if proposals.iter().any(Proposal::has_change) || self.queue.is_empty() {
+                    self.failures = 0;
+                }
                 let swept = verdicts.split_off(proposed.min(verdicts.len()));
                 self.tell(proposals, verdicts);
                 self.note_swept(&swept, &batch.expired_rows, ctx);
@@ -170,11 +190,12 @@ impl Supervisor {
         self.failures = self.failures.saturating_add(1);
         tracing::error!(%error, failures = self.failures, queued = self.queue.len(), "the store failed");
         self.end_sweep(Err(error.clone()));
+        self.frees_first |= self.failures == TRIES;
         if self.failures >= TRIES {
             self.send_away(error);
         }
         if !std::mem::replace(&mut self.is_down, true) {
-            ctx.run_later(wait_after(self.failures), Self::retry);
+            ctx.run_later(machine::wait_after(self.failures, self.jitter.draw()), Self::retry);
         }
     }
 
@@ -199,11 +220,20 @@ impl Supervisor {
     /// it before anybody is told.
     fn retry(&mut self, ctx: &mut Context<Self>) {
         self.is_down = false;
-        match unwinding(|| self.store.reopen()).and_then(|()| self.read_back()) {
-            Ok(()) if self.queue.is_empty() => self.failures = 0,
-            Ok(()) => self.commit(ctx),
-            Err(error) => self.fail(&error, ctx),
+        self.meters.note_retry();
+        if let Err(error) = unwinding(|| self.store.reopen()).and_then(|()| self.read_back()) {
+            return self.fail(&error, ctx);
         }
+        if std::mem::take(&mut self.frees_first) && self.has_removable() {
+            self.sweep.get_or_insert_default();
+            self.commit_with_slice(Vec::new(), ctx);
+            // There is more to remove.
+            self.frees_first = self.sweep.is_some();
+        }
+        if self.queue.is_empty() && !self.is_down {
+            self.failures = 0;
+        }
+        self.commit(ctx);
     }
 
     /// Tells those whose change is there after all.
@@ -245,9 +275,19 @@ impl Supervisor {
         }
     }
 
-    /// What the next slice of the expiry sweep removes; nothing when there is none under way.
+    fn has_removable(&self) -> bool {
+        let now = self.clock.now();
+        let records = self.store.removable(now, 1).is_ok_and(|found| !found.is_empty());
+        records || self.store.expired_rows(now, 1).is_ok_and(|found| !found.is_empty())
+    }
+
+    /// What the next slice of the expiry sweep removes; nothing when there is none under way, or while the clock is suspect.
     fn expiry_slice(&mut self, now: UnixMillis) -> Slice {
         if self.sweep.is_none() {
+            return Slice::default();
+        }
+        if self.clock.read().is_suspect {
+            self.end_sweep(Ok(()));
             return Slice::default();
         }
         let limit = self.limits.expiry_slice;
@@ -289,12 +329,6 @@ impl Supervisor {
             tell(reply, result.clone().map(|()| sweep.removed));
         }
     }
-}
-
-/// 100 ms, doubling, at most 2 s.
-fn wait_after(failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(5);
-    Duration::from_millis(100 << doublings).min(Duration::from_secs(2))
 }
 
 fn failed(what: &'static str) -> StoreError {
@@ -366,6 +400,8 @@ impl Handler<ExpirySweep> for Supervisor {
     fn handle(&mut self, ExpirySweep(reply): ExpirySweep, ctx: &mut Self::Context) {
         self.sweep.get_or_insert_default().replies.extend(reply);
         if self.is_down {
+            // It is made up for as soon as the store is open again.
+            self.frees_first = true;
             return self.end_sweep(Err(failed("the store is down")));
         }
         self.schedule_flush(ctx);

@@ -10,19 +10,21 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Arbiter, ArbiterHandle, Recipient, System};
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::front::{Front, Submission};
 use super::key_actor::Surroundings;
 #[cfg(feature = "testing")]
 use super::message::Halt;
-use super::message::{AbortOperations, Drain, RouterAddr, tell};
+use super::message::{AbortOperations, Drain, LastRound, RouterAddr, tell};
+use super::meters::Meters;
 use super::oracle::{Inquiries, Recovery};
 use super::recoverer::{Begin, Recoverer};
 use super::router::{Router, Surround};
 use super::running::Running;
 use super::supervisor::{Settle, Supervisor};
 use crate::bounds::Limits;
+use crate::entropy::Jitter;
 use crate::store::{Store, StoreError};
 use crate::time::HighWater;
 
@@ -31,6 +33,7 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<HighWater>,
     pub(crate) limits: Limits,
+    pub(crate) jitter: Jitter,
     /// Where operations run, and the runtime itself if it is ours.
     pub(crate) runtime: Handle,
     pub(crate) own_runtime: Option<Runtime>,
@@ -41,6 +44,7 @@ pub(crate) struct Parts {
 pub(crate) struct Actors {
     pub(crate) router: RouterAddr,
     pub(crate) supervisor: Addr<Supervisor>,
+    pub(crate) meters: Arc<Meters>,
     /// The router's thread.
     arbiter: ArbiterHandle,
     stop: Mutex<Option<oneshot::Sender<Ending>>>,
@@ -67,8 +71,8 @@ impl Actors {
     }
 
     fn of(started: Started, stop: oneshot::Sender<Ending>, closed: watch::Receiver<bool>) -> Self {
-        let Started { router, supervisor, arbiter, .. } = started;
-        Self { router, supervisor, arbiter, stop: Mutex::new(Some(stop)), closed }
+        let Started { router, supervisor, meters, arbiter, .. } = started;
+        Self { router, supervisor, meters, arbiter, stop: Mutex::new(Some(stop)), closed }
     }
 
     /// Runs a task on the router's thread, whose runtime has a timer; the host's may have none. Dropped there and then if the
@@ -148,6 +152,7 @@ struct Started {
     router: RouterAddr,
     supervisor: Addr<Supervisor>,
     recoverer: Option<Addr<Recoverer>>,
+    meters: Arc<Meters>,
     arbiter: ArbiterHandle,
 }
 
@@ -178,11 +183,13 @@ fn run(mut parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: on
 
 /// Starts the router on this thread, and those who write or read much on that of `writer`.
 fn start_actors(parts: Parts, writer: &ArbiterHandle) -> Started {
-    let Parts { store, clock, limits, runtime, recovery, .. } = parts;
+    let Parts { store, clock, limits, jitter, runtime, recovery, .. } = parts;
+    let meters = Arc::<Meters>::default();
     let router: RouterAddr = Arc::new(Router::new().start());
     let supervisor = {
-        let (store, clock, limits, router) = (Arc::clone(&store), Arc::clone(&clock), limits.clone(), router.clone());
-        Supervisor::start_in_arbiter(writer, move |_| Supervisor::new(store, clock, limits, router))
+        let (store, clock, meters) = (Arc::clone(&store), Arc::clone(&clock), Arc::clone(&meters));
+        let (limits, router) = (limits.clone(), router.clone());
+        Supervisor::start_in_arbiter(writer, move |_| Supervisor::new(store, clock, limits, router, (jitter, meters)))
     };
     let recovery = Arc::new(recovery);
     let recoverer = (!recovery.is_empty()).then(|| {
@@ -198,6 +205,7 @@ fn start_actors(parts: Parts, writer: &ArbiterHandle) -> Started {
         clock,
         limits,
         running,
+        meters: Arc::clone(&meters),
         router: own_address,
         supervisor: writing,
         recovery,
@@ -208,7 +216,7 @@ fn start_actors(parts: Parts, writer: &ArbiterHandle) -> Started {
     if let Some(recoverer) = &recoverer {
         recoverer.do_send(Begin);
     }
-    Started { router, supervisor, recoverer, arbiter: Arbiter::current() }
+    Started { router, supervisor, recoverer, meters, arbiter: Arbiter::current() }
 }
 
 /// How long aborted operations have to be gone.
@@ -227,6 +235,17 @@ async fn shut_down(router: &RouterAddr, supervisor: &Addr<Supervisor>, drain: Du
             tracing::error!("operations do not heed their abortion; they may outlive the engine");
         }
     }
+    settle(supervisor).await;
+    // The store is as open now as it will be. What it could not be read for gets its last round, and is proposed by the time
+    // that everybody has heard of it.
+    let (heard, mut all_have) = mpsc::channel(1);
+    router.do_send(LastRound(heard));
+    while all_have.recv().await.is_some() {}
+    settle(supervisor).await;
+}
+
+/// Commits what is queued.
+async fn settle(supervisor: &Addr<Supervisor>) {
     let (settled, is_settled) = oneshot::channel();
     supervisor.do_send(Settle(settled));
     // An error means that the supervisor is gone already.

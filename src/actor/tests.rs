@@ -42,7 +42,12 @@ impl Kind {
             ToKey::Report(_) => Self::Report,
             ToKey::Answer(_) => Self::Answer,
             ToKey::Decided(_) => Self::Decided,
-            ToKey::Recover(_) | ToKey::Unsaved(_) | ToKey::Abandon(_) | ToKey::EndLost | ToKey::Drain => Self::Other,
+            ToKey::Recover(_)
+            | ToKey::Unsaved(_)
+            | ToKey::Abandon(_)
+            | ToKey::EndLost
+            | ToKey::Drain
+            | ToKey::LastRound(_) => Self::Other,
         }
     }
 }

@@ -49,6 +49,9 @@ fn is_expired(record: &Record, cx: Context<'_>) -> bool {
 }
 
 fn admit_expired(record: &Record, admission: &Admission, cx: Context<'_>) -> Step {
+    if cx.is_suspect() {
+        return Step::refuse(ErrorKind::Expired);
+    }
     match cx.policy.after_expiry {
         AfterExpiry::RefuseOnce => Step::refuse(ErrorKind::Expired).writing(prune(record, cx)),
         AfterExpiry::Refuse => Step::refuse(ErrorKind::Expired).touching(),
@@ -148,7 +151,8 @@ pub(super) fn track(seen: Seen<'_>, fingerprint: Option<Fingerprint>, cx: Contex
         return Step::refuse(ErrorKind::Mismatch);
     }
     if is_expired(record, cx) {
-        return Step::refuse(ErrorKind::Expired).touching();
+        let step = Step::refuse(ErrorKind::Expired);
+        return if cx.is_suspect() { step } else { step.touching() };
     }
     match &record.state {
         State::Registered | State::Dispatched => Step::say(Said::Wait),

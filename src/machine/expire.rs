@@ -41,7 +41,9 @@ fn lapsing(record: &Record, ends: (Option<UnixMillis>, Option<UnixMillis>), now:
 /// for whoever comes to know its end.
 pub(super) fn asked<'a>(seen: Seen<'a>, cx: Context<'_>) -> Seen<'a> {
     match seen {
-        Seen::Record(record) if is_given_up(record, cx) => lapsing(record, ends(record.expires_at, cx.policy), cx.now),
+        Seen::Record(record) if is_given_up(record, cx) => {
+            lapsing(record, ends(record.expires_at, cx.policy), cx.trusted)
+        }
         Seen::Record(_) | Seen::Tombstone(_) | Seen::Absent => seen,
     }
 }

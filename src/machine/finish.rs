@@ -124,11 +124,11 @@ fn complete_attempt(record: &Record, done: &Completion, cx: Context<'_>) -> Step
     }
     let told = Release::All(Err(ErrorKind::Expired.into()));
     match cx.policy.after_expiry {
-        AfterExpiry::RefuseOnce | AfterExpiry::Rerun => {
+        AfterExpiry::RefuseOnce | AfterExpiry::Rerun if !cx.is_suspect() => {
             let pruned = end(record, completed.tombstone_until, cx.now);
             Step::say(Said::Nothing).writing(pruned).releasing(told)
         }
-        AfterExpiry::Refuse => step.releasing(told),
+        AfterExpiry::RefuseOnce | AfterExpiry::Rerun | AfterExpiry::Refuse => step.releasing(told),
     }
 }
 

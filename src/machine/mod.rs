@@ -49,10 +49,16 @@
 //! - A barred request gets the same answers from a record; where it would start, it is told why not and nothing changes.
 //! - `forget` leaves the flow's tombstone, if it has one; what is pruned in its grace leaves the one it was finished with.
 //! - Where the answer came of being late and nothing else is written, the clock mark is ([`Write::Touch`]).
+//! - Where the time is *suspect*, what has lapsed and which tombstone has ended is judged by the trusted time, as it is by the
+//!   expiry sweep. Whoever asks for what has expired by the suspect one is told Expired, whatever the policy; nothing is
+//!   pruned, nothing runs in its place, and the clock mark is not written: if the time proves wrong, nothing has happened.
+//!   All other rows hold as they stand, with the suspect time in what they write: it is the later one, so that ends late
+//!   rather than early.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod admit;
+mod backoff;
 mod expire;
 mod finish;
 mod recover;
@@ -64,16 +70,19 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
 use crate::inquiry::Found;
-use crate::ledger::Row;
+use crate::ledger::{Guard, Row};
 use crate::outcome::{End, Ended, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved};
-use crate::policy::Policy;
+use crate::policy::{OnStoreFailure, Policy};
 use crate::record::{AttemptId, BootId, Bytes, Origin, Record, Status, Token};
 use crate::time::UnixMillis;
 
 /// What a decision depends on beside record and event.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
+    /// The time that records are given, and that their expiry is judged by.
     pub(crate) now: UnixMillis,
+    /// The same, or an earlier time where `now` is suspect: see [`ClockState`](crate::ClockState). Only this one is made durable.
+    pub(crate) trusted: UnixMillis,
     pub(crate) policy: &'a Policy,
     /// Whether an attempt of the record runs in this process.
     pub(crate) live: bool,
@@ -192,11 +201,17 @@ pub(crate) enum Alarm {
     DeadLetter,
 }
 
+impl Context<'_> {
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.trusted < self.now
+    }
+}
+
 /// Decides. `record` is what the store holds, lapsed or not.
 pub(crate) fn step(record: Option<&Record>, event: Event<'_>, cx: Context<'_>) -> Step {
-    let stored = expire::seen(record, cx.now);
+    let stored = expire::seen(record, cx.trusted);
     let left = record.and_then(|record| recover::left(record, cx));
-    let read = expire::seen(left.as_ref().or(record), cx.now);
+    let read = expire::seen(left.as_ref().or(record), cx.trusted);
     let asked = expire::asked(read, cx);
     let (step, seen) = match event {
         Event::Admit(admission) => (admit::admit(record, asked, admission, cx), asked),
@@ -215,6 +230,7 @@ pub(crate) fn step(record: Option<&Record>, event: Event<'_>, cx: Context<'_>) -
     if expire::is_late(record, seen) { step.touching() } else { step }
 }
 
+pub(crate) use backoff::{TRIES, wait_after};
 pub(crate) use expire::expire;
 pub(crate) use recover::{Pace, interrupt, is_dead_letter, pause, retention_of};
 
@@ -246,6 +262,18 @@ impl Step {
 
     fn putting(self, record: Record) -> Self {
         self.writing(Write::Put(Box::new(record)))
+    }
+
+    /// What may leave although the step's write cannot be made durable: what the operation itself has decided, if the policy
+    /// says so and nothing in the store can decide otherwise. `None`: nothing may.
+    pub(crate) fn unsaved(&self, policy: &Policy) -> Option<Result<Bytes, Error>> {
+        let is_conditional = self.rows.iter().any(|row| row.guard != Guard::Any);
+        let end = match (&self.waiters, policy.on_store_failure) {
+            (Release::All(end), OnStoreFailure::Reply) if !is_conditional => end,
+            (Release::All(_) | Release::Accepted | Release::Nobody, _) => return None,
+        };
+        let is_decided = end.as_ref().map_or_else(|error| matches!(error.kind(), ErrorKind::Failed(_)), |_| true);
+        is_decided.then(|| end.clone())
     }
 
     fn with_rows(mut self, rows: &[Row]) -> Self {

@@ -60,7 +60,7 @@ fn policy() -> Policy {
 }
 
 fn cx(policy: &Policy, now: u64) -> Context<'_> {
-    Context { now: at(now), policy, live: false, recoveries: RECOVERIES, answer_bytes: ANSWER_BYTES }
+    Context { now: at(now), trusted: at(now), policy, live: false, recoveries: RECOVERIES, answer_bytes: ANSWER_BYTES }
 }
 
 fn live(policy: &Policy, now: u64) -> Context<'_> {

@@ -1,35 +1,53 @@
 //! A clock that stands still until the test moves it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::time::{Clock, UnixMillis};
 
 /// A clock set by hand. Clones share the same time.
+///
+/// [`advance`](ManualClock::advance) lets time pass; [`set`](ManualClock::set) does to the wall clock what a wrong date does,
+/// and an engine may find it [suspect](crate::ClockState).
 #[derive(Clone, Debug)]
-pub struct ManualClock(Arc<AtomicU64>);
+pub struct ManualClock(Arc<Mutex<Hands>>);
+
+#[derive(Debug)]
+struct Hands {
+    wall: UnixMillis,
+    monotonic: Duration,
+}
 
 impl ManualClock {
     /// A clock that stands at `now`.
     #[must_use]
     pub fn at(now: UnixMillis) -> Self {
-        Self(Arc::new(AtomicU64::new(now.0)))
+        Self(Arc::new(Mutex::new(Hands { wall: now, monotonic: Duration::ZERO })))
     }
 
-    /// Sets it, forwards or back.
+    /// Sets the wall clock, forwards or back. The monotonic one stands still.
     pub fn set(&self, now: UnixMillis) {
-        self.0.store(now.0, Ordering::Release);
+        self.hands().wall = now;
     }
 
-    /// Moves it forward.
+    /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
-        self.set(self.now().saturating_add(by));
+        let mut hands = self.hands();
+        hands.wall = hands.wall.saturating_add(by);
+        hands.monotonic = hands.monotonic.saturating_add(by);
+    }
+
+    fn hands(&self) -> MutexGuard<'_, Hands> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> UnixMillis {
-        UnixMillis(self.0.load(Ordering::Acquire))
+        self.hands().wall
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.hands().monotonic
     }
 }

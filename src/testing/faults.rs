@@ -55,6 +55,18 @@ pub enum Outage {
     Commits,
     /// Every commit, every read, every attempt to reopen.
     Everything,
+    /// Every commit that writes a record or a ledger row: the disk is full. What only removes goes through, and so do reads
+    /// and reopening.
+    Full,
+}
+
+impl Outage {
+    fn stops(self, batch: &Batch) -> bool {
+        match self {
+            Self::Commits | Self::Everything => true,
+            Self::Full => batch.changes.iter().any(|change| change.put.is_some() || !change.rows.is_empty()),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -170,7 +182,7 @@ impl FaultyStore {
         self.check_open()?;
         let (is_down, is_broken) = {
             let state = self.state.borrow();
-            (state.outage.is_some(), state.is_broken)
+            (state.outage.is_some_and(|outage| outage.stops(batch)), state.is_broken)
         };
         match fault {
             _ if is_down => Err(failed("the store is down")),
@@ -190,7 +202,7 @@ impl FaultyStore {
         self.check_open()?;
         match self.state.borrow().outage {
             Some(Outage::Everything) => Err(failed("the store is down")),
-            Some(Outage::Commits) | None => Ok(()),
+            Some(Outage::Commits | Outage::Full) | None => Ok(()),
         }
     }
 }

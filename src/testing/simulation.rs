@@ -151,4 +151,8 @@ impl Clock for SimulatedClock {
     fn now(&self) -> UnixMillis {
         UnixMillis(self.origin.load(Ordering::Relaxed)).saturating_add(self.begun.elapsed())
     }
+
+    fn monotonic(&self) -> Duration {
+        self.begun.elapsed()
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ibid::Clock as _;
 use ibid::lightning::{
     Blocking, BlockingInvoiceProvider, FLOW_NAME, Handled, InvoiceProvider, InvoiceRequest, METHOD, Minted, Providing,
     RequestInvoice, RpcError,
@@ -196,7 +197,8 @@ impl Node {
     }
 
     fn at(&self, after: Duration) {
-        self.clock.set(T.saturating_add(after));
+        let ahead = T.saturating_add(after).0.saturating_sub(self.clock.now().0);
+        self.clock.advance(Duration::from_millis(ahead));
     }
 
     /// Hands in a frame; what comes back is the frame to send, now or when it is pending.

@@ -2,16 +2,17 @@
 
 use crate::support::*;
 use ibid::store::{Batch, Cursor, Entry, ExpiredRow, MemoryStore, Store, StoreError, Totals, Verdict};
-use ibid::{Bytes, ErrorKind, How, Key, Reason, Record, StoredRow, UnixMillis};
+use ibid::{Bytes, Class, ErrorKind, How, Key, Reason, Record, StoredRow, UnixMillis};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A store that counts reads, and on request shows an absent key to the next one.
+/// A store that counts reads, and on request shows an absent key to the next one, or fences every change off.
 #[derive(Default)]
 struct Dated {
     store: MemoryStore,
     reads: AtomicUsize,
     blind: AtomicUsize,
+    fences: AtomicUsize,
 }
 
 impl Dated {
@@ -31,6 +32,10 @@ impl Dated {
 
 impl Store for Dated {
     fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError> {
+        if self.fences.load(Ordering::SeqCst) > 0 && !batch.changes.is_empty() {
+            self.fences.fetch_sub(1, Ordering::SeqCst);
+            return Ok(vec![Verdict::Fenced; batch.changes.len()]);
+        }
         self.store.commit(batch)
     }
 
@@ -99,5 +104,32 @@ async fn a_request_that_saw_its_key_absent_gets_the_answer_that_came_since() {
     let refused = error(&engine, call(&flow, "a", "another"), counted.operation()).await;
     assert!(matches!(refused.kind(), ErrorKind::Mismatch), "{refused:?}");
     assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_write_that_is_fenced_off_again_and_again_is_a_bug_and_says_so() {
+    let store = Dated::new();
+    let engine = ibid::Engine::builder().open_store(Arc::clone(&store) as Arc<dyn Store>).unwrap();
+    let (flow, counted) = (flow(), Counted::new());
+    store.fences.store(4, Ordering::SeqCst);
+    let refused = error(&engine, call(&flow, "a", "r"), counted.operation()).await;
+    assert!(matches!(refused.kind(), ErrorKind::Internal) && refused.class() == Class::Ambiguous, "{refused:?}");
+    assert_eq!((counted.runs(), store.fences.load(Ordering::SeqCst)), (0, 0), "four in a row");
+
+    store.fences.store(3, Ordering::SeqCst);
+    assert_eq!(answer(&engine, call(&flow, "a", "r"), counted.operation()).await.how, How::Executed);
+    assert_eq!(counted.runs(), 1, "three are decided anew");
+
+    let (held, mut starts) = Counted::held();
+    let first = submit(&engine, call(&flow, "b", "r"), held.operation());
+    starts.recv().await.unwrap();
+    store.fences.store(4, Ordering::SeqCst);
+    held.release();
+    let lost = first.await.unwrap().unwrap_err();
+    assert!(matches!(lost.kind(), ErrorKind::Internal) && lost.class() == Class::Ambiguous, "{lost:?}");
+    let retry = error(&engine, call(&flow, "b", "r"), held.operation()).await;
+    assert!(matches!(retry.kind(), ErrorKind::InDoubt(_)), "its end is not recorded: {retry:?}");
+    assert_eq!(held.runs(), 1);
     engine.shutdown().await;
 }

@@ -4,11 +4,16 @@
 
 use crate::support::*;
 use ibid::testing::{Fault, FaultyStore, Outage};
-use ibid::{Class, Engine, Error, ErrorKind, Flow, How, InDoubt, Policy, Reply, Status};
+use ibid::{
+    Class, Completion, End, Engine, Error, ErrorKind, Flow, Guard, How, InDoubt, OnFailure, OnStoreFailure, Policy,
+    Reason, Reply, Row, Status, WhileRunning,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
+
+use ibid::Operation;
 
 /// A flow that would run again whatever is left in doubt: here a second run shows.
 fn eager() -> Flow {
@@ -28,8 +33,21 @@ struct Started {
 
 impl Started {
     async fn new(engine: &Engine) -> Self {
-        let (flow, (counted, mut starts)) = (eager(), Counted::held());
-        let first = submit(engine, call(&flow, "a", "r"), counted.operation());
+        let counted = Counted::held();
+        let operation = counted.0.operation();
+        Self::with(engine, eager(), counted, operation).await
+    }
+
+    /// Of a flow that answers also when it can't save, with an operation that ends like this.
+    async fn replying(engine: &Engine, flow: Flow, end: End) -> Self {
+        let counted = Counted::held();
+        let operation = counted.0.ending(|_| end);
+        Self::with(engine, flow, counted, operation).await
+    }
+
+    async fn with(engine: &Engine, flow: Flow, counted: (Counted, UnboundedReceiver<usize>), runs: Operation) -> Self {
+        let (counted, mut starts) = counted;
+        let first = submit(engine, call(&flow, "a", "r"), runs);
         starts.recv().await.unwrap();
         let joined = submit(engine, call(&flow, "a", "r"), counted.operation());
         // The first one's permit is with the operation.
@@ -44,6 +62,11 @@ impl Started {
         assert_eq!((first.how, &*first.answer), (How::Executed, b"1".as_slice()));
         assert_eq!((joined.how, &*joined.answer), (How::Joined, b"1".as_slice()));
         replays(engine, &self.flow, &self.counted).await;
+    }
+
+    /// One more request for the same key.
+    async fn asks(&self, engine: &Engine, request: &str) -> Result<Reply, Error> {
+        within_a_minute(engine.submit(call(&self.flow, "a", request), self.counted.operation())).await
     }
 
     async fn both_are_left_unknowing(&mut self) {
@@ -184,9 +207,7 @@ async fn an_answer_that_outlasts_all_tries_is_kept_and_saved_when_the_store_heal
     started.both_are_left_unknowing().await;
     let retry = error(&engine, call(&started.flow, "a", "r"), started.counted.operation()).await;
     is_store_failure(&retry);
-    store.heal();
-    let saved = store.commits() + 1;
-    store.until_commits(saved).await;
+    saved(&store, &engine).await;
     replays(&engine, &started.flow, &started.counted).await;
     until(&engine, |stats| (stats.live_actors, stats.running, stats.in_flight) == (0, 0, 0)).await;
     assert!(started.starts.try_recv().is_err(), "one start was all");
@@ -208,9 +229,7 @@ async fn while_an_answer_is_unsaved_a_retry_is_told_so_at_once_and_holds_nothing
     }
     let stats = until(&engine, |stats| stats.in_flight == 1).await;
     assert_eq!((stats.running, stats.records.registered), (1, 1), "the answer itself is in flight");
-    store.heal();
-    let saved = store.commits() + 1;
-    store.until_commits(saved).await;
+    saved(&store, &engine).await;
     replays(&engine, &started.flow, &started.counted).await;
     engine.shutdown().await;
 }
@@ -348,6 +367,231 @@ async fn what_can_not_be_saved_before_the_end_is_in_doubt_and_never_silently_run
     assert!(matches!(retry.kind(), ErrorKind::InDoubt(_)), "{retry:?}");
     assert_eq!(started.counted.runs(), 1);
     engine.shutdown().await;
+}
+
+fn replying() -> Policy {
+    Policy::replay(Duration::from_secs(600)).in_doubt(InDoubt::Rerun).on_store_failure(OnStoreFailure::Reply)
+}
+
+/// The store heals, and everything is saved.
+async fn saved(store: &FaultyStore, engine: &Engine) {
+    let failed = store.commits();
+    store.heal();
+    within_a_minute(store.until_commits(failed + 1)).await;
+    // That commit may have begun before the store was healed.
+    let is_saved = async {
+        let mut stats = engine.stats().await.unwrap();
+        while (stats.unsaved, stats.live_actors, stats.in_flight) != (0, 0, 0) {
+            tokio::task::yield_now().await;
+            stats = engine.stats().await.unwrap();
+        }
+    };
+    within_a_minute(is_saved).await;
+}
+
+#[tokio::test]
+async fn a_flow_that_replies_gives_the_answer_after_the_last_try_and_from_memory_until_it_is_saved() {
+    for outage in [Outage::Commits, Outage::Everything] {
+        let (store, engine) = Faulty::new().open();
+        let started = Started::replying(&engine, flow_of(replying()), End::done(*b"1")).await;
+        let commits = store.commits();
+        store.break_down(outage);
+        started.counted.release();
+        let Started { flow, counted, first, joined, .. } = started;
+        let first = heard(first).await;
+        assert_eq!((first.how, &*first.answer), (How::Executed, b"1".as_slice()));
+        let tries = store.commits() - commits + store.reopens();
+        assert!(tries >= 5, "{tries} tries");
+        let joined = heard(joined).await;
+        assert_eq!((joined.how, &*joined.answer), (How::Joined, b"1".as_slice()));
+        for _ in 0..3 {
+            replays(&engine, &flow, &counted).await;
+            let tracked = engine.track(&flow, &key(&flow, "a")).await.unwrap();
+            assert_eq!((tracked.how, &*tracked.answer), (How::Replayed, b"1".as_slice()));
+            let other = error(&engine, call(&flow, "a", "another"), counted.operation()).await;
+            assert!(matches!(other.kind(), ErrorKind::Mismatch), "{other:?}");
+        }
+        saved(&store, &engine).await;
+        replays(&engine, &flow, &counted).await;
+        let record = engine.lookup(&key(&flow, "a")).unwrap().unwrap();
+        assert_eq!((record.state.status(), record.attempt.number), (Status::Completed, 1));
+        engine.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_flow_that_replies_gives_its_definitive_reason_and_nothing_runs_for_a_retry() {
+    for (on_failure, runs_after) in [(OnFailure::Keep, 1), (OnFailure::Forget, 2)] {
+        let (store, engine) = Faulty::new().open();
+        let no = End::Definitive(Reason::from_bytes(*b"no"));
+        let mut started = Started::replying(&engine, flow_of(replying().on_failure(on_failure)), no).await;
+        store.break_down(Outage::Commits);
+        started.counted.release();
+        let is_told = |error: Error| {
+            assert_eq!(error.class(), Class::Definitive);
+            assert_eq!(&**error.reason().unwrap().bytes(), b"no");
+        };
+        for caller in [&mut started.first, &mut started.joined] {
+            is_told(caller.await.unwrap().unwrap_err());
+        }
+        is_told(started.asks(&engine, "r").await.unwrap_err());
+        is_told(engine.track(&started.flow, &key(&started.flow, "a")).await.unwrap_err());
+        let other = started.asks(&engine, "another").await.unwrap_err();
+        assert!(matches!(other.kind(), ErrorKind::Mismatch), "{on_failure:?}: {other:?}");
+        assert_eq!(started.counted.runs(), 1);
+        saved(&store, &engine).await;
+        assert_eq!(started.asks(&engine, "r").await.is_ok(), runs_after == 2);
+        assert_eq!(started.counted.runs(), runs_after, "{on_failure:?}: as if the first try had worked");
+        engine.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_too_long_to_keep_goes_to_those_at_hand_and_a_retry_hears_that_it_was_not_kept() {
+    let (store, engine) = Faulty::new().open_with(|limits| limits.answer_bytes = 4);
+    let started = Started::replying(&engine, flow_of(replying()), End::done(*b"too long")).await;
+    store.break_down(Outage::Commits);
+    started.counted.release();
+    let retry = call(&started.flow, "a", "r");
+    assert_eq!(&*heard(started.first).await.answer, b"too long");
+    assert_eq!(&*heard(started.joined).await.answer, b"too long");
+    let retry = error(&engine, retry, started.counted.operation()).await;
+    assert!(matches!(retry.kind(), ErrorKind::AnswerNotKept), "{retry:?}");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_flow_that_replies_withholds_what_it_would_not_stand_by() {
+    let row = Row::new("payments", *b"hash", *b"paid").unwrap();
+    let guarded = Completion::new(*b"1").row(row.guard(Guard::Absent));
+    for end in [End::Unknown(Reason::from_bytes(*b"who knows")), End::Accepted, End::Done(guarded)] {
+        let (store, engine) = Faulty::new().open();
+        let mut started = Started::replying(&engine, flow_of(replying()), end).await;
+        store.break_down(Outage::Commits);
+        started.counted.release();
+        started.both_are_left_unknowing().await;
+        is_store_failure(&started.asks(&engine, "r").await.unwrap_err());
+        assert_eq!(started.counted.runs(), 1);
+        engine.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_saved_is_counted_once_and_as_unsaved_until_it_is_saved() {
+    let (store, engine) = Faulty::new().open();
+    let mut started = Started::new(&engine).await;
+    let stats = engine.stats().await.unwrap();
+    assert_eq!((stats.storage_failures, stats.storage_retries, stats.unsaved), (0, 0, 0));
+    store.break_down(Outage::Commits);
+    started.counted.release();
+    started.both_are_left_unknowing().await;
+    let stats = engine.stats().await.unwrap();
+    assert_eq!((stats.storage_failures, stats.storage_retries, stats.unsaved), (1, 4, 1));
+    within_a_minute(store.until_reopens(5)).await;
+    saved(&store, &engine).await;
+    let stats = engine.stats().await.unwrap();
+    assert_eq!((stats.storage_failures, stats.unsaved), (1, 0), "{stats:?}");
+    assert_eq!(stats.storage_retries, store.reopens());
+    replays(&engine, &started.flow, &started.counted).await;
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn while_an_end_is_tried_a_duplicate_and_a_mismatch_are_refused_at_once_and_who_may_join_waits() {
+    for (while_running, refuses) in [(WhileRunning::Refuse, true), (WhileRunning::Join, false)] {
+        let flow = flow_of(Policy::replay(Duration::from_secs(600)).while_running(while_running));
+        let (store, engine) = Faulty::new().open();
+        let (counted, mut starts) = Counted::held();
+        let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
+        starts.recv().await.unwrap();
+        let before = store.commits();
+        store.break_down(Outage::Commits);
+        counted.release();
+        within_a_minute(store.until_commits(before + 1)).await;
+        let retry = submit(&engine, call(&flow, "a", "r"), counted.operation());
+        let tracked = {
+            let (engine, flow) = (engine.clone(), flow.clone());
+            tokio::spawn(async move { engine.track(&flow, &key(&flow, "a")).await })
+        };
+        let other = error(&engine, call(&flow, "a", "another"), counted.operation()).await;
+        assert!(matches!(other.kind(), ErrorKind::Mismatch), "{other:?}");
+        if refuses {
+            let refused = retry.await.unwrap().unwrap_err();
+            assert!(matches!(refused.kind(), ErrorKind::Duplicate(Status::Registered)), "{refused:?}");
+            assert!(store.commits() < before + 5, "while it is being tried");
+            assert!(!first.is_finished() && !tracked.is_finished());
+            store.heal();
+        } else {
+            settled(&engine).await;
+            assert!(!retry.is_finished() && !tracked.is_finished() && !first.is_finished());
+            store.heal();
+            assert_eq!(&*heard(retry).await.answer, b"1");
+        }
+        assert_eq!(heard(first).await.how, How::Executed);
+        assert_eq!(&*within_a_minute(tracked).await.unwrap().unwrap().answer, b"1");
+        assert_eq!(counted.runs(), 1);
+        engine.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_mismatch_is_refused_also_while_the_answer_is_withheld() {
+    let (store, engine) = Faulty::new().open();
+    let mut started = Started::new(&engine).await;
+    store.break_down(Outage::Everything);
+    started.counted.release();
+    started.both_are_left_unknowing().await;
+    let other = started.asks(&engine, "another").await.unwrap_err();
+    assert!(matches!(other.kind(), ErrorKind::Mismatch), "{other:?}");
+    is_store_failure(&started.asks(&engine, "r").await.unwrap_err());
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_runs_nothing_serves_replays_and_is_emptied_by_the_expiry_sweep_although_an_end_waits() {
+    let store = Arc::new(FaultyStore::new(Arc::new(ibid::store::MemoryStore::new())));
+    let clock = ibid::testing::ManualClock::at(START);
+    let engine = Engine::builder().clock(clock.clone()).open_store(store.clone()).unwrap();
+    let (short, counted) = (flow_of(Policy::replay(Duration::from_secs(60))), Counted::new());
+    for id in 0..300 {
+        answer(&engine, call(&short, &format!("old {id}"), "r"), counted.operation()).await;
+    }
+    let started = Started::replying(&engine, flow_of(replying()), End::done(*b"1")).await;
+    clock.advance(Duration::from_secs(60));
+    store.break_down(Outage::Full);
+    started.counted.release();
+    let (flow, late) = (&started.flow, Counted::new());
+    let refused = submit(&engine, call(flow, "new", "r"), late.operation());
+    assert_eq!(&*heard(started.first).await.answer, b"1");
+    is_store_failure(&refused.await.unwrap().unwrap_err());
+    assert_eq!(late.runs(), 0, "what cannot be registered does not run");
+    replays(&engine, flow, &started.counted).await;
+    // One try each removes a slice of them, before it tries the end again.
+    let is_empty = async {
+        while engine.stats().await.unwrap().records.completed > 0 {
+            store.until_reopens(store.reopens() + 1).await;
+        }
+    };
+    within_a_minute(is_empty).await;
+    assert_eq!(engine.stats().await.unwrap().unsaved, 1, "and it is still full");
+    saved(&store, &engine).await;
+    replays(&engine, flow, &started.counted).await;
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_does_not_wait_for_what_cannot_be_saved() {
+    for before in [true, false] {
+        let (store, engine) = Faulty::new().open_with(|limits| limits.drain = Duration::from_secs(36_000));
+        let mut started = Started::new(&engine).await;
+        store.break_down(Outage::Everything);
+        started.counted.release();
+        if before {
+            started.both_are_left_unknowing().await;
+        }
+        // It gets its tries, if it has not had them, and the last round.
+        within_a_minute(engine.shutdown()).await;
+    }
 }
 
 #[tokio::test]

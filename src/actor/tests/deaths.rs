@@ -12,14 +12,15 @@ use crate::policy::InDoubt;
 use crate::store::MemoryStore;
 use crate::testing::{FaultyStore, Gate};
 use crate::{
-    Call, Class, End, Ended, Engine, Error, ErrorKind, Flow, How, Key, Operation, Policy, Reason, Reply, Stats, Status,
-    Submission,
+    Call, Class, End, Ended, Engine, Error, ErrorKind, Flow, How, Key, Limits, Operation, Policy, Reason, Reply, Stats,
+    Status, Submission,
 };
 
 type Caller = JoinHandle<Result<Reply, Error>>;
 
 /// One key of a flow that nobody else uses, and an operation that counts its starts and waits at a gate.
 struct Scene {
+    inner: Arc<MemoryStore>,
     store: Arc<FaultyStore>,
     engine: Engine,
     flow: Flow,
@@ -33,13 +34,19 @@ struct Scene {
 
 impl Scene {
     fn new(name: &'static str, in_doubt: InDoubt) -> Self {
-        let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
-        let engine = Engine::builder().open_store(store.clone()).unwrap();
+        Self::draining(name, in_doubt, Limits::default().drain)
+    }
+
+    fn draining(name: &'static str, in_doubt: InDoubt, drain: Duration) -> Self {
+        let inner = Arc::new(MemoryStore::new());
+        let store = Arc::new(FaultyStore::new(inner.clone()).keeping_inner());
+        let limits = Limits { drain, ..Limits::default() };
+        let engine = Engine::builder().limits(limits).open_store(store.clone()).unwrap();
         let flow = Flow::new(name, Policy::replay(Duration::from_secs(600)).in_doubt(in_doubt)).unwrap();
         let key = flow.key(b"scope", b"a").unwrap();
         let (started, starts) = mpsc::unbounded_channel();
         let (runs, gate) = (Arc::default(), Arc::new(Semaphore::new(0)));
-        Self { store, engine, flow, key, name, runs, gate, started, starts }
+        Self { inner, store, engine, flow, key, name, runs, gate, started, starts }
     }
 
     fn submit(&self, request: &str, end: impl FnOnce() -> End + Send + 'static) -> Caller {
@@ -232,6 +239,55 @@ async fn an_end_that_kills_every_actor_leaves_the_record_in_doubt_and_nobody_wai
     assert!(matches!(retry.kind(), ErrorKind::Duplicate(Status::InDoubt)), "{retry:?}");
     assert_eq!(scene.runs(), 1);
     scene.end(4).await;
+}
+
+/// The actor that had the record in memory is dead, and the store can't be read when the end comes.
+async fn stall(scene: &mut Scene) {
+    let first = scene.start(|| End::done(*b"answer")).await;
+    scene.store.fail_reads(u64::MAX);
+    poison(scene.name, Kind::Ticket, 1);
+    let joined = scene.submit("r", || End::done(*b"not run"));
+    for caller in [first, joined] {
+        let heard = hears(caller).await.unwrap_err();
+        assert!(matches!(heard.kind(), ErrorKind::Store) && heard.class() == Class::Ambiguous, "{heard:?}");
+    }
+    scene.gate.add_permits(1);
+    let stats = until(&scene.engine, |stats| stats.unsaved == 1).await;
+    assert_eq!((stats.storage_failures, stats.running), (1, 1), "{stats:?}");
+}
+
+#[tokio::test]
+async fn an_end_for_which_the_store_cannot_be_read_is_recorded_as_soon_as_it_can() {
+    let mut scene = Scene::new("stalled for a while", InDoubt::Ambiguous);
+    stall(&mut scene).await;
+    scene.store.heal();
+    let retry = scene.submit("r", || End::done(*b"not run"));
+    is_answered(retry, How::Joined, "answer").await;
+    assert_eq!(scene.runs(), 1);
+    until(&scene.engine, |stats| (stats.unsaved, stats.storage_failures) == (0, 1)).await;
+    scene.end(1).await;
+}
+
+#[tokio::test]
+async fn an_end_for_which_the_store_cannot_be_read_gets_a_last_round_and_delays_no_shutdown() {
+    for (name, heals) in [("stalled", true), ("stalled for good", false)] {
+        let mut scene = Scene::draining(name, InDoubt::Ambiguous, Duration::from_secs(36_000));
+        stall(&mut scene).await;
+        if heals {
+            scene.store.heal();
+        }
+        let minute = Duration::from_secs(60);
+        tokio::time::timeout(minute, scene.engine.shutdown()).await.expect("nothing runs");
+        cure(scene.name);
+        scene.engine = Engine::builder().open_store(scene.inner.clone()).unwrap();
+        match hears(scene.submit("r", || End::done(*b"not run"))).await {
+            Ok(Reply::Answer(outcome)) if heals => assert_eq!(&*outcome.answer, b"answer"),
+            Err(error) if !heals => assert!(matches!(error.kind(), ErrorKind::InDoubt(_)), "{error:?}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(scene.runs(), 1);
+        scene.engine.shutdown().await;
+    }
 }
 
 const REQUESTS: usize = 20_000;

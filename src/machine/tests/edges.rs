@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::inquiry::Found;
+use crate::ledger::{Guard, Row};
 use crate::machine::tests::show;
 use crate::machine::{Event, Pace, Step, Write, interrupt, is_dead_letter, pause, retention_of, step};
-use crate::outcome::{End, Ended};
-use crate::policy::{AfterCheckpoint, AfterCompleted, InDoubt, OnFailure};
+use crate::outcome::{Completion, End, Ended};
+use crate::policy::{AfterCheckpoint, AfterCompleted, InDoubt, OnFailure, OnStoreFailure};
 use crate::record::{Mark, Origin};
 
 /// One key, its store and its clock; what a step writes is applied at once.
@@ -689,4 +690,84 @@ fn the_pause_doubles_from_the_first_answer_and_from_the_first_run_up_to_its_maxi
         pause(&Record { attempt, ..record(State::InDoubt) }, &rerun(), pace).as_secs()
     };
     assert_eq!([1, 2, 3, 7, u32::MAX].map(run), [1, 2, 4, 60, 60]);
+}
+
+#[test]
+fn what_may_leave_unsaved_is_what_the_operation_decided_and_the_store_cannot_change() {
+    let done = || Completion::new(bytes("A"));
+    let row = || Row::new("table", *b"k", *b"v").expect("a row");
+    let ends = [
+        (End::Done(done()), Some("A")),
+        (End::Done(done().row(row())), Some("A")),
+        (End::Done(done().row(row()).row(row().guard(Guard::Absent))), None),
+        (End::Definitive(reason("R")), Some("Failed(R)")),
+        (End::Unknown(reason("U")), None),
+        (End::Accepted, None),
+    ];
+    for (end, told) in ends {
+        let reply = policy().on_store_failure(OnStoreFailure::Reply);
+        let registered = record(State::Registered);
+        let finish = Event::Finish { attempt: registered.attempt, end: &end };
+        let step = step(Some(&registered), finish, live(&reply, 20));
+        assert!(step.unsaved(&policy()).is_none(), "{end:?}: Withhold");
+        let unsaved = step.unsaved(&reply).map(|end| match end {
+            Ok(answer) => String::from_utf8_lossy(&answer).into_owned(),
+            Err(error) => show::kind(&error),
+        });
+        assert_eq!(unsaved.as_deref(), told, "{end:?}");
+    }
+}
+
+#[test]
+fn an_end_that_changes_nothing_or_came_too_late_is_not_told_unsaved() {
+    let reply = rerun().on_store_failure(OnStoreFailure::Reply);
+    let stale = Record { checkpoint: Some(bytes("c")), ..record(State::Registered) };
+    let ended = ended(State::Completed(Some(bytes("A"))));
+    for (stored, end) in [(stale, done_until(bytes("A"), Some(at(10)))), (ended, End::done(bytes("B")))] {
+        let finish = Event::Finish { attempt: stored.attempt, end: &end };
+        assert!(step(Some(&stored), finish, live(&reply, 20)).unsaved(&reply).is_none());
+    }
+}
+
+#[test]
+fn at_a_suspect_time_what_a_rerun_completes_too_late_is_given_to_nobody_and_stays() {
+    for after_expiry in [AfterExpiry::RefuseOnce, AfterExpiry::Refuse, AfterExpiry::Rerun] {
+        let mut key = Key::new(rerun().after_expiry(after_expiry));
+        key.admit(0);
+        key.checkpoint(1, Some(50));
+        key.restart();
+        assert_eq!(key.admit(40), "Start");
+        let end = End::done(bytes("A"));
+        let attempt = key.record().attempt;
+        let suspect = Context { trusted: at(41), ..live(&key.policy, 61) };
+        let step = step(key.stored.as_ref(), Event::Finish { attempt, end: &end }, suspect);
+        assert_eq!(show::step(&step, at(61)), "put completed(A) expires=50 lapses=170 checkpoint=c; release Expired");
+        key.apply(&step);
+        key.live = false;
+        assert_eq!(key.admit(41), "replayed A", "the clock came back");
+    }
+}
+
+#[test]
+fn at_a_suspect_time_a_fenced_key_stays_fenced_and_an_absent_one_runs_with_the_later_times() {
+    let policy = policy();
+    let suspect = Context { trusted: at(99), ..cx(&policy, 5_000) };
+    let fenced = Record { tombstone_until: Some(at(100)), ..record(State::Tombstone(Mark::Fenced)) };
+    let request = admission("same");
+    let said = step(Some(&fenced), Event::Admit(&request), suspect);
+    assert_eq!(show::step(&said, at(5_000)), "say Fenced");
+    let said = step(None, Event::Admit(&request), suspect);
+    assert_eq!(show::step(&said, at(5_000)), "put registered #1 expires=now+600; say Start");
+}
+
+#[test]
+fn at_a_suspect_time_what_has_lapsed_by_the_trusted_one_reads_as_ever() {
+    let completed = || ended(State::Completed(Some(bytes("A"))));
+    for (trusted, said) in [(599, "Expired"), (719, "Expired"), (720, "Start")] {
+        let policy = policy().after_expiry(AfterExpiry::Rerun);
+        let suspect = Context { trusted: at(trusted), ..cx(&policy, 5_000) };
+        let step = step(Some(&completed()), Event::Admit(&admission("same")), suspect);
+        assert_eq!(show::caller(&step.caller), said, "trusted {trusted}");
+        assert_eq!(step.write == Write::Keep, said == "Expired", "trusted {trusted}");
+    }
 }

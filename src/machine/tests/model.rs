@@ -53,6 +53,12 @@ enum Op {
     },
     ExpirySweep,
     Wait(u64),
+    /// The wall clock leaps ahead, too far to be believed.
+    Leap(u64),
+    /// It is believed after all, or has come back.
+    Trust {
+        believed: bool,
+    },
     /// To a time that the record names, or one millisecond before it.
     Edge {
         which: usize,
@@ -125,6 +131,8 @@ struct World {
     stored: Option<Record>,
     live: bool,
     now: u64,
+    /// How far the wall clock is ahead of it. Anything but 0 is suspect.
+    ahead: u64,
     /// The durable clock mark: a restart may set the clock back to it.
     mark: u64,
     tokens: u8,
@@ -132,13 +140,21 @@ struct World {
 
 impl World {
     fn new(policy: Policy) -> Self {
-        Self { policy, life: Life::Free, stored: None, live: false, now: 0, mark: 0, tokens: 0 }
+        Self { policy, life: Life::Free, stored: None, live: false, now: 0, ahead: 0, mark: 0, tokens: 0 }
     }
 
     fn ends(&self, expires_at: u64) -> (u64, u64) {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap();
         let lapses = expires_at.saturating_add(millis(self.policy.grace));
         (lapses, self.policy.tombstone.map_or(lapses, |lifetime| lapses.saturating_add(millis(lifetime))))
+    }
+
+    fn wall(&self) -> u64 {
+        self.now + self.ahead
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.ahead > 0
     }
 
     fn given_up(&self, owned: &Owned) -> bool {
@@ -154,10 +170,10 @@ impl World {
             Life::Owned(owned) => {
                 let over = matches!(owned.phase, Phase::Ended(_)) || self.given_up(owned);
                 let (lapses, tombstone) = self.ends(owned.bound);
-                match self.now {
+                match self.wall() {
                     now if !over || owned.bound == u64::MAX || now < owned.bound => Look::Alive,
-                    now if now < lapses => Look::Expired,
-                    now if now < tombstone => Look::Marked,
+                    _ if self.now < lapses => Look::Expired,
+                    _ if self.now < tombstone => Look::Marked,
                     _ => Look::Free,
                 }
             }
@@ -170,7 +186,9 @@ impl World {
         let owned = match (self.look(), &self.life) {
             (Look::Free, _) => return run.into(),
             (Look::Fenced, _) => return "Fenced".into(),
-            (Look::Expired, _) if self.policy.after_expiry == AfterExpiry::Rerun => return run.into(),
+            (Look::Expired, _) if self.policy.after_expiry == AfterExpiry::Rerun && !self.is_suspect() => {
+                return run.into();
+            }
             (Look::Alive, Life::Owned(owned)) => owned,
             _ => return "Expired".into(),
         };
@@ -198,7 +216,8 @@ impl World {
     }
 
     fn context(&self) -> Context<'_> {
-        Context { live: self.live, recoveries: RERUNS, ..cx(&self.policy, self.now) }
+        let trusted = at(self.now);
+        Context { live: self.live, trusted, recoveries: RERUNS, ..cx(&self.policy, self.wall()) }
     }
 
     /// Decides and applies; an expiry sweep or a recorded interruption just before must not have changed what is said.
@@ -223,6 +242,7 @@ impl World {
 
     fn write(&mut self, write: &Write) {
         if *write != Write::Keep {
+            // The trusted time, whatever the wall clock reads.
             self.mark = self.now;
         }
         match write {
@@ -244,12 +264,18 @@ impl World {
             Op::Forget => self.forget(),
             Op::Fence => self.fence(),
             Op::Restart { recorded, clock_back } => self.restart(recorded, clock_back),
+            Op::ExpirySweep if self.is_suspect() => {}
             Op::ExpirySweep => {
                 if let Some(write) = self.stored.as_ref().map(|record| expire(record, at(self.now))) {
                     self.write(&write);
                 }
             }
             Op::Wait(millis) => self.now += millis,
+            Op::Leap(millis) => self.ahead = millis,
+            Op::Trust { believed } => {
+                self.now += if believed { self.ahead } else { 0 };
+                self.ahead = 0;
+            }
             Op::Edge { which, before } => {
                 let Some(record) = &self.stored else { return };
                 let times = [record.expires_at, record.lapses_at, record.tombstone_until];
@@ -276,7 +302,8 @@ impl World {
         let step = self.decide(|| Event::Admit(admission));
         let said = show::caller(&step.caller);
         assert_eq!(said, expected);
-        let bound = if admission.retention.is_some() { self.now + 600 } else { u64::MAX };
+        let bound = if admission.retention.is_some() { self.wall() + 600 } else { u64::MAX };
+        let is_suspect = self.is_suspect();
         match (&mut self.life, said.as_str()) {
             (Life::Owned(owned), "Start") if look == Look::Alive => {
                 assert_eq!(owned.request, request, "another request runs");
@@ -294,6 +321,8 @@ impl World {
                     Life::Owned(Owned { request, starts, recoveries, checkpointed, bound, phase, told_over: false });
                 self.live = true;
             }
+            // Told at a suspect time, it may be taken back.
+            (Life::Owned(_), "Expired") if is_suspect && look == Look::Expired => {}
             (Life::Owned(owned), "Expired") if look == Look::Expired => {
                 owned.told_over = true;
                 let (lapses, until) = self.ends(self.bound());
@@ -318,7 +347,7 @@ impl World {
 
     fn track(&mut self, request: Option<usize>) {
         let prints = request.map(|request| fingerprint(REQUESTS[request]));
-        let look = self.look();
+        let (look, is_suspect) = (self.look(), self.is_suspect());
         let said = show::caller(&self.decide(|| Event::Track(prints)).caller);
         match (&mut self.life, look) {
             (Life::Owned(owned), Look::Alive | Look::Expired)
@@ -336,7 +365,7 @@ impl World {
             }
             (life, look) => {
                 if let Life::Owned(owned) = life {
-                    owned.told_over = true;
+                    owned.told_over |= !(is_suspect && look == Look::Expired);
                 }
                 let expected = match look {
                     Look::Fenced => "Fenced",
@@ -399,7 +428,7 @@ impl World {
         let attempt_ends = matches!(owned.phase, Phase::Running | Phase::Doubt)
             && matches!(ending, Ending::Done(..) | Ending::TooLong);
         let bound = owned.bound.min(stated.unwrap_or(u64::MAX));
-        if attempt_ends && owned.starts > 1 && owned.checkpointed && self.now >= bound {
+        if attempt_ends && owned.starts > 1 && owned.checkpointed && self.now + self.ahead >= bound {
             return self.end_stale(&step, bound, ending);
         }
         match (&owned.phase, ending) {
@@ -426,7 +455,7 @@ impl World {
     /// What a re-run made of a checkpoint after the bound is told to nobody.
     fn end_stale(&mut self, step: &Step, bound: u64, ending: Ending) {
         assert!(matches!(&step.waiters, Release::All(Err(error)) if matches!(error.kind(), ErrorKind::Expired)));
-        if self.policy.after_expiry == AfterExpiry::Refuse {
+        if self.policy.after_expiry == AfterExpiry::Refuse || self.is_suspect() {
             let told = if let Ending::Done(answer, _) = ending {
                 format!("replayed {answer}")
             } else {
@@ -441,7 +470,7 @@ impl World {
     /// The first end, and the time until which it is told.
     fn end(&mut self, told: &str, stated: Option<u64>) {
         let fixed = self.policy.retention == Retention::Fixed(RETENTION);
-        let retained = if fixed { self.now + 600 } else { u64::MAX };
+        let retained = if fixed { self.wall() + 600 } else { u64::MAX };
         if let Life::Owned(owned) = &mut self.life {
             owned.phase = Phase::Ended(told.into());
             owned.bound = owned.bound.min(retained).min(stated.unwrap_or(u64::MAX));
@@ -525,7 +554,7 @@ impl World {
         if said == "Forgotten(Forgotten)" {
             let ended = matches!(&self.life, Life::Owned(owned) if matches!(owned.phase, Phase::Ended(_)));
             assert!(ended, "only what has ended is forgotten");
-            let until = self.policy.tombstone.map(|_| self.now + 1000);
+            let until = self.policy.tombstone.map(|_| self.wall() + 1000);
             self.life = until.map_or(Life::Free, |until| Life::Marked { until });
         } else {
             let stays =
@@ -553,9 +582,9 @@ impl World {
 
     fn restart(&mut self, recorded: bool, clock_back: bool) {
         self.live = false;
-        if clock_back {
-            self.now = self.mark;
-        }
+        // An opening believes the clock as it is.
+        self.now = if clock_back { self.mark } else { self.wall() };
+        self.ahead = 0;
         if let Life::Owned(owned) = &mut self.life
             && owned.phase == Phase::Running
         {
@@ -631,6 +660,8 @@ fn any_op() -> impl Strategy<Value = Op> {
         2 => (any::<bool>(), any::<bool>()).prop_map(|(recorded, clock_back)| Op::Restart { recorded, clock_back }),
         1 => Just(Op::ExpirySweep),
         2 => (0..300_u64).prop_map(Op::Wait),
+        2 => (1..3_000_u64).prop_map(Op::Leap),
+        2 => any::<bool>().prop_map(|believed| Op::Trust { believed }),
         4 => (0..3_usize, any::<bool>()).prop_map(|(which, before)| Op::Edge { which, before }),
     ]
 }

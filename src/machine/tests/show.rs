@@ -51,7 +51,7 @@ pub(super) fn caller(said: &Said) -> String {
 }
 
 /// The kind and, in place of its length, the text of the reason.
-fn kind(error: &Error) -> String {
+pub(super) fn kind(error: &Error) -> String {
     let kind = format!("{:?}", error.kind());
     let name = kind.split('(').next().unwrap_or_default();
     match error.reason() {

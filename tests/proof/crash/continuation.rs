@@ -42,9 +42,7 @@ fn is_late(record: &Record, now: UnixMillis) -> bool {
 
 /// Another request must neither run nor be answered.
 fn expect_refused(seen: &[Seen], record: Option<&Record>) {
-    let is_refused = |seen: &Seen| {
-        matches!(seen, Seen::Refused(error) if matches!(error.class(), Class::Conflict | Class::Definitive))
-    };
+    let is_refused = |seen: &Seen| matches!(seen, Seen::Refused(error) if matches!(error.class(), Class::Conflict | Class::Definitive));
     assert!(matches!(seen, [one] if is_refused(one)), "another request under {record:#?}: {seen:#?}");
 }
 
@@ -63,7 +61,9 @@ fn judge(policy: &Policy, record: Option<&Record>, seen: &[Seen]) -> Result<(), 
         }
         (_, [_, ..]) => Err("it ran again"),
         (State::Registered | State::InDoubt, []) => match refusal(seen) {
-            Some(ErrorKind::InDoubt(_) | ErrorKind::RecoveriesExhausted | ErrorKind::Duplicate(Status::InDoubt)) => Ok(()),
+            Some(ErrorKind::InDoubt(_) | ErrorKind::RecoveriesExhausted | ErrorKind::Duplicate(Status::InDoubt)) => {
+                Ok(())
+            }
             _ => Err("it is in doubt, and that is not what was said"),
         },
         (State::Dispatched, []) => match refusal(seen) {

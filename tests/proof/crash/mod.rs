@@ -145,7 +145,7 @@ fn explore(
 /// Opens the disk: it must hold the state of that number or the next one. Says which.
 fn check(loss: &PowerLoss, commits: &[Commit], least: usize, keys: &[Key]) -> usize {
     // Both ways of opening, and every loss by the same one each time.
-    let integrity = if loss.hash() % 2 == 0 { IntegrityCheck::Always } else { IntegrityCheck::Never };
+    let integrity = if loss.hash().is_multiple_of(2) { IntegrityCheck::Always } else { IntegrityCheck::Never };
     let disk = loss.disk();
     let store = disk.open(workload::options().integrity_check(integrity)).expect("the store opens");
     store.verify().expect("the tables agree");

@@ -6,8 +6,8 @@ use std::time::Duration;
 use ibid::store::{RedbOptions, Store, StoreError};
 use ibid::testing::{SimulatedDisk, Simulation, simulate};
 use ibid::{
-    AfterCheckpoint, AfterCompleted, AfterExpiry, Bytes, Call, Completion, End, Ended, Engine, Error, Flow, InDoubt, Key,
-    OnFailure, Operation, Policy, Reason, Record, Reply, Retention, Row, State, Status, Token, WhileRunning,
+    AfterCheckpoint, AfterCompleted, AfterExpiry, Bytes, Call, Completion, End, Ended, Engine, Error, Flow, InDoubt,
+    Key, OnFailure, Operation, Policy, Reason, Record, Reply, Retention, Row, State, Status, Token, WhileRunning,
 };
 
 use super::content::{Commit, Commits, Noting, TABLE};
@@ -94,7 +94,11 @@ pub(crate) fn policies() -> Vec<Policy> {
 #[derive(Clone, Debug)]
 pub(crate) enum Seen {
     /// The operation was started.
-    Started { number: u32, token: Token, checkpoint: Option<Bytes> },
+    Started {
+        number: u32,
+        token: Token,
+        checkpoint: Option<Bytes>,
+    },
     Answered(Bytes),
     Refused(Error),
     /// Something that must never be seen.
