@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use super::RedbOptions;
 use super::error::{self, table};
-use super::image::Image;
 use super::file::sync_directory;
+use super::image::Image;
 use super::open::builder;
 use super::tables::{COUNTERS, EXPIRY, FORMAT, FORMAT_KEY, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, META, RECORDS};
 use crate::store::StoreError;

@@ -15,7 +15,9 @@
 
 use std::mem::replace;
 
-use ::redb::{Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, Value, WriteTransaction};
+use ::redb::{
+    Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, Value, WriteTransaction,
+};
 
 use super::error::{self, shielded, storage, table};
 use super::held::Held;

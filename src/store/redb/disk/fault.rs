@@ -23,8 +23,7 @@ pub enum DiskOperation {
 
 impl DiskOperation {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Read, Self::Write, Self::SetLen, Self::Sync, Self::Rename, Self::SyncDirectory];
+    pub const ALL: [Self; 6] = [Self::Read, Self::Write, Self::SetLen, Self::Sync, Self::Rename, Self::SyncDirectory];
 }
 
 /// How an operation fails.

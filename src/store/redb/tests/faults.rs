@@ -51,7 +51,7 @@ fn closing_gives_the_file_up_also_when_the_disk_has_failed_or_the_file_is_lost()
 #[test]
 fn what_is_read_back_after_a_failed_sync_and_a_reopening_survives_the_power_loss_that_follows() {
     let mut failed = 0;
-        let checks = [IntegrityCheck::Always, IntegrityCheck::AfterUncleanEnd, IntegrityCheck::Never];
+    let checks = [IntegrityCheck::Always, IntegrityCheck::AfterUncleanEnd, IntegrityCheck::Never];
     for (syncs, count, check) in (0..12).flat_map(|n| checks.map(|check| [(n, 3, check), (n, 60, check)])).flatten() {
         let disk = SimulatedDisk::new().unwrap();
         let store = disk.open(small().integrity_check(check)).unwrap();

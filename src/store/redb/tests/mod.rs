@@ -32,6 +32,11 @@ fn small() -> RedbOptions {
     RedbOptions::default().cache_bytes(1024 * 1024)
 }
 
+/// Which operations of a kind are tried as those that fail: one of so many, or every one if `IBID_EVERY_FAULT` is set.
+fn one_of(many: usize) -> usize {
+    if std::env::var_os("IBID_EVERY_FAULT").is_some() { 1 } else { many }
+}
+
 fn key(scope: u8, id: u8) -> Key {
     Key::new("flow", &[scope], &[id]).unwrap()
 }

@@ -9,7 +9,8 @@ fn sound() -> RedbStore {
     let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
     let row = Row::new("hashes", *b"key", *b"value").unwrap().expires_at(UnixMillis(9));
     let done = completed(&registered(2), b"answer", 5);
-    let changes = vec![put(&key(1, 1), None, &registered(1)), Change { rows: vec![row], ..put(&key(2, 2), None, &done) }];
+    let changes =
+        vec![put(&key(1, 1), None, &registered(1)), Change { rows: vec![row], ..put(&key(2, 2), None, &done) }];
     store.commit(&batch(1, changes)).unwrap();
     store
 }
@@ -43,7 +44,9 @@ fn every_disagreement_is_found_and_none_is_seen_where_there_is_none() {
         ("the totals", |txn| insert(txn, TOTALS, b"short")),
         ("a counter", |txn| insert(txn, CLOCK_MARK, b"short")),
         ("scope's counter", |txn| insert(txn, &scope_counter(&[1]), &2u64.to_be_bytes())),
-        ("scope's counter", |txn| drop(txn.open_table(COUNTERS).unwrap().remove(scope_counter(&[1]).as_slice()).unwrap())),
+        ("scope's counter", |txn| {
+            drop(txn.open_table(COUNTERS).unwrap().remove(scope_counter(&[1]).as_slice()).unwrap())
+        }),
         ("a counter counts nothing", |txn| insert(txn, &scope_counter(&[9]), &0u64.to_be_bytes())),
         ("ledger row 0 is missing", |txn| {
             let joined = row_key::join("hashes", b"key");
@@ -80,7 +83,8 @@ fn the_check_after_an_unclean_end_is_made_after_one_and_after_no_other() {
     for closed in [true, false] {
         let disk = SimulatedDisk::new().unwrap();
         let store = disk.open(small()).unwrap();
-        let changes = (0..100).map(|id| put(&key(1, id), None, &registered(u64::from(id) + 0x00ab_cdef_0000))).collect();
+        let changes =
+            (0..100).map(|id| put(&key(1, id), None, &registered(u64::from(id) + 0x00ab_cdef_0000))).collect();
         store.commit(&batch(1, changes)).unwrap();
         let mut bytes = if closed {
             store.close().unwrap();
