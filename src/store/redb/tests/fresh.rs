@@ -24,9 +24,9 @@ fn fill(store: &RedbStore, records: u64) {
         let change = |n: u64| {
             let key = Key::new("flow", &[n as u8 % 3], &n.to_be_bytes()).unwrap();
             let record = registered(n);
-            let record = if n % 2 == 0 { completed(&record, &vec![1; n as usize % 3_000], n) } else { record };
+            let record = if n.is_multiple_of(2) { completed(&record, &vec![1; n as usize % 3_000], n) } else { record };
             let row = Row::new("hashes", n.to_be_bytes(), vec![2; 50]).unwrap();
-            let row = if n % 3 == 0 { row } else { row.expires_at(UnixMillis(n)) };
+            let row = if n.is_multiple_of(3) { row } else { row.expires_at(UnixMillis(n)) };
             Change { rows: vec![row], ..put(&key, None, &record) }
         };
         let batch = Batch { records_per_scope: 1_000_000, ..batch(from + 5, numbers.map(change).collect()) };

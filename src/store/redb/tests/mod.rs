@@ -93,12 +93,15 @@ struct Content {
     clock_mark: UnixMillis,
 }
 
+/// The rows of a table as bytes.
+type RawRows = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// All tables as they are stored, byte for byte, by name.
-fn dump(store: &RedbStore) -> BTreeMap<&'static str, Vec<(Vec<u8>, Vec<u8>)>> {
+fn dump(store: &RedbStore) -> BTreeMap<&'static str, RawRows> {
     fn rows<K: ::redb::Key, V: ::redb::Value>(
         txn: &ReadTransaction,
         definition: ::redb::TableDefinition<'_, K, V>,
-    ) -> Vec<(Vec<u8>, Vec<u8>)> {
+    ) -> RawRows {
         let Some(table) = if_there(txn, definition).unwrap() else { return Vec::new() };
         let bytes = |entry: Result<(::redb::AccessGuard<'_, K>, ::redb::AccessGuard<'_, V>), _>| {
             let (key, value) = entry.unwrap();
