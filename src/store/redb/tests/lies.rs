@@ -28,6 +28,8 @@ fn live(disk: &SimulatedDisk, seed: u64) -> Vec<Content> {
 
 #[test]
 fn after_a_sync_that_was_a_lie_a_power_loss_leaves_one_commit_whole_or_a_file_that_is_refused() {
+    // The same images come again with each lie, and one look at each is enough.
+    let mut seen = BTreeSet::new();
     let (mut last, mut rolled_back, mut refused) = (0, 0, 0);
     for (lie, forgets) in (0..).flat_map(|lie| [(lie, true), (lie, false)]) {
         let disk = SimulatedDisk::new().unwrap();
@@ -37,7 +39,6 @@ fn after_a_sync_that_was_a_lie_a_power_loss_leaves_one_commit_whole_or_a_file_th
             disk.lie_after(lie)
         }
         let states = live(&disk, 0x9e37_79b9_7f4a_7c15);
-        let mut seen = BTreeSet::new();
         disk.for_each_power_loss(4, lie as u64, |loss| {
             if loss.syncs() < lie || !seen.insert(loss.hash()) {
                 return;
@@ -59,7 +60,7 @@ fn after_a_sync_that_was_a_lie_a_power_loss_leaves_one_commit_whole_or_a_file_th
             break;
         }
     }
-    assert!(last > 20 && rolled_back > 20 && refused > 20, "{last} last, {rolled_back} rolled back, {refused} refused");
+    assert!(last > 5 && rolled_back > 50 && refused > 20, "{last} last, {rolled_back} rolled back, {refused} refused");
 }
 
 #[test]

@@ -32,6 +32,11 @@ fn small() -> RedbOptions {
     RedbOptions::default().cache_bytes(1024 * 1024)
 }
 
+/// Which operations of a kind are tried as those that fail: one of so many, or every one if `IBID_EVERY_FAULT` is set.
+fn one_of(many: usize) -> usize {
+    if std::env::var_os("IBID_EVERY_FAULT").is_some() { 1 } else { many }
+}
+
 fn key(scope: u8, id: u8) -> Key {
     Key::new("flow", &[scope], &[id]).unwrap()
 }
@@ -88,12 +93,15 @@ struct Content {
     clock_mark: UnixMillis,
 }
 
+/// The rows of a table as bytes.
+type RawRows = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// All tables as they are stored, byte for byte, by name.
-fn dump(store: &RedbStore) -> BTreeMap<&'static str, Vec<(Vec<u8>, Vec<u8>)>> {
+fn dump(store: &RedbStore) -> BTreeMap<&'static str, RawRows> {
     fn rows<K: ::redb::Key, V: ::redb::Value>(
         txn: &ReadTransaction,
         definition: ::redb::TableDefinition<'_, K, V>,
-    ) -> Vec<(Vec<u8>, Vec<u8>)> {
+    ) -> RawRows {
         let Some(table) = if_there(txn, definition).unwrap() else { return Vec::new() };
         let bytes = |entry: Result<(::redb::AccessGuard<'_, K>, ::redb::AccessGuard<'_, V>), _>| {
             let (key, value) = entry.unwrap();
