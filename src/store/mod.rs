@@ -22,7 +22,7 @@ use crate::time::UnixMillis;
 pub(crate) use codec::{from_bytes, to_bytes};
 pub use memory::MemoryStore;
 #[cfg(feature = "testing")]
-pub use redb::{DiskError, DiskFault, DiskOperation, PowerLoss, SimulatedDisk};
+pub use redb::{DiskError, DiskFault, DiskFile, DiskOperation, PowerLoss, SimulatedDisk};
 pub use redb::{IntegrityCheck, RedbOptions, RedbStore};
 
 /// Durable records. One writer (the engine's supervisor) calls [`commit`](Store::commit), [`rest`](Store::rest) and

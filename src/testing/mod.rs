@@ -22,7 +22,7 @@ mod faults;
 mod random;
 mod simulation;
 
-pub use crate::store::{DiskError, DiskFault, DiskOperation, PowerLoss, SimulatedDisk};
+pub use crate::store::{DiskError, DiskFault, DiskFile, DiskOperation, PowerLoss, SimulatedDisk};
 pub use clock::ManualClock;
 pub use effects::Effects;
 pub use faults::{Fault, FaultyStore, Gate, Outage};

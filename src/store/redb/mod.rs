@@ -37,7 +37,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use ::redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 
 #[cfg(feature = "testing")]
-pub use self::disk::{DiskError, DiskFault, DiskOperation, PowerLoss, SimulatedDisk};
+pub use self::disk::{DiskError, DiskFault, DiskFile, DiskOperation, PowerLoss, SimulatedDisk};
 use self::error::{shielded, storage, table};
 use self::file::StoreFile;
 use self::open::open_lease;

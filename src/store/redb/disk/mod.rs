@@ -231,18 +231,18 @@ impl SimulatedDisk {
         loss::for_each(start, &steps, variants, seed, check);
     }
 
-    /// The file that has the store's name, for a database without a store around it.
-    #[cfg(test)]
-    pub(super) fn backend(&self) -> Handle {
-        let file = self.lock().cached.names[&Name::Store];
-        self.handle(file)
+    /// The file that has the store's name, for a database without a store around it; `None` if no file has.
+    #[must_use]
+    pub fn file(&self) -> Option<DiskFile> {
+        let file = self.lock().cached.names.get(&Name::Store).copied()?;
+        Some(self.handle(file))
     }
 
-    fn handle(&self, file: FileNo) -> Handle {
+    fn handle(&self, file: FileNo) -> DiskFile {
         let mut state = self.lock();
         *state.open.entry(file).or_default() += 1;
         state.next_handle += 1;
-        Handle { disk: self.clone(), file, number: state.next_handle }
+        DiskFile { disk: self.clone(), file, number: state.next_handle }
     }
 
     fn lease(&self, file: FileNo) -> Lease {
@@ -335,15 +335,15 @@ impl Place for SimulatedDisk {
     }
 }
 
-/// An open file of the disk, as redb sees it.
+/// An open file of a [`SimulatedDisk`], as redb sees it.
 #[derive(Debug)]
-pub(super) struct Handle {
+pub struct DiskFile {
     disk: SimulatedDisk,
     file: FileNo,
     number: u64,
 }
 
-impl Handle {
+impl DiskFile {
     fn release(&self, give_up: impl Fn(&Range) -> bool) {
         if let Some(locks) = self.disk.lock().locks.get_mut(&self.file) {
             locks.retain(|(handle, range)| *handle != self.number || !give_up(range));
@@ -351,7 +351,7 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
+impl Drop for DiskFile {
     fn drop(&mut self) {
         self.release(|_| true);
         let mut state = self.disk.lock();
@@ -366,7 +366,7 @@ impl Drop for Handle {
     }
 }
 
-impl StorageBackend for Handle {
+impl StorageBackend for DiskFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.disk.lock().cached.files.get(&self.file).map_or(0, pages::Pages::len))
     }

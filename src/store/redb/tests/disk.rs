@@ -24,7 +24,7 @@ fn losses(disk: &SimulatedDisk, variants: usize, syncs: usize) -> BTreeSet<Vec<u
 #[test]
 fn of_few_writes_every_subset_may_be_lost_and_what_was_synced_is_not() {
     let disk = disk(b"......");
-    let file = disk.backend();
+    let file = disk.file().unwrap();
     for place in 0..3 {
         file.write(place, b"a").unwrap();
     }
@@ -46,7 +46,7 @@ fn of_few_writes_every_subset_may_be_lost_and_what_was_synced_is_not() {
 #[test]
 fn of_many_writes_each_is_lost_alone_and_kept_alone() {
     let disk = disk(&[b'.'; 20]);
-    let file = disk.backend();
+    let file = disk.file().unwrap();
     for place in 0..20 {
         file.write(place, b"a").unwrap();
     }
@@ -65,7 +65,7 @@ fn of_many_writes_each_is_lost_alone_and_kept_alone() {
 #[test]
 fn a_torn_write_comes_through_in_whole_sectors() {
     let disk = disk(&[0; 8192]);
-    let file = disk.backend();
+    let file = disk.file().unwrap();
     file.write(4096, &[1; 4096]).unwrap();
     file.write(100, &[1; 1000]).unwrap();
     let left = losses(&disk, 60, 0);
@@ -80,7 +80,7 @@ fn a_torn_write_comes_through_in_whole_sectors() {
 #[test]
 fn what_a_failed_sync_should_have_written_reads_back_until_the_power_goes() {
     let disk = disk(b"..");
-    let file = disk.backend();
+    let file = disk.file().unwrap();
     file.write(0, b"a").unwrap();
     disk.fail_one_sync_after(0);
     assert_eq!(file.sync_data().unwrap_err().raw_os_error(), cfg!(unix).then_some(5));
@@ -95,7 +95,7 @@ fn what_a_failed_sync_should_have_written_reads_back_until_the_power_goes() {
 fn a_lie_is_made_up_for_by_the_next_sync_and_what_was_forgotten_is_not() {
     for (forgets, syncs_once, syncs_twice) in [(false, b"..", b"ab"), (true, b"..", b".b")] {
         let disk = disk(b"..");
-        let file = disk.backend();
+        let file = disk.file().unwrap();
         file.write(0, b"a").unwrap();
         if forgets {
             disk.forget_after(0);
@@ -136,7 +136,7 @@ fn a_new_name_is_durable_with_its_directory_and_the_old_file_is_there_until_then
 fn a_fault_hits_the_operation_it_was_set_for_once_or_until_it_is_mended() {
     for (lasting, error) in [(false, DiskError::Full), (true, DiskError::Io)] {
         let disk = disk(b"...");
-        let file = disk.backend();
+        let file = disk.file().unwrap();
         disk.inject(DiskFault { operation: DiskOperation::Write, after: 1, error, lasting });
         let results: Vec<_> = (0..3).map(|place| file.write(place, b"a").is_ok()).collect();
         assert_eq!(results, [true, false, !lasting]);
@@ -153,7 +153,7 @@ fn a_fault_hits_the_operation_it_was_set_for_once_or_until_it_is_mended() {
 #[test]
 fn a_quota_stops_new_pages_and_no_others() {
     let disk = disk(&[1; 4096]);
-    let file = disk.backend();
+    let file = disk.file().unwrap();
     disk.set_quota(2 * 4096);
     file.set_len(10 * 4096).unwrap();
     file.write(4096, &[2; 4096]).unwrap();
@@ -166,14 +166,14 @@ fn a_quota_stops_new_pages_and_no_others() {
 #[test]
 fn equal_contents_have_equal_hashes_whatever_led_to_them() {
     let (one, other) = (disk(&[0; 9000]), disk(b""));
-    let file = one.backend();
+    let file = one.file().unwrap();
     file.write(5000, b"abc").unwrap();
     file.write(5000, &[0; 3]).unwrap();
-    other.backend().set_len(9000).unwrap();
+    other.file().unwrap().set_len(9000).unwrap();
     assert_eq!(one.hash(), other.hash());
     file.set_len(8999).unwrap();
     assert_ne!(one.hash(), other.hash());
-    other.backend().write(8998, b"x").unwrap();
+    other.file().unwrap().write(8998, b"x").unwrap();
     assert_ne!(other.hash(), disk(&[0; 9000]).hash());
 }
 
@@ -181,7 +181,7 @@ fn equal_contents_have_equal_hashes_whatever_led_to_them() {
 fn the_file_behaves_as_bytes_do() {
     let mut dice = super::crash::Dice(0x1234_5678_9abc_def1);
     let (disk, mut expected) = (disk(b""), Vec::<u8>::new());
-    let file = disk.backend();
+    let file = disk.file().unwrap();
     for round in 0..400 {
         let (at, len) = (dice.roll(20_000) as usize, dice.roll(9_000) as usize);
         let (at, len) = if dice.roll(3) == 0 { (at / 4096 * 4096, 4096) } else { (at, len) };
