@@ -48,9 +48,23 @@ pub(super) fn open_backend(backend: impl StorageBackend, options: &RedbOptions) 
     let held = Held::new(backend);
     let for_redb = held.clone();
     let database = shielded(|| builder(options).create_with_backend(for_redb).map_err(error::opening))?;
-    let next_seq = shielded(|| inspect(&database.begin_read().map_err(error::transaction)?))?;
-    held.release().map_err(error::io)?;
-    Ok(Opened { database, next_seq })
+    let sound = shielded(|| inspect(&database.begin_read().map_err(error::transaction)?))
+        .and_then(|next_seq| held.release().map(|()| next_seq).map_err(error::io));
+    match sound {
+        Ok(next_seq) => Ok(Opened { database, next_seq }),
+        Err(reason) => {
+            let_go(database);
+            Err(reason)
+        }
+    }
+}
+
+/// Drops what holds a database. redb closes the file as it goes, and panics on some that were damaged.
+pub(super) fn let_go<T>(holder: T) {
+    drop(shielded(|| {
+        drop(holder);
+        Ok(())
+    }));
 }
 
 pub(super) fn builder(options: &RedbOptions) -> Builder {
