@@ -18,6 +18,8 @@ use crate::ledger::{Row, StoredRow};
 use crate::record::{Bytes, Record, Status, Token};
 use crate::time::UnixMillis;
 
+#[cfg(feature = "testing")]
+pub(crate) use codec::fuzz;
 pub(crate) use codec::{from_bytes, to_bytes};
 pub use memory::MemoryStore;
 #[cfg(feature = "testing")]

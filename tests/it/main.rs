@@ -6,6 +6,7 @@ mod clock;
 mod conformance;
 mod expiry;
 mod format;
+mod fuzz;
 mod hosts;
 mod ledger;
 mod mailbox;
