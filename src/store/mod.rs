@@ -128,8 +128,8 @@ pub struct Batch {
     pub expired_rows: Vec<ExpiredRow>,
 }
 
-/// A ledger row whose time has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A ledger row whose time has come. `Debug` shows the length of its key.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ExpiredRow {
     /// Its table.
     pub table: Arc<str>,
@@ -262,6 +262,16 @@ pub enum StoreError {
     AlreadyOpen,
     /// The store was closed.
     Closed,
+}
+
+impl fmt::Debug for ExpiredRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExpiredRow")
+            .field("table", &self.table)
+            .field("key_bytes", &self.key.len())
+            .field("expires_at", &self.expires_at)
+            .finish()
+    }
 }
 
 impl StoreError {

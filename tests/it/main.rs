@@ -1,6 +1,8 @@
 //! One test binary; one promise or danger per file.
 
+mod aliasing;
 mod bounds;
+mod canaries;
 mod checkpoint;
 mod clock;
 mod conformance;
