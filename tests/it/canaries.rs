@@ -224,7 +224,8 @@ async fn what_fails_panics_contradicts_and_stays_in_doubt_shows_nothing() {
     let (mut shown, bench) = (Shown::new(), Bench::new());
     let flow = flow_of(Policy::replay(TEN_MINUTES).in_doubt(InDoubt::Ask).on_failure(OnFailure::Keep));
     let engine = bench.open();
-    let ends: [(&str, fn() -> End); 4] = [
+    type Ending = fn() -> End;
+    let ends: [(&str, Ending); 4] = [
         ("definitive", || End::Definitive(reason("reason"))),
         ("unknown", || End::Unknown(reason("reason"))),
         ("accepted", || End::Accepted),
@@ -276,7 +277,7 @@ async fn a_store_that_fails_and_what_it_leaves_behind_show_nothing() {
     shown.heard(&unsaved.await.unwrap());
     shown.heard(&engine.submit(call_of(&flow, "new", "request"), done()).await);
     shown.heard(&engine.lookup(&key_of(&flow, "new")));
-    shown.value(&store.commit(&Batch::default()));
+    shown.value(store.commit(&Batch::default()));
     engine.shutdown().await;
     store.heal();
     let (_, engine) = faulty.open();
