@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 /// SHA-256 over a domain tag, the flow and the canonical request bytes, each length-prefixed.
 ///
 /// Two requests are *the same* when their fingerprints are equal. It is taken from the bytes as they were handed in,
-/// never from a re-encoding of something stored. `Debug` shows the first four bytes.
+/// never from a re-encoding of something stored. `Debug` shows a short tag, as that of [`Key`](crate::Key) does: a request
+/// must not be found out by guessing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint([u8; 32]);
 
@@ -40,8 +41,7 @@ impl Fingerprint {
 
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, ..] = self.0;
-        write!(f, "Fingerprint({a:02x}{b:02x}{c:02x}{d:02x}..)")
+        write!(f, "Fingerprint({})", crate::key::tag(&self.0))
     }
 }
 
@@ -53,6 +53,13 @@ mod tests {
     fn a_byte_that_moves_between_flow_and_request_changes_the_fingerprint() {
         assert_ne!(Fingerprint::of("ab", b"c"), Fingerprint::of("a", b"bc"));
         assert_ne!(Fingerprint::of("a", b""), Fingerprint::of("", b"a"));
+    }
+
+    #[test]
+    fn debug_shows_a_tag_and_nothing_of_the_digest() {
+        let fingerprint = Fingerprint::of("flow", b"request");
+        assert_eq!(format!("{fingerprint:?}"), format!("Fingerprint({})", crate::key::tag(fingerprint.as_bytes())));
+        assert_eq!(Fingerprint::from_bytes(*fingerprint.as_bytes()), fingerprint);
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! What a request is filed under: flow, scope and id, as bytes that cannot be confused with another key's.
 
 use std::fmt;
-use std::sync::Arc;
-
-use sha2::{Digest, Sha256};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 use crate::bounds::{FLOW_NAME_BYTES, KEY_PART_BYTES};
 
@@ -14,8 +13,9 @@ use crate::bounds::{FLOW_NAME_BYTES, KEY_PART_BYTES};
 /// is length-prefixed, `len(flow) flow len(scope) scope id` with one byte per length, so no choice of bytes makes two
 /// different triples meet.
 ///
-/// Made by [`Flow::key`](crate::Flow::key). `Debug` and `Display` show the flow, the lengths and a short digest, never
-/// the bytes.
+/// Made by [`Flow::key`](crate::Flow::key). `Debug` and `Display` show the flow, the lengths and a short tag, never the
+/// bytes: the lines of one process about one key have the same tag. It is keyed with a secret of the process, so nobody who
+/// reads a log can find out by guessing whose key it is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     bytes: Arc<[u8]>,
@@ -106,15 +106,14 @@ impl fmt::Debug for Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digest = Sha256::digest(&self.bytes);
-        write!(f, "{} scope:{}B id:{}B #", self.flow(), self.scope().len(), self.id().len())?;
-        digest.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{} scope:{}B id:{}B {}", self.flow(), self.scope().len(), self.id().len(), tag(&self.bytes))
     }
 }
 
 /// A Lightning node's public key, the 33-byte compressed form that LDK authenticates.
 ///
-/// This is the scope of system 1: take it from the transport, never from a field of the message.
+/// This is the scope of system 1: take it from the transport, never from a field of the message. `Display` shows it in full,
+/// `Debug` a short tag, as [`Key`] does.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId([u8; 33]);
 
@@ -152,7 +151,7 @@ impl AsRef<[u8]> for NodeId {
 
 impl fmt::Debug for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NodeId({self})")
+        write!(f, "NodeId({})", tag(&self.0))
     }
 }
 
@@ -160,6 +159,14 @@ impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.to_hex())
     }
+}
+
+/// What a log may show in place of `bytes`: `#` and eight hex digits, the same for the same bytes as long as the process
+/// lives, and of no use to who does not know the process's secret.
+pub(crate) fn tag(bytes: &[u8]) -> String {
+    static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    let [.., a, b, c, d] = SECRET.hash_one(bytes).to_be_bytes();
+    format!("#{a:02x}{b:02x}{c:02x}{d:02x}")
 }
 
 pub(crate) fn encode_hex(bytes: &[u8]) -> String {
@@ -207,9 +214,45 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_byte_of_scope_or_id() {
+    fn a_refusal_says_what_was_wrong_and_shows_nothing_of_it() {
+        for (invalid, text) in [
+            (InvalidKey::FlowLength(65), "a flow name holds 1 to 64 bytes, not 65"),
+            (InvalidKey::ScopeLength(0), "a scope holds 1 to 255 bytes, not 0"),
+            (InvalidKey::IdLength(256), "an id holds 1 to 255 bytes, not 256"),
+            (InvalidKey::OtherFlow, "the key belongs to another flow"),
+            (InvalidKey::NotANodeId, "a node id is 33 bytes that begin with 02 or 03"),
+        ] {
+            assert_eq!(invalid.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_key_shows_its_flow_its_lengths_and_a_tag_and_no_byte_of_scope_or_id() {
         let key = Key::new("flow", b"canary-scope", b"canary-id").unwrap();
-        assert!(!format!("{key:?}").contains("canary"));
+        let tag = tag(key.as_bytes());
+        assert_eq!(key.to_string(), format!("flow scope:12B id:9B {tag}"));
+        assert_eq!(format!("{key:?}"), format!("Key(flow scope:12B id:9B {tag})"));
+    }
+
+    #[test]
+    fn a_node_id_shows_itself_when_asked_and_a_tag_in_debug() {
+        let node = NodeId::new([3; 33]).unwrap();
+        assert_eq!(node.to_string(), "03".repeat(33));
+        assert_eq!(node.as_ref(), [3; 33]);
+        assert_eq!(format!("{node:?}"), format!("NodeId({})", tag(&[3; 33])));
+    }
+
+    #[test]
+    fn a_tag_is_nine_characters_and_no_digest_that_somebody_else_could_compute() {
+        let (one, other) = (tag(b"one"), tag(b"other"));
+        assert_eq!((tag(b"one"), one.len()), (one.clone(), 9));
+        assert!(one.starts_with('#') && one[1..].chars().all(|digit| digit.is_ascii_hexdigit()), "{one}");
+        assert_ne!(one, other);
+        // The same bytes under another secret, as another process has one.
+        let elsewhere = (0..8).map(|_| RandomState::new().hash_one(b"one".as_slice()) as u32);
+        assert!(elsewhere.map(|hash| format!("#{hash:08x}")).any(|tag| tag != one));
+        let digest = <sha2::Sha256 as sha2::Digest>::digest(b"one");
+        assert_ne!(one[1..], encode_hex(&digest[..4]), "not the plain digest that anybody could compute");
     }
 
     #[test]
@@ -229,6 +272,7 @@ mod tests {
         ) {
             let (key_a, key_b) = (Key::new(&a.0, &a.1, &a.2).unwrap(), Key::new(&b.0, &b.1, &b.2).unwrap());
             prop_assert_eq!(key_a == key_b, a == b);
+            prop_assert_eq!(key_a.as_bytes() == key_b.as_bytes(), a == b);
             prop_assert_eq!(Key::from_bytes(key_a.as_bytes()), Some(key_a.clone()));
             prop_assert_eq!((key_a.flow(), key_a.scope(), key_a.id()), (a.0.as_str(), a.1.as_slice(), a.2.as_slice()));
         }

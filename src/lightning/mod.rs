@@ -9,6 +9,8 @@
 //! clock or holds memory for a peer that is idle; everything that lasts is a record of the engine.
 
 mod frame;
+#[cfg(feature = "testing")]
+pub(crate) mod fuzz;
 mod params;
 mod provider;
 mod request_invoice;

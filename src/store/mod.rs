@@ -19,6 +19,8 @@ use crate::ledger::{Row, StoredRow};
 use crate::record::{Bytes, Record, Status, Token};
 use crate::time::UnixMillis;
 
+#[cfg(feature = "testing")]
+pub(crate) use codec::fuzz;
 pub(crate) use codec::{from_bytes, to_bytes};
 pub use memory::MemoryStore;
 #[cfg(feature = "testing")]
@@ -127,8 +129,8 @@ pub struct Batch {
     pub expired_rows: Vec<ExpiredRow>,
 }
 
-/// A ledger row whose time has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A ledger row whose time has come. `Debug` shows the length of its key.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ExpiredRow {
     /// Its table.
     pub table: Arc<str>,
@@ -263,6 +265,16 @@ pub enum StoreError {
     Closed,
     /// The engine's settings do not fit each other; the store was not touched.
     Settings(InvalidRecovery),
+}
+
+impl fmt::Debug for ExpiredRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExpiredRow")
+            .field("table", &self.table)
+            .field("key_bytes", &self.key.len())
+            .field("expires_at", &self.expires_at)
+            .finish()
+    }
 }
 
 impl StoreError {

@@ -28,3 +28,12 @@ pub use effects::Effects;
 pub use faults::{Fault, FaultyStore, Gate, Outage};
 pub use random::Random;
 pub use simulation::{SimulatedClock, Simulation, simulate};
+
+/// The insides that the fuzz targets reach, and nothing for anybody else: no promise covers it.
+#[doc(hidden)]
+pub mod fuzz {
+    pub use crate::store::fuzz::{keys, ledger_row, record_row, seeds};
+
+    #[cfg(feature = "lightning")]
+    pub use crate::lightning::fuzz::{frame_seeds, frames, wire_params};
+}

@@ -1,9 +1,13 @@
 //! Beyond a bound: a typed refusal at once, and nothing registered.
 
 use crate::support::*;
-use ibid::{Class, Ended, ErrorKind, Fenced, Forgotten, Limits, PAYLOAD_BYTES_CEILING, Resolved};
+use ibid::{
+    Call, Class, End, Ended, ErrorKind, Fenced, Flow, Forgotten, InvalidRow, Limits, Operation, PAYLOAD_BYTES_CEILING,
+    Policy, Resolved, Row,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 fn limits(set: impl FnOnce(&mut Limits)) -> Limits {
     let mut limits = Limits::default();
@@ -145,5 +149,61 @@ async fn what_the_host_decides_about_a_key_passes_a_full_scope() {
     assert_eq!(&*heard(first).await.answer, b"told");
     counted.release();
     assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
+}
+
+#[test]
+fn flow_scope_id_and_row_are_accepted_up_to_their_length_and_refused_by_one_byte_more() {
+    let policy = || Policy::replay(Duration::from_secs(1));
+    let flow = |bytes| Flow::new("f".repeat(bytes), policy());
+    let keys = Flow::new("f", policy()).unwrap();
+    for (accepted, bytes) in [(false, 0), (true, 1), (true, 63), (true, 64), (false, 65), (false, 255)] {
+        assert_eq!(flow(bytes).is_ok(), accepted, "a flow of {bytes} bytes");
+        assert_eq!(Row::new("t".repeat(bytes), *b"k", *b"v").is_ok(), accepted, "a table of {bytes} bytes");
+    }
+    for (accepted, bytes) in [(false, 0), (true, 1), (true, 254), (true, 255), (false, 256), (false, 1 << 20)] {
+        let part = vec![0xff; bytes];
+        assert_eq!(keys.key(&part, "i").is_ok(), accepted, "a scope of {bytes} bytes");
+        assert_eq!(keys.key("s", &part).is_ok(), accepted, "an id of {bytes} bytes");
+        assert_eq!(Row::new("t", part, *b"v").is_ok(), accepted, "a row's key of {bytes} bytes");
+    }
+    for (accepted, bytes) in [(true, 0), (true, PAYLOAD_BYTES_CEILING - 1), (true, PAYLOAD_BYTES_CEILING)] {
+        assert_eq!(Row::new("t", *b"k", vec![0; bytes]).is_ok(), accepted, "a row of {bytes} bytes");
+    }
+    let over = Row::new("t", *b"k", vec![0; PAYLOAD_BYTES_CEILING + 1]);
+    assert_eq!(over, Err(InvalidRow::ValueLength(PAYLOAD_BYTES_CEILING + 1)));
+}
+
+#[tokio::test]
+async fn requests_answers_and_checkpoints_are_kept_up_to_the_limit_and_not_by_one_byte_more() {
+    let bench = Bench::new();
+    let flow = flow();
+    let engine = bench.open_with(limits(|limits| (limits.request_bytes, limits.answer_bytes) = (100, 100)));
+    for (within, bytes) in [(true, 99), (true, 100), (false, 101)] {
+        let request = Call::new(&flow, &key(&flow, &format!("request {bytes}")), vec![7; bytes]);
+        let counted = Counted::new();
+        let heard = engine.submit(request, counted.operation()).await;
+        assert_eq!((heard.is_ok(), counted.runs()), (within, usize::from(within)), "a request of {bytes} bytes");
+
+        let id = format!("answer {bytes}");
+        let long = Operation::new(async move |_| End::done(vec![7; bytes]));
+        assert_eq!(
+            answer(&engine, call(&flow, &id, "r"), long).await.answer.len(),
+            bytes,
+            "whoever is at hand gets it"
+        );
+        match engine.submit(call(&flow, &id, "r"), counted.operation()).await {
+            Ok(_) => assert!(within, "an answer of {bytes} bytes"),
+            Err(error) => assert!(!within && matches!(error.kind(), ErrorKind::AnswerNotKept), "{bytes}: {error:?}"),
+        }
+
+        let saving = Operation::new(async move |attempt| {
+            let saved = attempt.checkpoint(vec![7; bytes], None).await;
+            assert!(!matches!(&saved, Err(error) if !matches!(error.kind(), ErrorKind::TooLarge { limit: 100, .. })));
+            End::done([u8::from(saved.is_ok())])
+        });
+        let saved = answer(&engine, call(&flow, &format!("checkpoint {bytes}"), "r"), saving).await;
+        assert_eq!(&*saved.answer, [u8::from(within)], "a checkpoint of {bytes} bytes");
+    }
     engine.shutdown().await;
 }

@@ -1,11 +1,14 @@
 //! One test binary; one promise or danger per file.
 
+mod aliasing;
 mod bounds;
+mod canaries;
 mod checkpoint;
 mod clock;
 mod conformance;
 mod expiry;
 mod format;
+mod fuzz;
 mod hosts;
 mod ledger;
 mod mailbox;

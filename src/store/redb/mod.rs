@@ -332,6 +332,12 @@ impl Store for RedbStore {
     }
 }
 
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        open::let_go(self.replace(Slot::Closed));
+    }
+}
+
 impl fmt::Debug for RedbStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &*self.slot.read().unwrap_or_else(PoisonError::into_inner) {

@@ -33,6 +33,17 @@ pub(super) fn open_lease(place: &dyn Place, lease: &mut Lease, options: &RedbOpt
         return renew(place, lease, options);
     }
     let (database, held) = open_held(lease, options)?;
+    match take_over(place, lease, &database, &held) {
+        Ok(next_seq) => Ok(Opened { database, next_seq }),
+        Err(reason) => {
+            let_go(database);
+            Err(reason)
+        }
+    }
+}
+
+/// Makes sure that the file is the store's, and lets what was held back through. Returns the place of the next new record.
+fn take_over(place: &dyn Place, lease: &Lease, database: &Database, held: &Held) -> Result<u64, StoreError> {
     // Only now is it locked. Somebody may have put a fresh file in its place and given this one up meanwhile.
     if !place.names(lease).map_err(error::io)? {
         return Err(nameless());
@@ -41,7 +52,7 @@ pub(super) fn open_lease(place: &dyn Place, lease: &mut Lease, options: &RedbOpt
     held.release().map_err(error::io)?;
     // The file may be the work of an engine that died before its name was durable.
     place.sync_directory().map_err(error::io)?;
-    Ok(Opened { database, next_seq })
+    Ok(next_seq)
 }
 
 /// Opens what the file holds. Nothing is written to it before the release.
@@ -62,6 +73,14 @@ pub(super) fn open_held(lease: &Lease, options: &RedbOptions) -> Result<(Databas
     let for_redb = held.clone();
     let database = shielded(|| builder(options, check).create_with_backend(for_redb).map_err(error::opening))?;
     Ok((database, held))
+}
+
+/// Drops what holds a database. redb closes the file as it goes, and panics on some that were damaged.
+pub(super) fn let_go<T>(holder: T) {
+    drop(shielded(|| {
+        drop(holder);
+        Ok(())
+    }));
 }
 
 /// Whether whoever wrote the file has closed it. What is no redb file is for redb to refuse.

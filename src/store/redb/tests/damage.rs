@@ -179,7 +179,7 @@ fn a_newer_format_and_a_foreign_database_are_refused_and_left_as_they_are() {
     let newer = SimulatedDisk::new().unwrap();
     let foreign = SimulatedDisk::holding(&[]).unwrap();
     for (disk, format) in [(&newer, Some(2u32)), (&foreign, None)] {
-        let database = builder(&small(), true).create_with_backend(disk.backend()).unwrap();
+        let database = builder(&small(), true).create_with_backend(disk.file().unwrap()).unwrap();
         let txn = database.begin_write().unwrap();
         if let Some(format) = format {
             txn.open_table(META).unwrap().insert(FORMAT_KEY, format.to_be_bytes().as_slice()).unwrap();
@@ -228,6 +228,40 @@ fn a_flipped_bit_anywhere_in_the_file_never_gives_wrong_records() {
         }
     }
     assert!(opened > 0 && refused > 0, "{opened} opened, {refused} refused");
+}
+
+/// Bytes on the page of a closed store's allocator, which redb believes and, when it closes the file, panics on.
+fn where_redb_panics(clean: &[u8]) -> Vec<usize> {
+    let panics = |at: &usize| {
+        let Ok(store) = unchecked(clean, *at) else { return false };
+        store.close().is_err_and(|error| error.to_string().contains("panicked"))
+    };
+    (0x3000..0x4000).step_by(3).filter(panics).collect()
+}
+
+fn unchecked(clean: &[u8], at: usize) -> Result<RedbStore, StoreError> {
+    let mut bytes = clean.to_vec();
+    bytes[at] ^= 0x61;
+    SimulatedDisk::holding(&bytes)?.open(small().integrity_check(IntegrityCheck::Never))
+}
+
+#[test]
+fn a_damaged_file_that_was_not_checked_is_let_go_without_a_panic() {
+    let (disk, store) = three_records();
+    store.close().unwrap();
+    let places = where_redb_panics(&disk.bytes());
+    assert!(!places.is_empty(), "nothing is left that redb panics on");
+    for at in &places {
+        drop(unchecked(&disk.bytes(), *at).unwrap());
+    }
+    // Nor when it turns out not to be ours.
+    let store = disk.open(small()).unwrap();
+    tamper(&store, |txn| drop(txn.open_table(META).unwrap().remove(FORMAT_KEY).unwrap()));
+    store.close().unwrap();
+    let bytes = disk.bytes();
+    for at in (0x3000..0x10000).step_by(31) {
+        assert!(matches!(unchecked(&bytes, at), Err(StoreError::Corrupt(_))), "{at}");
+    }
 }
 
 #[test]
