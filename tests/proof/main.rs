@@ -3,4 +3,5 @@
 //! `IBID_PROOF` sets how much: unset for a taste of it within `cargo test`, `ci` for what the gate demands, `long` for ten
 //! times that. `IBID_SEED` replays one case: every failure prints the command.
 
+mod episodes;
 mod scale;
