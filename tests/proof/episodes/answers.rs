@@ -5,7 +5,7 @@ use ibid::{
     Resolved, Retention, State, Status, UnixMillis, WhileRunning,
 };
 
-use super::checker::{Call, Cause, Change, Checker};
+use super::checker::{Call, Cause, Change, Checker, Start};
 use super::history::{Answer, Ask, Finished, Said, Submit};
 
 /// A key at a moment, as one reads it who asks.
@@ -52,7 +52,7 @@ impl Checker<'_> {
         let is = match kind {
             ErrorKind::Closed => self.boot.closing || self.boot.over,
             ErrorKind::Store => self.boot.failing || since(self.boot.failed_at),
-            ErrorKind::Busy => matches!(call.ask, Ask::Submit(_) | Ask::Track) && self.is_full(call),
+            ErrorKind::Busy => self.is_full(call),
             ErrorKind::Deadline => matches!(&call.ask, Ask::Submit(Submit { deadline: Some(deadline), .. })
                 if u128::from(self.at - call.at) >= deadline.as_millis()),
             ErrorKind::QuotaExceeded => {
@@ -67,20 +67,18 @@ impl Checker<'_> {
     /// Whether as much may have been in flight as a bound allows: what may have been is counted, not what was.
     fn is_full(&self, call: &Call) -> bool {
         let limits = &self.plan.limits;
-        let asks = |other: &&Call| {
-            let open = other.told.is_none() || matches!(other.told, Some(Err(ErrorKind::Deadline)));
-            other.id != call.id
-                && other.boot == call.boot
-                && open
-                && matches!(other.ask, Ask::Submit(_) | Ask::Track)
+        let open = |other: &&Call| {
+            let is_told = other.told.is_some() && !matches!(other.told, Some(Err(ErrorKind::Deadline)));
+            other.id != call.id && other.boot == call.boot && (!is_told || other.told_at >= call.place)
         };
-        let others = self.calls.values().filter(asks);
-        let running = self.starts.values().filter(|start| start.boot == call.boot && start.end.is_none()).count();
-        let here = self.calls.values().filter(|other| {
-            other.id != call.id && other.boot == call.boot && other.key == call.key && other.told.is_none()
-        });
+        let others = self.calls.values().filter(open);
+        let here = others.clone().filter(|other| other.key == call.key).count();
+        let others = others.filter(|other| matches!(other.ask, Ask::Submit(_) | Ask::Track)).count();
+        let running = self.starts.values().filter(|start| self.may_have_run(start, call)).count();
         let in_flight = limits.in_flight.min(limits.in_flight_per_scope);
-        others.count() + running >= in_flight || here.count() >= limits.waiters_per_key
+        // What the host itself decides about a key takes no permit.
+        let needs_permit = matches!(call.ask, Ask::Submit(_) | Ask::Track);
+        (needs_permit && others + running >= in_flight) || here >= limits.waiters_per_key
     }
 
     /// Every record that the key has held between question and answer, with the times at which it may have been read.
@@ -269,13 +267,15 @@ impl Checker<'_> {
 
     /// Whether an operation of the key may have been running in this boot at some moment since it was asked.
     fn may_run(&self, call: &Call) -> bool {
-        self.starts.values().any(|start| {
-            let since = |(_, place, at): &(Finished, usize, u64)| {
-                // Its end may be on its way, and for longer if the store has failed.
-                *place >= call.place || at + 2 >= call.at || self.boot.failed_at.is_some_and(|failed| failed > *place)
-            };
-            start.key == call.key && start.boot == call.boot && start.end.as_ref().is_none_or(since)
-        })
+        self.starts.values().any(|start| start.key == call.key && self.may_have_run(start, call))
+    }
+
+    fn may_have_run(&self, start: &Start, call: &Call) -> bool {
+        let since = |(_, place, at): &(Finished, usize, u64)| {
+            // Its end may be on its way, and for longer if the store has failed.
+            *place >= call.place || self.is_soon(*at, *at)
+        };
+        start.boot == call.boot && start.end.as_ref().is_none_or(since)
     }
 
     /// A time that decides is durable before its answer leaves.
@@ -292,7 +292,8 @@ impl Checker<'_> {
             AfterExpiry::Refuse => matches!(answer, Err(ErrorKind::Expired)),
             // Once: what it was told for has gone by now.
             AfterExpiry::RefuseOnce => {
-                let pruned = |change: &Change| change.cause == Cause::Pruned || change.cause == Cause::Swept;
+                // Which of several that wanted it gone has removed it can't be seen.
+                let pruned = |change: &Change| is_removal(&change.cause);
                 matches!(answer, Err(ErrorKind::Expired)) && self.changes_since(call).any(pruned)
             }
         }
@@ -339,8 +340,11 @@ impl Checker<'_> {
 
     fn fits_expiry_sweep(&self, call: &Call, count: u64) -> Option<&'static str> {
         let (early, _) = self.time[call.place];
+        // What came since may not have been there yet when it looked.
         let is_due = |key: usize| {
-            self.record(key).and_then(Record::removable_at).is_some_and(|end| end.0 <= early)
+            let (since, record) = self.keys[key].states.last().expect("there is a first state");
+            let end = record.as_ref().and_then(|record| record.removable_at());
+            *since < call.place && end.is_some_and(|end| end.0 <= early)
         };
         let removed = self.keys.iter().flat_map(|key| &key.changes).filter(|change| change.cause == Cause::Swept);
         let fits = count <= removed.count() as u64 && !(0..self.keys.len()).any(is_due);
@@ -349,7 +353,7 @@ impl Checker<'_> {
 
     fn fits_forget(&self, call: &Call, forgotten: Forgotten) -> Option<&'static str> {
         if forgotten == Forgotten::Forgotten {
-            return self.changes_since(call).any(|change| change.cause == Cause::Forgotten).then_some("it is gone");
+            return self.changes_since(call).any(|change| is_removal(&change.cause)).then_some("it is gone");
         }
         self.any_reading(call, |read| match (forgotten, read) {
             (Forgotten::NotFound, Read::Absent { since }) => self.is_marked(since),
@@ -422,6 +426,10 @@ impl Checker<'_> {
         let records = self.moments(call).filter_map(|(record, _)| record);
         records.filter(|record| record.state.status() != Status::Tombstone)
     }
+}
+
+fn is_removal(cause: &Cause) -> bool {
+    matches!(cause, Cause::Forgotten | Cause::Pruned | Cause::Swept)
 }
 
 fn fits_mark(mark: Mark, answer: &Answer) -> bool {

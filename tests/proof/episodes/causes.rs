@@ -56,15 +56,20 @@ impl Checker<'_> {
         if same { Ok(()) } else { object(Rule::NoCause, format!("key {key} has become another record")) }
     }
 
-    /// The ended attempt of this record in this boot, and what its end comes to.
-    fn end_of(&self, key: usize, record: &Record) -> Option<(usize, Meant<'_>)> {
+    /// The attempt of this record, if this boot has started it.
+    fn start_of(&self, key: usize, record: &Record) -> Option<(usize, &Start)> {
         let is_it = |start: &Start| {
             start.key == key
                 && start.boot == self.boot.number
                 && start.number == record.attempt.number
                 && start.token == record.attempt.token.0
         };
-        let (number, start) = self.starts.iter().find(|(_, start)| is_it(start))?;
+        self.starts.iter().find(|(_, start)| is_it(start)).map(|(number, start)| (*number, start))
+    }
+
+    /// The ended attempt of this record, and what its end comes to.
+    fn end_of(&self, key: usize, record: &Record) -> Option<(usize, Meant<'_>)> {
+        let (number, start) = self.start_of(key, record)?;
         let (end, ..) = start.end.as_ref()?;
         let doubts = self.grid(key).after_checkpoint == AfterCheckpoint::Doubt && record.checkpoint.is_some();
         let meant = match end {
@@ -76,7 +81,7 @@ impl Checker<'_> {
             Finished::Definitive(reason) => Meant::Definitive(reason),
             Finished::Unknown(_) | Finished::Lost => Meant::Unknown,
         };
-        Some((*number, meant))
+        Some((number, meant))
     }
 
     /// Whether this request asks to run, and nothing that it was told says that it no longer does.
@@ -85,6 +90,8 @@ impl Checker<'_> {
             None => true,
             Some(told) => matches!(told, Err(ibid::ErrorKind::Deadline)),
         };
+        // Who left was looked at soon after, unless the store had failed.
+        let waits = waits && call.left.is_none_or(|left| self.is_soon(call.at, left));
         call.key == key && call.boot == self.boot.number && call.start.is_none() && waits
     }
 
@@ -127,7 +134,7 @@ impl Checker<'_> {
                 && submit.barred.is_none()
                 // What has a checkpoint was made under the bound that it has.
                 && keeps.or_else(|| self.bound(key, submit, now)) == Some(after.expires_at)
-                && now.0 >= self.time[call.place].0.min(self.time[self.place].0)
+                && now.0 >= self.between(call.place, self.place).0
         });
         let is_new = after.checkpoint.is_none()
             && after.recoveries == 0
@@ -351,8 +358,9 @@ impl Checker<'_> {
         let from_outside = self.resolutions(key, before).any(|end| match end {
             Ended::Completed(bytes) | Ended::Failed(bytes) => self.cut(bytes) == *beside,
         });
-        let from_inside = match self.end_of(key, before) {
-            Some((_, Meant::Done { answer: bytes, .. } | Meant::Definitive(bytes))) => self.cut(bytes) == *beside,
+        // Whether it is believed or not, it is kept.
+        let from_inside = match self.start_of(key, before).and_then(|(_, start)| start.end.as_ref()) {
+            Some((Finished::Done { answer: bytes, .. } | Finished::Definitive(bytes), ..)) => self.cut(bytes) == *beside,
             _ => false,
         };
         (same && (from_outside || from_inside)).then_some(Cause::Contradiction)

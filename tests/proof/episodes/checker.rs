@@ -14,6 +14,10 @@ use super::coverage::Coverage;
 use super::history::{Answer, Ask, Changed, Event, Finished, Held, Started, Submit, Way, What};
 use super::plan::{Grid, Plan};
 
+/// How long it takes until all is dealt with after the store works again, in milliseconds: an end that could not be read for
+/// waits half a second.
+const READ_AGAIN: u64 = 510;
+
 /// What was promised and did not hold.
 #[derive(Debug)]
 pub(crate) struct Objection {
@@ -134,7 +138,9 @@ pub(super) struct Call {
     pub(super) place: usize,
     pub(super) at: u64,
     pub(super) told: Option<Answer>,
-    pub(super) left: bool,
+    pub(super) told_at: usize,
+    /// When its caller dropped the future.
+    pub(super) left: Option<u64>,
     pub(super) start: Option<usize>,
 }
 
@@ -158,6 +164,8 @@ pub(super) struct Boot {
     /// The last failure of its store, and whether it has worked since.
     pub(super) failed_at: Option<usize>,
     pub(super) failing: bool,
+    /// When it last failed, or first worked again.
+    troubled_at: Option<u64>,
     highest: u64,
 }
 
@@ -221,17 +229,20 @@ impl<'a> Checker<'a> {
             }
             What::StoreFailed(boot) if self.is_now(*boot) => {
                 (self.boot.failed_at, self.boot.failing) = (Some(self.place), true);
+                self.boot.troubled_at = Some(self.at);
                 Ok(())
             }
             What::StoreWorked(boot) if self.is_now(*boot) => {
-                self.boot.failing = false;
+                if std::mem::take(&mut self.boot.failing) {
+                    self.boot.troubled_at = Some(self.at);
+                }
                 Ok(())
             }
             What::StoreFailed(_) | What::StoreWorked(_) => Ok(()),
             What::Committed { boot, now, changes } => self.committed(*boot, *now, changes),
             What::Asked { id, boot, key, ask } => self.asked(*id, *boot, *key, ask),
             What::Left { id } => {
-                self.calls.get_mut(id).expect("it was asked").left = true;
+                self.calls.get_mut(id).expect("it was asked").left = Some(self.at);
                 Ok(())
             }
             What::Answered { id, answer } => self.answered(*id, answer),
@@ -269,8 +280,15 @@ impl<'a> Checker<'a> {
 
     /// The engine's time may have been this: between these two places.
     pub(super) fn between(&self, from: usize, to: usize) -> (u64, u64) {
-        let (early, late) = (self.time[from], self.time[to]);
-        (early.0.min(late.0), late.1)
+        let early = self.time[from..=to].iter().map(|(early, _)| *early).min().unwrap_or_default();
+        (early, self.time[to].1)
+    }
+
+    /// Whether what could be dealt with from `then` on, and is going on since `since`, may just be being dealt with: at once,
+    /// unless the store has failed meanwhile.
+    pub(super) fn is_soon(&self, since: u64, then: u64) -> bool {
+        let troubled = self.boot.troubled_at.filter(|at| *at >= since);
+        self.at <= then + 2 || self.boot.failing || troubled.is_some_and(|at| self.at <= at + READ_AGAIN)
     }
 
     fn reads(&mut self, boot: usize, now: UnixMillis) -> Checked {
@@ -284,7 +302,7 @@ impl<'a> Checker<'a> {
 
     fn asked(&mut self, id: usize, boot: usize, key: usize, ask: &Ask) -> Checked {
         let call =
-            Call { id, boot, key, ask: ask.clone(), place: self.place, at: self.at, told: None, left: false, start: None };
+            Call { id, boot, key, ask: ask.clone(), place: self.place, at: self.at, told: None, told_at: 0, left: None, start: None };
         self.calls.insert(id, call);
         let record = self.keys[key].states.last().and_then(|(_, record)| record.as_deref());
         self.coverage.ask(ask, record, self.clock);
@@ -441,7 +459,7 @@ impl<'a> Checker<'a> {
         if !self.is_now(boot) {
             return Ok(());
         }
-        let waiting = self.calls.values().filter(|call| call.boot == boot && call.told.is_none() && !call.left);
+        let waiting = self.calls.values().filter(|call| call.boot == boot && call.told.is_none() && call.left.is_none());
         let mut well_waiting = 0_u64;
         for call in waiting {
             if !self.waits_for_an_end_from_outside(call) {
@@ -492,7 +510,9 @@ impl<'a> Checker<'a> {
     }
 
     fn answered(&mut self, id: usize, answer: &Answer) -> Checked {
-        let told = self.calls.get_mut(&id).expect("it was asked").told.replace(answer.clone());
+        let asked = self.calls.get_mut(&id).expect("it was asked");
+        asked.told_at = self.place;
+        let told = asked.told.replace(answer.clone());
         let call = &self.calls[&id];
         if told.is_some() {
             return object(Rule::WrongAnswer, format!("#{id} is answered a second time"));
