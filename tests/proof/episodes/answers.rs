@@ -12,8 +12,13 @@ use super::history::{Answer, Ask, Finished, Said, Submit};
 #[derive(Clone, Copy)]
 enum Read<'a> {
     /// `since`: a record is stored and has ended.
-    Absent { since: Option<UnixMillis> },
-    Tombstone { mark: Mark, since: Option<UnixMillis> },
+    Absent {
+        since: Option<UnixMillis>,
+    },
+    Tombstone {
+        mark: Mark,
+        since: Option<UnixMillis>,
+    },
     /// Registered and running, or dispatched.
     InFlight(&'a Record),
     /// In doubt, and whether no re-run is left.
@@ -258,7 +263,9 @@ impl Checker<'_> {
                 *limit == self.plan.limits.request_bytes && *bytes == submit.request.len() && bytes > limit
             }
             ErrorKind::RetentionMissing => grid.retention == Retention::FromRequest && submit.retention.is_none(),
-            ErrorKind::RetentionOverflow => submit.retention.is_some_and(|retention| retention > std::time::Duration::from_secs(1 << 50)),
+            ErrorKind::RetentionOverflow => {
+                submit.retention.is_some_and(|retention| retention > std::time::Duration::from_secs(1 << 50))
+            }
             // Its record was ended from outside, and its operation still runs.
             ErrorKind::InDoubt(None) => self.may_run(call),
             _ => false,
@@ -332,9 +339,8 @@ impl Checker<'_> {
 
     fn fits_list(&self, listed: &[(usize, Record)]) -> Option<&'static str> {
         let is_listed = |key: usize| listed.iter().find(|(listed, _)| *listed == key).map(|(_, record)| record);
-        let fits = (0..self.keys.len()).all(|key| {
-            is_listed(key) == self.record(key).filter(|record| record.state.status().is_in_flight())
-        });
+        let fits = (0..self.keys.len())
+            .all(|key| is_listed(key) == self.record(key).filter(|record| record.state.status().is_in_flight()));
         fits.then_some("it is stored")
     }
 

@@ -1,8 +1,8 @@
 //! What may become durable: every change of a record needs a cause that the contract names.
 
 use ibid::{
-    AfterCheckpoint, AfterExpiry, Bytes, Ended, Fingerprint, InDoubt, Mark, OnFailure, Origin, Record, Retention, State,
-    Status, UnixMillis,
+    AfterCheckpoint, AfterExpiry, Bytes, Ended, Fingerprint, InDoubt, Mark, OnFailure, Origin, Record, Retention,
+    State, Status, UnixMillis,
 };
 
 use super::checker::{Call, Cause, Checked, Checker, Rule, Start, object};
@@ -119,9 +119,8 @@ impl Checker<'_> {
             return self.checkpoint(key, before, after);
         }
         let now = after.updated_at;
-        let runs = self.starts.values().any(|start| {
-            start.key == key && start.boot == self.boot.number && start.end.is_none()
-        });
+        let runs =
+            self.starts.values().any(|start| start.key == key && start.boot == self.boot.number && start.end.is_none());
         if runs || self.boot.opening {
             return None;
         }
@@ -360,7 +359,9 @@ impl Checker<'_> {
         });
         // Whether it is believed or not, it is kept.
         let from_inside = match self.start_of(key, before).and_then(|(_, start)| start.end.as_ref()) {
-            Some((Finished::Done { answer: bytes, .. } | Finished::Definitive(bytes), ..)) => self.cut(bytes) == *beside,
+            Some((Finished::Done { answer: bytes, .. } | Finished::Definitive(bytes), ..)) => {
+                self.cut(bytes) == *beside
+            }
             _ => false,
         };
         (same && (from_outside || from_inside)).then_some(Cause::Contradiction)
@@ -385,10 +386,10 @@ impl Checker<'_> {
     fn removal(&self, key: usize, before: Option<&Record>, after: Option<&Record>, now: UnixMillis) -> Option<Cause> {
         let before = before?;
         match before.state {
-            State::Registered | State::InDoubt => self
-                .end_without_record(key, before, after)
-                .or_else(|| self.pruned(key, before, before.expires_at, self.ends(key, before.expires_at).1, after, now)
-                    .filter(|_| self.is_given_up(key, before))),
+            State::Registered | State::InDoubt => self.end_without_record(key, before, after).or_else(|| {
+                self.pruned(key, before, before.expires_at, self.ends(key, before.expires_at).1, after, now)
+                    .filter(|_| self.is_given_up(key, before))
+            }),
             State::Dispatched => None,
             State::Completed(_) | State::Failed(..) => self
                 .swept(before, after, now)
@@ -433,9 +434,8 @@ impl Checker<'_> {
 
     fn forgotten(&self, key: usize, after: Option<&Record>) -> Option<Cause> {
         let forgets = self.calls.values().any(|call| self.asks(call, key) && matches!(call.ask, Ask::Forget));
-        let runs = self.starts.values().any(|start| {
-            start.key == key && start.boot == self.boot.number && start.end.is_none()
-        });
+        let runs =
+            self.starts.values().any(|start| start.key == key && start.boot == self.boot.number && start.end.is_none());
         let lifetime = self.grid(key).tombstone;
         let leaves = match after {
             None => lifetime.is_none(),

@@ -112,17 +112,29 @@ pub(super) enum Cause {
     Registered,
     Rerun,
     Checkpoint,
-    Accepted { start: usize },
+    Accepted {
+        start: usize,
+    },
     /// By the operation, or by somebody outside.
-    Completed { start: Option<usize>, answer: Bytes },
+    Completed {
+        start: Option<usize>,
+        answer: Bytes,
+    },
     /// Surely without an effect.
-    Definitive { start: usize, reason: Bytes },
+    Definitive {
+        start: usize,
+        reason: Bytes,
+    },
     /// Told from outside.
     Failed,
-    Doubt { start: usize },
+    Doubt {
+        start: usize,
+    },
     Interrupted,
     /// The answer of a re-run came too late.
-    TooLate { start: usize },
+    TooLate {
+        start: usize,
+    },
     Forgotten,
     Pruned,
     Swept,
@@ -301,8 +313,18 @@ impl<'a> Checker<'a> {
     }
 
     fn asked(&mut self, id: usize, boot: usize, key: usize, ask: &Ask) -> Checked {
-        let call =
-            Call { id, boot, key, ask: ask.clone(), place: self.place, at: self.at, told: None, told_at: 0, left: None, start: None };
+        let call = Call {
+            id,
+            boot,
+            key,
+            ask: ask.clone(),
+            place: self.place,
+            at: self.at,
+            told: None,
+            told_at: 0,
+            left: None,
+            start: None,
+        };
         self.calls.insert(id, call);
         let record = self.keys[key].states.last().and_then(|(_, record)| record.as_deref());
         self.coverage.ask(ask, record, self.clock);
@@ -427,15 +449,8 @@ impl<'a> Checker<'a> {
         }
         self.coverage.start(started);
         self.calls.get_mut(&started.call).expect("it was asked").start = Some(started.start);
-        let start = Start {
-            key,
-            boot,
-            number: started.number,
-            token: started.token,
-            saving: None,
-            end: None,
-            guarded: false,
-        };
+        let start =
+            Start { key, boot, number: started.number, token: started.token, saving: None, end: None, guarded: false };
         self.starts.insert(started.start, start);
         Ok(())
     }
@@ -459,7 +474,8 @@ impl<'a> Checker<'a> {
         if !self.is_now(boot) {
             return Ok(());
         }
-        let waiting = self.calls.values().filter(|call| call.boot == boot && call.told.is_none() && call.left.is_none());
+        let waiting =
+            self.calls.values().filter(|call| call.boot == boot && call.told.is_none() && call.left.is_none());
         let mut well_waiting = 0_u64;
         for call in waiting {
             if !self.waits_for_an_end_from_outside(call) {

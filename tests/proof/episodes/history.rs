@@ -38,22 +38,54 @@ pub(crate) enum What {
     /// A commit or the reopening has worked.
     StoreWorked(usize),
     /// This is durable, whatever the one who committed it was told.
-    Committed { boot: usize, now: UnixMillis, changes: Vec<Changed> },
+    Committed {
+        boot: usize,
+        now: UnixMillis,
+        changes: Vec<Changed>,
+    },
     ClockSet,
-    Asked { id: usize, boot: usize, key: usize, ask: Ask },
+    Asked {
+        id: usize,
+        boot: usize,
+        key: usize,
+        ask: Ask,
+    },
     /// The caller has dropped its future.
-    Left { id: usize },
-    Answered { id: usize, answer: Answer },
+    Left {
+        id: usize,
+    },
+    Answered {
+        id: usize,
+        answer: Answer,
+    },
     Started(Started),
-    Saving { start: usize, bytes: Bytes, expires_at: Option<UnixMillis> },
-    Saved { start: usize, result: Result<(), ErrorKind> },
-    Ended { start: usize, end: Finished },
+    Saving {
+        start: usize,
+        bytes: Bytes,
+        expires_at: Option<UnixMillis>,
+    },
+    Saved {
+        start: usize,
+        result: Result<(), ErrorKind>,
+    },
+    Ended {
+        start: usize,
+        end: Finished,
+    },
     /// Somebody asked the engine for the time.
-    Now { boot: usize, now: UnixMillis },
+    Now {
+        boot: usize,
+        now: UnixMillis,
+    },
     /// Everything that could end has had its time.
-    Rested { boot: usize },
+    Rested {
+        boot: usize,
+    },
     /// And everybody has left.
-    Empty { boot: usize, held: Held },
+    Empty {
+        boot: usize,
+        held: Held,
+    },
 }
 
 /// One change of a transaction, with its verdict.
@@ -122,7 +154,12 @@ pub(crate) struct Started {
 /// How an operation ended.
 #[derive(Clone)]
 pub(crate) enum Finished {
-    Done { answer: Bytes, expires_at: Option<UnixMillis>, rows: Vec<Row>, otherwise: Option<Bytes> },
+    Done {
+        answer: Bytes,
+        expires_at: Option<UnixMillis>,
+        rows: Vec<Row>,
+        otherwise: Option<Bytes>,
+    },
     Accepted,
     Definitive(Bytes),
     Unknown(Bytes),
@@ -326,7 +363,9 @@ impl fmt::Debug for Ask {
             Self::Resolve { attempt, end: Ended::Completed(bytes) } => {
                 write!(f, "resolve {attempt:?} completed {}", text(bytes))
             }
-            Self::Resolve { attempt, end: Ended::Failed(bytes) } => write!(f, "resolve {attempt:?} failed {}", text(bytes)),
+            Self::Resolve { attempt, end: Ended::Failed(bytes) } => {
+                write!(f, "resolve {attempt:?} failed {}", text(bytes))
+            }
             Self::Track => write!(f, "track"),
             Self::Lookup => write!(f, "lookup"),
             Self::Forget => write!(f, "forget"),

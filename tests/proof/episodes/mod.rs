@@ -5,6 +5,7 @@ mod answers;
 mod causes;
 mod checker;
 mod coverage;
+mod forged;
 mod history;
 mod noting;
 mod plan;
@@ -91,7 +92,8 @@ fn all(seeds: u64) -> Result<Coverage, String> {
         }
     });
     let failures = failures.into_inner().expect(UNHARMED);
-    let headlines: String = failures.iter().flat_map(|report| report.lines().take(2)).map(|line| format!("{line}\n")).collect();
+    let headlines: String =
+        failures.iter().flat_map(|report| report.lines().take(2)).map(|line| format!("{line}\n")).collect();
     match failures.first() {
         Some(first) => Err(format!("{first}\n{headlines}")),
         None => Ok(total.into_inner().expect(UNHARMED)),

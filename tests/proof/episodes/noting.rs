@@ -1,7 +1,7 @@
 //! A store that notes what passes through it: below the faults what is durable, above them what the engine is told.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ibid::store::{Batch, Cursor, Entry, ExpiredRow, Store, StoreError, Totals, Verdict};
 use ibid::{Bytes, Key, Record, StoredRow, UnixMillis};

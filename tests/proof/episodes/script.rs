@@ -22,7 +22,11 @@ pub(crate) struct Script {
 
 #[derive(Clone)]
 enum Ends {
-    Done { bytes: usize, for_long: Option<Duration>, row: Option<Claim> },
+    Done {
+        bytes: usize,
+        for_long: Option<Duration>,
+        row: Option<Claim>,
+    },
     Accepted,
     Definitive(usize),
     Unknown,

@@ -389,12 +389,7 @@ fn told(reply: Result<Reply, Error>) -> Answer {
     })
 }
 
-async fn submit(
-    engine: &Engine,
-    place: &Place,
-    submit: Submit,
-    operation: ibid::Operation,
-) -> Result<Reply, Error> {
+async fn submit(engine: &Engine, place: &Place, submit: Submit, operation: ibid::Operation) -> Result<Reply, Error> {
     let call = Call::new(&place.flow, &place.key, submit.request);
     let call = submit.retention.into_iter().fold(call, Call::retention);
     let call = submit.deadline.into_iter().fold(call, Call::deadline);
@@ -413,4 +408,3 @@ async fn submit(
         }
     }
 }
-
