@@ -78,9 +78,13 @@ pub(super) struct Checker<'a> {
     pub(super) place: usize,
     pub(super) at: u64,
     clock: u64,
-    rows: BTreeMap<(Vec<u8>, Vec<u8>), (Bytes, Option<UnixMillis>)>,
+    /// The ends of the rows of the ledger, by table and key.
+    rows: BTreeMap<RowName, Option<UnixMillis>>,
     tokens: BTreeSet<[u8; 32]>,
 }
+
+/// Table and key.
+type RowName = (Vec<u8>, Vec<u8>);
 
 /// A key: what it held durably, since when.
 #[derive(Default)]
@@ -358,6 +362,7 @@ impl<'a> Checker<'a> {
     }
 
     fn guarded(&mut self, key: usize) -> Checked {
+        self.coverage.count("a row belonged to another");
         let registered = self.keys[key].registered.as_ref().and_then(|registered| registered.start);
         if let Some(start) = registered.and_then(|start| self.starts.get_mut(&start)) {
             start.guarded = true;
@@ -403,11 +408,11 @@ impl<'a> Checker<'a> {
         }
         for row in &changed.rows {
             let name = (row.table().as_bytes().to_vec(), row.key().to_vec());
-            let live = self.rows.get(&name).is_some_and(|(_, end)| end.is_none_or(|end| now < end));
+            let live = self.rows.get(&name).is_some_and(|end| end.is_none_or(|end| now < end));
             if live && *row.requires() == ibid::Guard::Absent {
                 return object(Rule::Ledger, "a row over one that must not be there");
             }
-            self.rows.insert(name, (row.value().clone(), row.end()));
+            self.rows.insert(name, row.end());
         }
         Ok(())
     }

@@ -151,7 +151,7 @@ impl Forged {
         running.done(2, "answer").completed(2, 1, "answer").answer(1, How::Executed, "answer")
     }
 
-    fn is_sound(self) {
+    fn passes(self) {
         check(&self.plan, &self.events).expect("nothing is wrong with it");
     }
 
@@ -167,12 +167,12 @@ fn as_preset(_: &mut Grid) {}
 
 #[test]
 fn sound_histories_pass() {
-    Forged::executed(as_preset).submits(3, "this").answer(3, How::Replayed, "answer").is_sound();
+    Forged::executed(as_preset).submits(3, "this").answer(3, How::Replayed, "answer").passes();
     let crashed = Forged::executed(as_preset).crashes().submits(3, "this").answer(3, How::Replayed, "answer");
-    crashed.submits(4, "that").refused(4, ErrorKind::Mismatch).is_sound();
+    crashed.submits(4, "that").refused(4, ErrorKind::Mismatch).passes();
     let joined = Forged::new(as_preset).submits(1, "this").registered(1, 1).submits(3, "this").starts(2, 1, 1);
     let joined = joined.done(2, "answer").completed(2, 1, "answer");
-    joined.answer(3, How::Joined, "answer").answer(1, How::Executed, "answer").is_sound();
+    joined.answer(3, How::Joined, "answer").answer(1, How::Executed, "answer").passes();
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_second_start_is_objected_to() {
     };
     doubted(InDoubt::Ambiguous).registered(2, 2).breaks(Rule::NoCause);
     doubted(InDoubt::Rerun).registered(2, 3).breaks(Rule::NoCause);
-    doubted(InDoubt::Rerun).registered(2, 2).starts(4, 3, 2).is_sound();
+    doubted(InDoubt::Rerun).registered(2, 2).starts(4, 3, 2).passes();
 }
 
 #[test]
@@ -233,8 +233,8 @@ fn a_definitive_refusal_of_what_ran_is_objected_to() {
 fn a_record_that_goes_too_early_is_objected_to() {
     Forged::executed(as_preset).durable(None).breaks(Rule::NoCause);
     Forged::executed(as_preset).later(599_900).durable(None).breaks(Rule::NoCause);
-    Forged::executed(as_preset).later(600_100).durable(None).is_sound();
-    Forged::executed(as_preset).asks(3, Ask::Forget).durable(None).is_sound();
+    Forged::executed(as_preset).later(600_100).durable(None).passes();
+    Forged::executed(as_preset).asks(3, Ask::Forget).durable(None).passes();
     // In flight, it goes for nobody.
     let running = Forged::new(as_preset).submits(1, "this").registered(1, 1).starts(2, 1, 1);
     running.asks(3, Ask::Forget).durable(None).breaks(Rule::NoCause);
@@ -277,7 +277,7 @@ fn whoever_waits_for_ever_and_whatever_is_left_is_objected_to() {
 fn a_time_that_goes_back_is_objected_to() {
     let read = |boot, now| What::Now { boot, now: UnixMillis(now) };
     let once = || Forged::new(as_preset).and(read(0, CLOCK + 3));
-    once().and(read(0, CLOCK + 4)).is_sound();
+    once().and(read(0, CLOCK + 4)).passes();
     once().and(read(0, CLOCK + 2)).breaks(Rule::Time);
     once().and(read(0, CLOCK + 900)).breaks(Rule::Time);
 }
@@ -303,7 +303,7 @@ fn rows_without_their_completion_are_objected_to() {
         let record = ended.record(2, 1, State::Completed(Some(bytes("answer"))));
         ended.durable_with(Some(record), rows)
     };
-    completed(vec![row()]).is_sound();
+    completed(vec![row()]).passes();
     completed(Vec::new()).breaks(Rule::Ledger);
     completed(vec![row(), row()]).breaks(Rule::Ledger);
 }
