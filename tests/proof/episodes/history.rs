@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ibid::store::{Store, StoreError, Verdict};
+use ibid::store::Verdict;
 use ibid::testing::SimulatedClock;
 use ibid::{Bytes, Clock, Ended, ErrorKind, Fenced, Forgotten, How, Record, Resolved, Row, UnixMillis};
 
@@ -411,12 +411,4 @@ impl fmt::Debug for Finished {
             Self::Lost => write!(f, "lost"),
         }
     }
-}
-
-/// Which side of the faults a [`Noting`](super::noting::Noting) store stands on.
-pub(crate) type Disk = Arc<dyn Store>;
-
-/// Whether a store's error says that it is not there for now.
-pub(crate) fn is_failure(error: &StoreError) -> bool {
-    !matches!(error, StoreError::Closed)
 }

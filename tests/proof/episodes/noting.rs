@@ -7,12 +7,12 @@ use ibid::store::{Batch, Cursor, Entry, ExpiredRow, Store, StoreError, Totals, V
 use ibid::{Bytes, Key, Record, StoredRow, UnixMillis};
 use tokio::sync::Notify;
 
-use super::history::{Changed, Disk, History, What, is_failure};
+use super::history::{Changed, History, What};
 use super::plan::Plan;
 
 /// Below the faults: every commit that happened.
 pub(crate) struct Durable {
-    pub(crate) disk: Disk,
+    pub(crate) disk: Arc<dyn Store>,
     pub(crate) history: History,
     pub(crate) plan: Arc<Plan>,
     pub(crate) boot: usize,
@@ -20,7 +20,7 @@ pub(crate) struct Durable {
 
 /// Above the faults: every failure that the engine saw.
 pub(crate) struct Told {
-    pub(crate) store: Disk,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) history: History,
     pub(crate) boot: usize,
     pub(crate) alarm: Arc<CommitAlarm>,
@@ -125,7 +125,7 @@ impl Store for Durable {
 
 impl Told {
     fn read<T>(&self, read: Result<T, StoreError>) -> Result<T, StoreError> {
-        if read.as_ref().is_err_and(is_failure) {
+        if read.as_ref().is_err_and(|error| !matches!(error, StoreError::Closed)) {
             self.history.note(What::StoreFailed(self.boot));
         }
         read
