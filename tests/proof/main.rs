@@ -4,5 +4,6 @@
 //! much more. `IBID_SEED` replays one case: every failure prints the command.
 
 mod crash;
+mod episodes;
 mod io_errors;
 mod scale;

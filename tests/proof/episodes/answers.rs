@@ -1,0 +1,463 @@
+//! What may be told: every answer must fit what the key was at some moment between question and answer.
+
+use ibid::{
+    AfterCompleted, AfterExpiry, Bytes, ErrorKind, Fenced, Fingerprint, Forgotten, How, InDoubt, Mark, Origin, Record,
+    Resolved, Retention, State, Status, UnixMillis, WhileRunning,
+};
+
+use super::checker::{Call, Cause, Change, Checker, Start};
+use super::history::{Answer, Ask, Finished, Said, Submit};
+
+/// A key at a moment, as one reads it who asks.
+#[derive(Clone, Copy)]
+enum Read<'a> {
+    /// `since`: a record is stored and has ended.
+    Absent {
+        since: Option<UnixMillis>,
+    },
+    Tombstone {
+        mark: Mark,
+        since: Option<UnixMillis>,
+    },
+    /// Registered and running, or dispatched.
+    InFlight(&'a Record),
+    /// In doubt, and whether no re-run is left.
+    InDoubt(&'a Record, bool),
+    Finished(&'a Record),
+    Expired(&'a Record),
+}
+
+/// Who asks for an answer.
+struct Wanted<'a> {
+    call: &'a Call,
+    submit: Option<&'a Submit>,
+    fingerprint: Option<Fingerprint>,
+}
+
+impl Checker<'_> {
+    /// Why the answer is right; `None` if it is wrong.
+    pub(super) fn fits(&self, call: &Call, answer: &Answer) -> Option<&'static str> {
+        self.fits_trouble(call, answer).or_else(|| match (&call.ask, answer) {
+            (Ask::Submit(submit), _) => self.fits_request(call, Some(submit), answer),
+            (Ask::Track, _) => self.fits_request(call, None, answer),
+            (Ask::Lookup, Ok(Said::Record(found))) => self.fits_lookup(call, found.as_deref()),
+            (Ask::Forget, Ok(Said::Forgotten(forgotten))) => self.fits_forget(call, *forgotten),
+            (Ask::Resolve { .. }, Ok(Said::Resolved(resolved))) => self.fits_resolve(call, *resolved),
+            (Ask::Fence, Ok(Said::Fenced(fenced))) => self.fits_fence(call, *fenced),
+            (Ask::List, Ok(Said::Listed(listed))) => self.fits_list(listed),
+            (Ask::ExpirySweep, Ok(Said::Swept(count))) => self.fits_expiry_sweep(call, *count),
+            _ => None,
+        })
+    }
+
+    /// What can be told at any time, for a reason of its own.
+    fn fits_trouble(&self, call: &Call, answer: &Answer) -> Option<&'static str> {
+        let Err(kind) = answer else { return None };
+        let since = |place: Option<usize>| place.is_some_and(|place| place >= call.place);
+        let is = match kind {
+            ErrorKind::Closed => self.boot.closing || self.boot.over,
+            ErrorKind::Store => self.boot.failing || since(self.boot.failed_at),
+            ErrorKind::Busy => self.is_full(call),
+            ErrorKind::Deadline => matches!(&call.ask, Ask::Submit(Submit { deadline: Some(deadline), .. })
+                if u128::from(self.at - call.at) >= deadline.as_millis()),
+            ErrorKind::QuotaExceeded => {
+                let quota = &self.keys[call.key].over_quota;
+                matches!(call.ask, Ask::Submit(_)) && quota.iter().any(|place| *place > call.place)
+            }
+            _ => false,
+        };
+        is.then_some("trouble")
+    }
+
+    /// Whether as much may have been in flight as a bound allows: what may have been is counted, not what was.
+    fn is_full(&self, call: &Call) -> bool {
+        let limits = &self.plan.limits;
+        let open = |other: &&Call| {
+            let is_told = other.told.is_some() && !matches!(other.told, Some(Err(ErrorKind::Deadline)));
+            other.id != call.id && other.boot == call.boot && (!is_told || other.told_at >= call.place)
+        };
+        let others = self.calls.values().filter(open);
+        let here = others.clone().filter(|other| other.key == call.key).count();
+        let others = others.filter(|other| matches!(other.ask, Ask::Submit(_) | Ask::Track)).count();
+        let running = self.starts.values().filter(|start| self.may_have_run(start, call)).count();
+        let in_flight = limits.in_flight.min(limits.in_flight_per_scope);
+        // What the host itself decides about a key takes no permit.
+        let needs_permit = matches!(call.ask, Ask::Submit(_) | Ask::Track);
+        (needs_permit && others + running >= in_flight) || here >= limits.waiters_per_key
+    }
+
+    /// Every record that the key has held between question and answer, with the times at which it may have been read.
+    fn moments<'a>(&'a self, call: &'a Call) -> impl Iterator<Item = (Option<&'a Record>, Vec<UnixMillis>)> {
+        let states = &self.keys[call.key].states;
+        let ends = states.iter().skip(1).map(|(place, _)| *place).chain([self.place]);
+        let spans = states.iter().zip(ends).filter(|(_, end)| *end >= call.place);
+        spans.map(|((begin, record), end)| {
+            let (early, late) = self.between((*begin).max(call.place), end);
+            (record.as_deref(), self.times_between(call.key, record.as_deref(), early, late))
+        })
+    }
+
+    /// The times that make a difference.
+    fn times_between(&self, key: usize, record: Option<&Record>, early: u64, late: u64) -> Vec<UnixMillis> {
+        let mut times = vec![early, late];
+        if let Some(record) = record {
+            let (lapses_at, tombstone_until) = self.ends(key, record.expires_at);
+            let ends = [record.expires_at, record.lapses_at, record.tombstone_until, lapses_at, tombstone_until];
+            let edges = ends.into_iter().flatten().flat_map(|end| [end.0.saturating_sub(1), end.0]);
+            times.extend(edges.filter(|edge| (early..=late).contains(edge)));
+        }
+        times.into_iter().map(UnixMillis).collect()
+    }
+
+    /// How a record reads, for one who wants an answer; where that depends on what can't be known, all the ways.
+    fn readings<'r>(&self, key: usize, record: Option<&'r Record>, now: UnixMillis) -> Vec<Read<'r>> {
+        let Some(record) = record else { return vec![Read::Absent { since: None }] };
+        let past = |end: Option<UnixMillis>| end.is_some_and(|end| now >= end);
+        let aged = |(lapses_at, tombstone_until): (Option<UnixMillis>, Option<UnixMillis>), live| {
+            if past(lapses_at) && tombstone_until.is_some() && !past(tombstone_until) {
+                Read::Tombstone { mark: Mark::Expired, since: lapses_at }
+            } else if past(lapses_at) {
+                Read::Absent { since: lapses_at.max(tombstone_until) }
+            } else if past(record.expires_at) {
+                Read::Expired(record)
+            } else {
+                live
+            }
+        };
+        let doubted = || {
+            let given_up = self.is_given_up(key, record);
+            let in_doubt = Read::InDoubt(record, given_up);
+            if given_up { aged(self.ends(key, record.expires_at), in_doubt) } else { in_doubt }
+        };
+        match &record.state {
+            State::Tombstone(_) if past(record.tombstone_until) => vec![Read::Absent { since: record.tombstone_until }],
+            State::Tombstone(mark) => vec![Read::Tombstone { mark: *mark, since: None }],
+            State::Completed(_) | State::Failed(..) => {
+                vec![aged((record.lapses_at, record.tombstone_until), Read::Finished(record))]
+            }
+            State::Dispatched => vec![Read::InFlight(record)],
+            State::InDoubt => vec![doubted()],
+            State::Registered => {
+                let running = self.is_running(key, record).then_some(Read::InFlight(record));
+                let left = self.may_be_left(key, record).then(doubted);
+                running.into_iter().chain(left).collect()
+            }
+        }
+    }
+
+    fn fits_request(&self, call: &Call, submit: Option<&Submit>, answer: &Answer) -> Option<&'static str> {
+        let name = self.plan.keys[call.key].flow.name();
+        let fingerprint = submit.map(|submit| Fingerprint::of(name, &submit.request));
+        let wanted = Wanted { call, submit, fingerprint };
+        if let Some(change) = self.changes_since(call).find(|change| self.fits_end(&wanted, change, answer)) {
+            return Some(match change.cause {
+                Cause::Completed { start: None, .. } | Cause::Failed => "its end was told from outside",
+                _ => "the operation has ended",
+            });
+        }
+        let found = self.moments(call).any(|(record, times)| {
+            times.iter().any(|now| {
+                let readings = self.readings(call.key, record, *now);
+                readings.into_iter().any(|read| match submit {
+                    Some(submit) => self.fits_submit(&wanted, submit, read, answer),
+                    None => self.fits_track(call, read, answer),
+                })
+            })
+        });
+        found.then_some("the record says so")
+    }
+
+    fn changes_since(&self, call: &Call) -> impl Iterator<Item = &Change> {
+        self.keys[call.key].changes.iter().filter(|change| change.place > call.place)
+    }
+
+    /// One who waited for this change, or made it, is told what it came to.
+    fn fits_end(&self, wanted: &Wanted<'_>, change: &Change, answer: &Answer) -> bool {
+        let Wanted { call, submit, fingerprint } = wanted;
+        let Some(before) = &change.before else { return false };
+        let is_own = |start: Option<usize>| call.start.is_some() && (start.is_none() || call.start == start);
+        let may_wait = submit.is_none() || self.grid(call.key).while_running == WhileRunning::Join;
+        let is_same = fingerprint.is_none_or(|fingerprint| fingerprint == before.fingerprint);
+        let heard = |start: Option<usize>| is_same && (may_wait || is_own(start));
+        match (&change.cause, answer) {
+            (Cause::Completed { start, answer }, Ok(Said::Answer(how, told))) => {
+                let came_about = match how {
+                    How::Executed => is_same && is_own(*start),
+                    How::Joined => is_same && may_wait && (start.is_none() || !is_own(*start)),
+                    How::Replayed => false,
+                };
+                came_about && answer == told
+            }
+            (Cause::Accepted { start }, Ok(Said::Accepted)) => call.start == Some(*start),
+            (Cause::Definitive { start, reason }, Err(ErrorKind::Failed(told))) => {
+                heard(Some(*start)) && (told.bytes() == reason || *told.bytes() == self.cut(reason))
+            }
+            (Cause::Failed, Err(ErrorKind::Duplicate(Status::Failed))) => heard(None),
+            (Cause::Doubt { start }, Err(ErrorKind::InDoubt(Some(told)))) => {
+                let reason = match &self.starts[start].end {
+                    Some((Finished::Unknown(reason) | Finished::Definitive(reason), ..)) => reason == told.bytes(),
+                    // The engine says why.
+                    Some((Finished::Lost | Finished::Done { .. }, ..)) => true,
+                    Some((Finished::Accepted, ..)) | None => false,
+                };
+                heard(Some(*start)) && reason
+            }
+            (Cause::TooLate { start }, Err(ErrorKind::Expired)) => heard(Some(*start)),
+            // The same, where the policy keeps the record to refuse with.
+            (Cause::Completed { start: Some(start), .. }, Err(ErrorKind::Expired)) => {
+                let is_late = change.after.as_ref().is_some_and(|after| after.expires_at <= Some(after.updated_at));
+                let again = before.attempt.number > 1 && before.checkpoint.is_some();
+                let refuses = self.grid(call.key).after_expiry == AfterExpiry::Refuse;
+                heard(Some(*start)) && is_late && again && refuses
+            }
+            _ => false,
+        }
+    }
+
+    fn fits_submit(&self, wanted: &Wanted<'_>, submit: &Submit, read: Read<'_>, answer: &Answer) -> bool {
+        let Wanted { call, fingerprint, .. } = wanted;
+        let grid = self.grid(call.key);
+        let record = match read {
+            Read::Absent { since } => return self.is_marked(since) && self.fits_start(call, submit, answer),
+            Read::Tombstone { mark, since } => return self.is_marked(since) && fits_mark(mark, answer),
+            Read::Expired(record) => return self.fits_expired(call, submit, record, answer),
+            Read::InFlight(record) | Read::InDoubt(record, _) | Read::Finished(record) => record,
+        };
+        if Some(record.fingerprint) != *fingerprint {
+            return matches!(answer, Err(ErrorKind::Mismatch));
+        }
+        match (read, answer) {
+            (Read::InFlight(record), Err(ErrorKind::Duplicate(status))) => {
+                grid.while_running == WhileRunning::Refuse && record.state.status() == *status
+            }
+            (Read::InDoubt(_, given_up), Err(kind)) => match (grid.in_doubt, kind) {
+                (InDoubt::Ambiguous, ErrorKind::InDoubt(None)) => true,
+                (InDoubt::Ask, ErrorKind::Duplicate(Status::InDoubt)) => true,
+                (InDoubt::Rerun, ErrorKind::RecoveriesExhausted) => given_up,
+                (InDoubt::Rerun, ErrorKind::InDoubt(told)) if !given_up => {
+                    let told = told.as_ref().map(|reason| reason.bytes());
+                    self.is_barred(call, submit) && told == submit.barred.as_ref().filter(|_| told.is_some())
+                }
+                _ => false,
+            },
+            (Read::Finished(record), _) => fits_finished(grid.after_completed, &record.state, answer),
+            _ => false,
+        }
+    }
+
+    /// Whether the operation must not start, for any reason that the request itself gives.
+    fn is_barred(&self, call: &Call, submit: &Submit) -> bool {
+        let now = UnixMillis(self.time[self.place].1);
+        submit.barred.is_some()
+            || submit.request.len() > self.plan.limits.request_bytes
+            || self.bound(call.key, submit, now).is_none()
+    }
+
+    /// Where nothing is known of the key, and the operation would start if the request let it.
+    fn fits_start(&self, call: &Call, submit: &Submit, answer: &Answer) -> bool {
+        let grid = self.grid(call.key);
+        let Err(kind) = answer else { return false };
+        match kind {
+            ErrorKind::Failed(reason) => submit.barred.as_ref() == Some(reason.bytes()),
+            ErrorKind::TooLarge { bytes, limit } => {
+                *limit == self.plan.limits.request_bytes && *bytes == submit.request.len() && bytes > limit
+            }
+            ErrorKind::RetentionMissing => grid.retention == Retention::FromRequest && submit.retention.is_none(),
+            ErrorKind::RetentionOverflow => {
+                submit.retention.is_some_and(|retention| retention > std::time::Duration::from_secs(1 << 50))
+            }
+            // Its record was ended from outside, and its operation still runs.
+            ErrorKind::InDoubt(None) => self.may_run(call),
+            _ => false,
+        }
+    }
+
+    /// Whether an operation of the key may have been running in this boot at some moment since it was asked.
+    fn may_run(&self, call: &Call) -> bool {
+        self.starts.values().any(|start| start.key == call.key && self.may_have_run(start, call))
+    }
+
+    fn may_have_run(&self, start: &Start, call: &Call) -> bool {
+        let since = |(_, place, at): &(Finished, usize, u64)| {
+            // Its end may be on its way, and for longer if the store has failed.
+            *place >= call.place || self.is_soon(*at, *at)
+        };
+        start.boot == call.boot && start.end.as_ref().is_none_or(since)
+    }
+
+    /// A time that decides is durable before its answer leaves.
+    fn is_marked(&self, since: Option<UnixMillis>) -> bool {
+        since.is_none_or(|since| self.mark >= since.0)
+    }
+
+    fn fits_expired(&self, call: &Call, submit: &Submit, record: &Record, answer: &Answer) -> bool {
+        if !self.is_marked(record.expires_at) {
+            return false;
+        }
+        match self.grid(call.key).after_expiry {
+            AfterExpiry::Rerun => self.fits_start(call, submit, answer),
+            AfterExpiry::Refuse => matches!(answer, Err(ErrorKind::Expired)),
+            // Once: what it was told for has gone by now.
+            AfterExpiry::RefuseOnce => {
+                // Which of several that wanted it gone has removed it can't be seen.
+                let pruned = |change: &Change| is_removal(&change.cause);
+                matches!(answer, Err(ErrorKind::Expired)) && self.changes_since(call).any(pruned)
+            }
+        }
+    }
+
+    fn fits_track(&self, call: &Call, read: Read<'_>, answer: &Answer) -> bool {
+        let Err(kind) = answer else {
+            return match read {
+                Read::Finished(record) => fits_finished(AfterCompleted::Replay, &record.state, answer),
+                _ => false,
+            };
+        };
+        match (read, kind) {
+            (Read::Absent { since }, ErrorKind::NotFound) => self.is_marked(since),
+            (Read::Tombstone { mark, since }, _) => self.is_marked(since) && fits_mark(mark, answer),
+            (Read::Expired(record), ErrorKind::Expired) => self.is_marked(record.expires_at),
+            (Read::InDoubt(_, given_up), _) => match (self.grid(call.key).in_doubt, kind) {
+                (InDoubt::Rerun, ErrorKind::RecoveriesExhausted) => given_up,
+                (InDoubt::Rerun | InDoubt::Ambiguous, ErrorKind::InDoubt(None)) => !given_up,
+                _ => false,
+            },
+            (Read::Finished(record), _) => fits_finished(AfterCompleted::Replay, &record.state, answer),
+            _ => false,
+        }
+    }
+
+    fn fits_lookup(&self, call: &Call, found: Option<&Record>) -> Option<&'static str> {
+        let (_, late) = self.between(call.place, self.place);
+        let record = self.record(call.key);
+        let fits = match found {
+            Some(found) => record == Some(found),
+            None => record.is_none_or(|record| record.removable_at().is_some_and(|end| late >= end.0)),
+        };
+        fits.then_some("it is stored")
+    }
+
+    fn fits_list(&self, listed: &[(usize, Record)]) -> Option<&'static str> {
+        let is_listed = |key: usize| listed.iter().find(|(listed, _)| *listed == key).map(|(_, record)| record);
+        let fits = (0..self.keys.len())
+            .all(|key| is_listed(key) == self.record(key).filter(|record| record.state.status().is_in_flight()));
+        fits.then_some("it is stored")
+    }
+
+    fn fits_expiry_sweep(&self, call: &Call, count: u64) -> Option<&'static str> {
+        let (early, _) = self.time[call.place];
+        // What came since may not have been there yet when it looked.
+        let is_due = |key: usize| {
+            let (since, record) = self.keys[key].states.last().expect("there is a first state");
+            let end = record.as_ref().and_then(|record| record.removable_at());
+            *since < call.place && end.is_some_and(|end| end.0 <= early)
+        };
+        let removed = self.keys.iter().flat_map(|key| &key.changes).filter(|change| change.cause == Cause::Swept);
+        let fits = count <= removed.count() as u64 && !(0..self.keys.len()).any(is_due);
+        fits.then_some("nothing is left that is due")
+    }
+
+    fn fits_forget(&self, call: &Call, forgotten: Forgotten) -> Option<&'static str> {
+        if forgotten == Forgotten::Forgotten {
+            return self.changes_since(call).any(|change| is_removal(&change.cause)).then_some("it is gone");
+        }
+        self.any_reading(call, |read| match (forgotten, read) {
+            (Forgotten::NotFound, Read::Absent { since }) => self.is_marked(since),
+            (Forgotten::Tombstone, Read::Tombstone { since, .. }) => self.is_marked(since),
+            (Forgotten::InFlight(status), Read::InFlight(record)) => record.state.status() == status,
+            (Forgotten::InFlight(status), Read::InDoubt(..)) => status == Status::InDoubt,
+            (Forgotten::InFlight(status), Read::Finished(record) | Read::Expired(record)) => {
+                record.state.status() == status && (self.may_run(call) || status == Status::InDoubt)
+            }
+            _ => false,
+        })
+        .then_some("it is so")
+    }
+
+    /// Nobody who decides about a record by name takes one that is given up for one that has lapsed.
+    fn any_reading(&self, call: &Call, fits: impl Fn(Read<'_>) -> bool) -> bool {
+        self.moments(call).any(|(record, times)| {
+            let given_up = record.filter(|record| self.is_given_up(call.key, record));
+            match given_up {
+                Some(record) => fits(Read::InDoubt(record, true)),
+                None => times.iter().any(|now| self.readings(call.key, record, *now).into_iter().any(&fits)),
+            }
+        })
+    }
+
+    fn fits_fence(&self, call: &Call, fenced: Fenced) -> Option<&'static str> {
+        self.any_reading(call, |read| match (fenced, read) {
+            (Fenced::Fenced, Read::Tombstone { mark: Mark::Fenced, .. }) => true,
+            (Fenced::Found(Status::Tombstone), Read::Tombstone { mark: Mark::Expired, since }) => self.is_marked(since),
+            (Fenced::Found(status), Read::InFlight(record) | Read::Finished(record) | Read::Expired(record)) => {
+                record.state.status() == status
+            }
+            (Fenced::Found(status), Read::InDoubt(..)) => status == Status::InDoubt,
+            (Fenced::Found(Status::Registered), Read::Absent { since }) => self.is_marked(since) && self.may_run(call),
+            _ => false,
+        })
+        .then_some("it is so")
+    }
+
+    fn fits_resolve(&self, call: &Call, resolved: Resolved) -> Option<&'static str> {
+        let Ask::Resolve { attempt, end } = &call.ask else { return None };
+        let recorded = |change: &Change| matches!(change.cause, Cause::Completed { start: None, .. } | Cause::Failed);
+        let is_the_same = |record: &Record| match (&record.state, end) {
+            (State::Completed(kept), ibid::Ended::Completed(told)) => kept.as_ref().is_none_or(|kept| kept == told),
+            (State::Failed(_, kept), ibid::Ended::Failed(told)) => *kept == self.cut(told),
+            _ => false,
+        };
+        let is_it = |record: &Record| attempt.is_none_or(|attempt| attempt == record.attempt.number);
+        let fits = match resolved {
+            Resolved::Recorded => self.changes_since(call).any(recorded),
+            Resolved::NotFound => self.any_reading(call, |read| match read {
+                Read::Absent { since } | Read::Tombstone { since, .. } => self.is_marked(since),
+                _ => false,
+            }),
+            Resolved::Already => self.stored_since(call).any(|record| is_it(record) && is_the_same(record)),
+            Resolved::FencedOff => self.stored_since(call).any(|record| !is_it(record)),
+            Resolved::Contradicts(status) => self.stored_since(call).any(|record| {
+                is_it(record)
+                    && !is_the_same(record)
+                    && record.state.status() == status
+                    && record.contradiction.is_some()
+                    && matches!(status, Status::Completed | Status::Failed)
+            }),
+        };
+        fits.then_some("it is so")
+    }
+
+    /// What was stored between question and answer and is no tombstone.
+    fn stored_since<'a>(&'a self, call: &'a Call) -> impl Iterator<Item = &'a Record> {
+        let records = self.moments(call).filter_map(|(record, _)| record);
+        records.filter(|record| record.state.status() != Status::Tombstone)
+    }
+}
+
+fn is_removal(cause: &Cause) -> bool {
+    matches!(cause, Cause::Forgotten | Cause::Pruned | Cause::Swept)
+}
+
+fn fits_mark(mark: Mark, answer: &Answer) -> bool {
+    match mark {
+        Mark::Fenced => matches!(answer, Err(ErrorKind::Fenced)),
+        Mark::Expired => matches!(answer, Err(ErrorKind::Expired)),
+    }
+}
+
+/// What a finished record tells whoever asks for it.
+fn fits_finished(policy: AfterCompleted, state: &State, answer: &Answer) -> bool {
+    let is = |bytes: &Bytes| matches!(answer, Ok(Said::Answer(How::Replayed, told)) if told == bytes);
+    match (state, policy) {
+        (State::Completed(_), AfterCompleted::Refuse) => {
+            matches!(answer, Err(ErrorKind::Duplicate(Status::Completed)))
+        }
+        (State::Completed(Some(kept)), AfterCompleted::Replay) => is(kept),
+        (State::Completed(None), AfterCompleted::Replay) => matches!(answer, Err(ErrorKind::AnswerNotKept)),
+        (State::Failed(Origin::RolledBack, reason), _) => {
+            matches!(answer, Err(ErrorKind::Failed(told)) if told.bytes() == reason)
+        }
+        (State::Failed(Origin::Resolved, _), _) => matches!(answer, Err(ErrorKind::Duplicate(Status::Failed))),
+        _ => false,
+    }
+}

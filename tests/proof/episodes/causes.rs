@@ -1,0 +1,490 @@
+//! What may become durable: every change of a record needs a cause that the contract names.
+
+use ibid::{
+    AfterCheckpoint, AfterExpiry, Bytes, Ended, Fingerprint, InDoubt, Mark, OnFailure, Origin, Record, Retention,
+    State, Status, UnixMillis,
+};
+
+use super::checker::{Call, Cause, Checked, Checker, Rule, Start, object};
+use super::history::{Ask, Finished, Submit};
+
+/// What the end of an attempt comes to.
+enum Meant<'a> {
+    Done { answer: &'a Bytes, until: Option<UnixMillis> },
+    Accepted,
+    Definitive(&'a Bytes),
+    Unknown,
+}
+
+impl Checker<'_> {
+    pub(super) fn cause(
+        &self,
+        key: usize,
+        before: Option<&Record>,
+        after: Option<&Record>,
+        now: UnixMillis,
+    ) -> Checked<Cause> {
+        if let Some(after) = after {
+            self.follows(key, before, after, now)?;
+        }
+        let found = match (after, after.map(|record| &record.state)) {
+            (None, _) | (_, None) => self.removal(key, before, None, now),
+            (Some(after), Some(State::Registered)) => self.registration(key, before, after),
+            (Some(after), Some(State::Dispatched)) => self.dispatch(key, before, after),
+            (Some(after), Some(State::InDoubt)) => self.doubt(key, before, after),
+            (Some(after), Some(State::Completed(kept))) => self.completion(key, before, after, kept.as_ref()),
+            (Some(after), Some(State::Failed(origin, reason))) => self.failure(key, before, after, *origin, reason),
+            (Some(after), Some(State::Tombstone(Mark::Fenced))) => self.fence(key, before, after),
+            (Some(after), Some(State::Tombstone(Mark::Expired))) => self.removal(key, before, Some(after), now),
+        };
+        found.map_or_else(|| object(Rule::NoCause, format!("of key {key}, which was {}", shown(before))), Ok)
+    }
+
+    /// What holds of every change: revisions count, a record keeps what it was made of, nobody decides in the future.
+    fn follows(&self, key: usize, before: Option<&Record>, after: &Record, now: UnixMillis) -> Checked {
+        let revision = before.map_or(0, |record| record.revision) + 1;
+        if after.revision != revision || after.updated_at > now {
+            return object(Rule::NoCause, format!("revision or time of key {key}"));
+        }
+        let begins = after.state == State::Registered && after.attempt.number == 1 && after.checkpoint.is_none();
+        let Some(before) = before.filter(|_| !begins) else { return Ok(()) };
+        let is_tombstone = matches!(after.state, State::Tombstone(_));
+        let same = before.fingerprint == after.fingerprint
+            && (before.request == after.request || is_tombstone)
+            && before.created_at == after.created_at
+            && before.attempt.token == after.attempt.token;
+        if same { Ok(()) } else { object(Rule::NoCause, format!("key {key} has become another record")) }
+    }
+
+    /// The attempt of this record, if this boot has started it.
+    fn start_of(&self, key: usize, record: &Record) -> Option<(usize, &Start)> {
+        let is_it = |start: &Start| {
+            start.key == key
+                && start.boot == self.boot.number
+                && start.number == record.attempt.number
+                && start.token == record.attempt.token.0
+        };
+        self.starts.iter().find(|(_, start)| is_it(start)).map(|(number, start)| (*number, start))
+    }
+
+    /// The ended attempt of this record, and what its end comes to.
+    fn end_of(&self, key: usize, record: &Record) -> Option<(usize, Meant<'_>)> {
+        let (number, start) = self.start_of(key, record)?;
+        let (end, ..) = start.end.as_ref()?;
+        let doubts = self.grid(key).after_checkpoint == AfterCheckpoint::Doubt && record.checkpoint.is_some();
+        let meant = match end {
+            Finished::Done { otherwise: Some(reason), .. } if start.guarded => Meant::Definitive(reason),
+            Finished::Done { .. } if start.guarded => Meant::Unknown,
+            Finished::Done { answer, expires_at, .. } => Meant::Done { answer, until: *expires_at },
+            Finished::Accepted => Meant::Accepted,
+            Finished::Definitive(_) if doubts => Meant::Unknown,
+            Finished::Definitive(reason) => Meant::Definitive(reason),
+            Finished::Unknown(_) | Finished::Lost => Meant::Unknown,
+        };
+        Some((number, meant))
+    }
+
+    /// Whether this request asks to run, and nothing that it was told says that it no longer does.
+    pub(super) fn asks(&self, call: &Call, key: usize) -> bool {
+        let waits = match &call.told {
+            None => true,
+            Some(told) => matches!(told, Err(ibid::ErrorKind::Deadline)),
+        };
+        // Who left was looked at soon after, unless the store had failed.
+        let waits = waits && call.left.is_none_or(|left| self.is_soon(call.at, left));
+        call.key == key && call.boot == self.boot.number && call.start.is_none() && waits
+    }
+
+    fn submits(&self, key: usize) -> impl Iterator<Item = (&Call, &Submit)> {
+        let submits = self.calls.values().filter(move |call| self.asks(call, key));
+        submits.filter_map(|call| match &call.ask {
+            Ask::Submit(submit) => Some((call, submit)),
+            _ => None,
+        })
+    }
+
+    /// The bound that a request sets for a record registered at `now`; `None` if nothing may be registered.
+    pub(super) fn bound(&self, key: usize, submit: &Submit, now: UnixMillis) -> Option<Option<UnixMillis>> {
+        match (self.grid(key).retention, submit.retention) {
+            (_, Some(retention)) => now.checked_add(retention).map(Some),
+            (Retention::FromRequest, None) => None,
+            (Retention::Fixed(_) | Retention::UntilForgotten, None) => Some(None),
+        }
+    }
+
+    fn registration(&self, key: usize, before: Option<&Record>, after: &Record) -> Option<Cause> {
+        if let Some(before) = before.filter(|before| self.is_running(key, before) && !self.boot.opening)
+            && before.attempt == after.attempt
+        {
+            return self.checkpoint(key, before, after);
+        }
+        let now = after.updated_at;
+        let runs =
+            self.starts.values().any(|start| start.key == key && start.boot == self.boot.number && start.end.is_none());
+        if runs || self.boot.opening {
+            return None;
+        }
+        let reruns = before.filter(|before| before.attempt.token == after.attempt.token);
+        let asked = self.submits(key).any(|(call, submit)| {
+            let keeps = reruns.filter(|before| before.checkpoint.is_some()).map(|before| before.expires_at);
+            submit.request == after.request
+                && after.fingerprint == Fingerprint::of(self.plan.keys[key].flow.name(), &submit.request)
+                && submit.request.len() <= self.plan.limits.request_bytes
+                && submit.barred.is_none()
+                // What has a checkpoint was made under the bound that it has.
+                && keeps.or_else(|| self.bound(key, submit, now)) == Some(after.expires_at)
+                && now.0 >= self.between(call.place, self.place).0
+        });
+        let is_new = after.checkpoint.is_none()
+            && after.recoveries == 0
+            && after.attempt.number == 1
+            && after.created_at == now
+            && (after.lapses_at, after.tombstone_until, &after.contradiction) == (None, None, &None);
+        match reruns {
+            _ if !asked => None,
+            Some(before) => self.may_rerun(key, before, after).then_some(Cause::Rerun),
+            None => (is_new && self.may_begin(key, before, now)).then_some(Cause::Registered),
+        }
+    }
+
+    /// Where the flow's policy says by name that it runs again: the next attempt, the same token, the last checkpoint.
+    fn may_rerun(&self, key: usize, before: &Record, after: &Record) -> bool {
+        let (in_doubt, recoveries) = match before.state {
+            State::InDoubt => (true, before.recoveries),
+            State::Registered => (self.may_be_left(key, before), self.recoveries_of_left(before)),
+            _ => (false, 0),
+        };
+        in_doubt
+            && self.grid(key).in_doubt == InDoubt::Rerun
+            && recoveries < self.plan.limits.recoveries
+            && after.recoveries == recoveries
+            && after.attempt.number == before.attempt.number + 1
+            && after.checkpoint == before.checkpoint
+    }
+
+    pub(super) fn recoveries_of_left(&self, record: &Record) -> u8 {
+        record.recoveries.saturating_add(u8::from(record.attempt.number > 1))
+    }
+
+    /// Whether nothing of the record is left at `now` that could speak against another first run.
+    fn may_begin(&self, key: usize, before: Option<&Record>, now: UnixMillis) -> bool {
+        let Some(before) = before else { return true };
+        let past = |end: Option<UnixMillis>| end.is_some_and(|end| now >= end);
+        let grid = self.grid(key);
+        match &before.state {
+            State::Tombstone(_) => past(before.tombstone_until),
+            State::Completed(_) | State::Failed(..) if past(before.lapses_at) => {
+                before.tombstone_until.is_none() || past(before.tombstone_until)
+            }
+            State::Completed(_) | State::Failed(..) => {
+                grid.after_expiry == AfterExpiry::Rerun && past(before.expires_at)
+            }
+            State::InDoubt | State::Registered if self.is_given_up(key, before) => {
+                let (lapses_at, tombstone_until) = self.ends(key, before.expires_at);
+                if past(lapses_at) {
+                    tombstone_until.is_none() || past(tombstone_until)
+                } else {
+                    grid.after_expiry == AfterExpiry::Rerun && past(before.expires_at)
+                }
+            }
+            State::InDoubt | State::Registered | State::Dispatched => false,
+        }
+    }
+
+    /// Registered, and its attempt belongs to this boot.
+    pub(super) fn is_running(&self, key: usize, record: &Record) -> bool {
+        let here = self.keys[key].registered.as_ref().is_some_and(|registered| registered.boot == self.boot.number);
+        matches!(record.state, State::Registered | State::Dispatched) && here
+    }
+
+    /// Registered, and nothing runs for it: by another boot; or by this one, which has told its caller that the store failed.
+    pub(super) fn may_be_left(&self, key: usize, record: &Record) -> bool {
+        let registered = self.keys[key].registered.as_ref();
+        record.state == State::Registered
+            && registered.is_some_and(|registered| registered.boot != self.boot.number || registered.start.is_none())
+    }
+
+    /// In doubt, to be run again, and no re-run is left.
+    pub(super) fn is_given_up(&self, key: usize, record: &Record) -> bool {
+        let recoveries = match record.state {
+            State::InDoubt => record.recoveries,
+            State::Registered if self.may_be_left(key, record) => self.recoveries_of_left(record),
+            _ => return false,
+        };
+        self.grid(key).in_doubt == InDoubt::Rerun && recoveries >= self.plan.limits.recoveries
+    }
+
+    /// The end of the grace, and of a tombstone behind it.
+    pub(super) fn ends(&self, key: usize, expires_at: Option<UnixMillis>) -> (Option<UnixMillis>, Option<UnixMillis>) {
+        let grid = self.grid(key);
+        let lapses_at = expires_at.map(|end| end.saturating_add(grid.grace));
+        let behind = |lifetime| lapses_at.map(|end| end.saturating_add(lifetime));
+        (lapses_at, grid.tombstone.and_then(behind))
+    }
+
+    fn checkpoint(&self, key: usize, before: &Record, after: &Record) -> Option<Cause> {
+        let saves = |start: &Start| {
+            let Some((bytes, until, _)) = &start.saving else { return false };
+            start.key == key
+                && start.boot == self.boot.number
+                && (start.number, start.token) == (after.attempt.number, after.attempt.token.0)
+                && after.checkpoint.as_ref() == Some(bytes)
+                && after.expires_at == earliest(before.expires_at, *until)
+                && bytes.len() <= self.plan.limits.answer_bytes
+        };
+        let alike = before.state == after.state && before.recoveries == after.recoveries;
+        (alike && self.starts.values().any(saves)).then_some(Cause::Checkpoint)
+    }
+
+    fn dispatch(&self, key: usize, before: Option<&Record>, after: &Record) -> Option<Cause> {
+        let before = before?;
+        match before.state {
+            State::Dispatched => self.checkpoint(key, before, after),
+            State::Registered => match self.end_of(key, before)? {
+                (start, Meant::Accepted) if kept(before, after) => Some(Cause::Accepted { start }),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn doubt(&self, key: usize, before: Option<&Record>, after: &Record) -> Option<Cause> {
+        let before = before.filter(|before| before.state == State::Registered && kept(before, after))?;
+        let counted = self.recoveries_of_left(before);
+        if self.boot.opening {
+            return (after.recoveries == counted).then_some(Cause::Interrupted);
+        }
+        match self.end_of(key, before)? {
+            // An error that is not believed ends no re-run unknown.
+            (start, Meant::Unknown) if after.recoveries == counted || after.recoveries == before.recoveries => {
+                Some(Cause::Doubt { start })
+            }
+            _ => None,
+        }
+    }
+
+    /// The times of a record that is finished at `now`.
+    fn times(&self, key: usize, before: &Record, stated: Option<UnixMillis>, now: UnixMillis) -> Times {
+        let retained = match self.grid(key).retention {
+            Retention::Fixed(retention) => Some(now.saturating_add(retention)),
+            Retention::FromRequest | Retention::UntilForgotten => None,
+        };
+        let expires_at = earliest(earliest(retained, before.expires_at), stated);
+        let (lapses_at, tombstone_until) = self.ends(key, expires_at);
+        Times { expires_at, lapses_at, tombstone_until }
+    }
+
+    fn completion(&self, key: usize, before: Option<&Record>, after: &Record, kept: Option<&Bytes>) -> Option<Cause> {
+        let before = before?;
+        match before.state {
+            State::Completed(_) => return self.contradiction(key, before, after),
+            State::Registered | State::Dispatched | State::InDoubt => {}
+            State::Failed(..) | State::Tombstone(_) => return None,
+        }
+        let is = |answer: &Bytes, until| {
+            let fits = answer.len() <= self.plan.limits.answer_bytes;
+            kept == fits.then_some(answer)
+                && Times::of(after) == self.times(key, before, until, after.updated_at)
+                && after.contradiction.is_none()
+        };
+        if let Some((start, Meant::Done { answer, until })) = self.end_of(key, before)
+            && before.state != State::Dispatched
+            && is(answer, until)
+        {
+            return Some(Cause::Completed { start: Some(start), answer: answer.clone() });
+        }
+        let told = self.resolutions(key, before).find_map(|end| match end {
+            Ended::Completed(answer) if is(answer, None) => Some(answer.clone()),
+            _ => None,
+        });
+        told.map(|answer| Cause::Completed { start: None, answer })
+    }
+
+    /// Ends told from outside to which nothing has been said yet, and that belong to this attempt.
+    fn resolutions(&self, key: usize, record: &Record) -> impl Iterator<Item = &Ended> {
+        let number = record.attempt.number;
+        let calls = self.calls.values().filter(move |call| self.asks(call, key));
+        calls.filter_map(move |call| match &call.ask {
+            Ask::Resolve { attempt, end } if attempt.is_none_or(|attempt| attempt == number) => Some(end),
+            _ => None,
+        })
+    }
+
+    fn failure(
+        &self,
+        key: usize,
+        before: Option<&Record>,
+        after: &Record,
+        origin: Origin,
+        reason: &Bytes,
+    ) -> Option<Cause> {
+        let before = before?;
+        match before.state {
+            State::Failed(..) => return self.contradiction(key, before, after),
+            State::Registered | State::Dispatched | State::InDoubt => {}
+            State::Completed(_) | State::Tombstone(_) => return None,
+        }
+        if Times::of(after) != self.times(key, before, None, after.updated_at) {
+            return None;
+        }
+        match origin {
+            Origin::RolledBack => match self.end_of(key, before)? {
+                (start, Meant::Definitive(told))
+                    if self.grid(key).on_failure == OnFailure::Keep && *reason == self.cut(told) =>
+                {
+                    Some(Cause::Definitive { start, reason: told.clone() })
+                }
+                _ => None,
+            },
+            Origin::Resolved => {
+                let told = |end: &Ended| matches!(end, Ended::Failed(told) if *reason == self.cut(told));
+                self.resolutions(key, before).any(told).then_some(Cause::Failed)
+            }
+        }
+    }
+
+    pub(super) fn cut(&self, bytes: &Bytes) -> Bytes {
+        bytes.get(..self.plan.limits.answer_bytes).map_or_else(|| bytes.clone(), Into::into)
+    }
+
+    /// Another end that came later changes nothing and is kept beside the first.
+    fn contradiction(&self, key: usize, before: &Record, after: &Record) -> Option<Cause> {
+        let beside = after.contradiction.as_ref()?;
+        let same = before.state == after.state
+            && before.contradiction.is_none()
+            && Times::of(before) == Times::of(after)
+            && kept(before, after);
+        let from_outside = self.resolutions(key, before).any(|end| match end {
+            Ended::Completed(bytes) | Ended::Failed(bytes) => self.cut(bytes) == *beside,
+        });
+        // Whether it is believed or not, it is kept.
+        let from_inside = match self.start_of(key, before).and_then(|(_, start)| start.end.as_ref()) {
+            Some((Finished::Done { answer: bytes, .. } | Finished::Definitive(bytes), ..)) => {
+                self.cut(bytes) == *beside
+            }
+            _ => false,
+        };
+        (same && (from_outside || from_inside)).then_some(Cause::Contradiction)
+    }
+
+    fn fence(&self, key: usize, before: Option<&Record>, after: &Record) -> Option<Cause> {
+        let fences = self.calls.values().any(|call| self.asks(call, key) && matches!(call.ask, Ask::Fence));
+        let now = after.updated_at;
+        let past = |end: Option<UnixMillis>| end.is_some_and(|end| now >= end);
+        let is_absent = match before.map(|before| (before, before.state.status())) {
+            None => true,
+            Some((before, Status::Tombstone)) => past(before.tombstone_until),
+            Some((before, Status::Completed | Status::Failed)) => {
+                past(before.lapses_at) && (before.tombstone_until.is_none() || past(before.tombstone_until))
+            }
+            Some(_) => false,
+        };
+        (fences && is_absent && after.tombstone_until.is_none()).then_some(Cause::Fenced)
+    }
+
+    /// A record goes, or leaves its tombstone.
+    fn removal(&self, key: usize, before: Option<&Record>, after: Option<&Record>, now: UnixMillis) -> Option<Cause> {
+        let before = before?;
+        match before.state {
+            State::Registered | State::InDoubt => self.end_without_record(key, before, after).or_else(|| {
+                self.pruned(key, before, before.expires_at, self.ends(key, before.expires_at).1, after, now)
+                    .filter(|_| self.is_given_up(key, before))
+            }),
+            State::Dispatched => None,
+            State::Completed(_) | State::Failed(..) => self
+                .swept(before, after, now)
+                .or_else(|| self.forgotten(key, after))
+                .or_else(|| self.pruned(key, before, before.expires_at, before.tombstone_until, after, now)),
+            State::Tombstone(_) => {
+                let is_over = before.tombstone_until.is_some_and(|end| now >= end);
+                (is_over && after.is_none()).then_some(Cause::Swept)
+            }
+        }
+    }
+
+    /// The attempt has ended, and nothing is to be kept of it.
+    fn end_without_record(&self, key: usize, before: &Record, after: Option<&Record>) -> Option<Cause> {
+        match self.end_of(key, before)? {
+            (start, Meant::Definitive(reason)) => {
+                let forgets = self.grid(key).on_failure == OnFailure::Forget && after.is_none();
+                forgets.then(|| Cause::Definitive { start, reason: reason.clone() })
+            }
+            (start, Meant::Done { until, .. }) => {
+                let again = before.attempt.number > 1 && before.checkpoint.is_some();
+                let told = self.grid(key).after_expiry != AfterExpiry::Refuse;
+                // When it was decided is known to lie between the end of the operation and now.
+                let ended = self.starts[&start].end.as_ref().map_or(0, |(_, place, _)| *place);
+                let late = UnixMillis(self.between(ended, self.place).1);
+                let late = after.map_or(late, |after| after.updated_at);
+                let times = self.times(key, before, until, late);
+                let stands = after.map(|after| after.tombstone_until);
+                let is_expired = times.expires_at.is_some_and(|end| late >= end);
+                (again && told && is_expired && stands == times.tombstone_until.map(Some))
+                    .then_some(Cause::TooLate { start })
+            }
+            (_, Meant::Accepted | Meant::Unknown) => None,
+        }
+    }
+
+    fn swept(&self, before: &Record, after: Option<&Record>, now: UnixMillis) -> Option<Cause> {
+        let is_due = before.lapses_at.is_some_and(|end| now >= end);
+        let left = before.tombstone_until.filter(|end| now < *end);
+        (is_due && after.map(|after| after.tombstone_until) == left.map(Some)).then_some(Cause::Swept)
+    }
+
+    fn forgotten(&self, key: usize, after: Option<&Record>) -> Option<Cause> {
+        let forgets = self.calls.values().any(|call| self.asks(call, key) && matches!(call.ask, Ask::Forget));
+        let runs =
+            self.starts.values().any(|start| start.key == key && start.boot == self.boot.number && start.end.is_none());
+        let lifetime = self.grid(key).tombstone;
+        let leaves = match after {
+            None => lifetime.is_none(),
+            Some(after) => after.tombstone_until == lifetime.map(|lifetime| after.updated_at.saturating_add(lifetime)),
+        };
+        (forgets && !runs && leaves).then_some(Cause::Forgotten)
+    }
+
+    /// Somebody has been told that it is expired, and is to be told so once.
+    fn pruned(
+        &self,
+        key: usize,
+        before: &Record,
+        expires_at: Option<UnixMillis>,
+        tombstone_until: Option<UnixMillis>,
+        after: Option<&Record>,
+        now: UnixMillis,
+    ) -> Option<Cause> {
+        let asked = self.submits(key).next().is_some();
+        let is_expired = expires_at.is_some_and(|end| after.map_or(now, |after| after.updated_at) >= end);
+        let stands = after.map(|after| after.tombstone_until) == tombstone_until.map(Some);
+        let once = self.grid(key).after_expiry == AfterExpiry::RefuseOnce;
+        (asked && is_expired && stands && once && before.state != State::Dispatched).then_some(Cause::Pruned)
+    }
+}
+
+#[derive(PartialEq)]
+struct Times {
+    expires_at: Option<UnixMillis>,
+    lapses_at: Option<UnixMillis>,
+    tombstone_until: Option<UnixMillis>,
+}
+
+impl Times {
+    fn of(record: &Record) -> Self {
+        let Record { expires_at, lapses_at, tombstone_until, .. } = *record;
+        Self { expires_at, lapses_at, tombstone_until }
+    }
+}
+
+/// Nothing of the attempt has changed on the way.
+fn kept(before: &Record, after: &Record) -> bool {
+    before.attempt == after.attempt && before.checkpoint == after.checkpoint
+}
+
+fn earliest(a: Option<UnixMillis>, b: Option<UnixMillis>) -> Option<UnixMillis> {
+    [a, b].into_iter().flatten().min()
+}
+
+fn shown(record: Option<&Record>) -> String {
+    record.map_or_else(|| "absent".to_owned(), super::history::show_record)
+}

@@ -1,0 +1,568 @@
+//! Says of a history whether the promises held.
+//!
+//! It is written from the contract and knows nothing of the machine. What is durable is known, commit by commit, and so is
+//! everything that was asked and told; so each commit must have a cause that the contract names, and each answer must fit what
+//! the key was at some moment between question and answer. One pass, linear in the length of the history but for the
+//! moments that a long wait spans.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ibid::store::Verdict;
+use ibid::{Bytes, Record, State, Status, UnixMillis};
+
+use super::coverage::Coverage;
+use super::history::{Answer, Ask, Changed, Event, Finished, Held, Started, Submit, Way, What};
+use super::plan::{Grid, Plan};
+
+/// How long it takes until all is dealt with after the store works again, in milliseconds: an end that could not be read for
+/// waits half a second.
+const READ_AGAIN: u64 = 510;
+
+/// What was promised and did not hold.
+#[derive(Debug)]
+pub(crate) struct Objection {
+    /// The place in the history.
+    pub(crate) place: usize,
+    pub(crate) rule: Rule,
+    pub(crate) why: String,
+}
+
+/// The promises, by what breaks them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rule {
+    /// An operation started that had been started, or that nobody asked for.
+    StartedTwice,
+    /// Two operations of one key at once.
+    TwoAtOnce,
+    /// An operation started before its registration was durable, or with something else than was registered.
+    StartedEarly,
+    /// Something became durable for which there is no cause.
+    NoCause,
+    /// An answer that does not fit the key at any moment between question and answer.
+    WrongAnswer,
+    /// A definitive refusal of something that may have had an effect.
+    NotDefinitive,
+    /// Somebody waits for ever, or longer than they said.
+    NoAnswer,
+    /// Something was held at the end.
+    Leak,
+    /// The engine's time went back, or does not come from the clock.
+    Time,
+    /// Something happened after the end of its boot.
+    AfterTheEnd,
+    /// A row was written without its completion, or against its guard.
+    Ledger,
+    /// A bound did not hold, or held too early.
+    Bound,
+}
+
+pub(super) type Checked<T = ()> = Result<T, (Rule, String)>;
+
+pub(super) fn object<T>(rule: Rule, why: impl Into<String>) -> Checked<T> {
+    Err((rule, why.into()))
+}
+
+/// Everything known about the episode so far.
+pub(super) struct Checker<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) coverage: Coverage,
+    pub(super) keys: Vec<Key>,
+    pub(super) calls: BTreeMap<usize, Call>,
+    pub(super) starts: BTreeMap<usize, Start>,
+    pub(super) boot: Boot,
+    /// The highest time that is durable, and the highest that the engine is known to have read.
+    pub(super) mark: u64,
+    floor: u64,
+    /// What the engine's time may have been, at each place: not before the first, not after the second.
+    pub(super) time: Vec<(u64, u64)>,
+    pub(super) place: usize,
+    pub(super) at: u64,
+    clock: u64,
+    /// The ends of the rows of the ledger, by table and key.
+    rows: BTreeMap<RowName, Option<UnixMillis>>,
+    tokens: BTreeSet<[u8; 32]>,
+}
+
+/// Table and key.
+type RowName = (Vec<u8>, Vec<u8>);
+
+/// A key: what it held durably, since when.
+#[derive(Default)]
+pub(super) struct Key {
+    pub(super) states: Vec<(usize, Option<Box<Record>>)>,
+    pub(super) changes: Vec<Change>,
+    /// The boot that registered the last attempt, and whether that was started.
+    pub(super) registered: Option<Registered>,
+    /// Where a guard or a quota was in the way.
+    pub(super) over_quota: Vec<usize>,
+}
+
+pub(super) struct Registered {
+    pub(super) boot: usize,
+    pub(super) place: usize,
+    pub(super) start: Option<usize>,
+}
+
+/// A durable change and its cause.
+pub(super) struct Change {
+    pub(super) place: usize,
+    pub(super) before: Option<Box<Record>>,
+    pub(super) after: Option<Box<Record>>,
+    pub(super) cause: Cause,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Cause {
+    Registered,
+    Rerun,
+    Checkpoint,
+    Accepted {
+        start: usize,
+    },
+    /// By the operation, or by somebody outside.
+    Completed {
+        start: Option<usize>,
+        answer: Bytes,
+    },
+    /// Surely without an effect.
+    Definitive {
+        start: usize,
+        reason: Bytes,
+    },
+    /// Told from outside.
+    Failed,
+    Doubt {
+        start: usize,
+    },
+    Interrupted,
+    /// The answer of a re-run came too late.
+    TooLate {
+        start: usize,
+    },
+    Forgotten,
+    Pruned,
+    Swept,
+    Fenced,
+    Contradiction,
+}
+
+pub(super) struct Call {
+    pub(super) id: usize,
+    pub(super) boot: usize,
+    pub(super) key: usize,
+    pub(super) ask: Ask,
+    pub(super) place: usize,
+    pub(super) at: u64,
+    pub(super) told: Option<Answer>,
+    pub(super) told_at: usize,
+    /// When its caller dropped the future.
+    pub(super) left: Option<u64>,
+    pub(super) start: Option<usize>,
+}
+
+pub(super) struct Start {
+    pub(super) key: usize,
+    pub(super) boot: usize,
+    pub(super) number: u32,
+    pub(super) token: [u8; 32],
+    pub(super) saving: Option<(Bytes, Option<UnixMillis>, usize)>,
+    pub(super) end: Option<(Finished, usize, u64)>,
+    /// The row it needs belongs to another.
+    pub(super) guarded: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Boot {
+    pub(super) number: usize,
+    pub(super) opening: bool,
+    pub(super) closing: bool,
+    pub(super) over: bool,
+    /// The last failure of its store, and whether it has worked since.
+    pub(super) failed_at: Option<usize>,
+    pub(super) failing: bool,
+    /// When it last failed, or first worked again.
+    troubled_at: Option<u64>,
+    highest: u64,
+}
+
+/// Judges the whole history.
+pub(crate) fn check(plan: &Plan, history: &[Event]) -> Result<Coverage, Objection> {
+    let mut checker = Checker::new(plan);
+    for (place, event) in history.iter().enumerate() {
+        checker.arrive(place, event);
+        let judged = checker.judge(&event.what);
+        judged.map_err(|(rule, why)| Objection { place, rule, why })?;
+    }
+    Ok(checker.coverage)
+}
+
+impl<'a> Checker<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        let fresh = || Key { states: vec![(0, None)], ..Key::default() };
+        Self {
+            plan,
+            coverage: Coverage::default(),
+            keys: plan.keys.iter().map(|_| fresh()).collect(),
+            calls: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            boot: Boot::default(),
+            mark: 0,
+            floor: 0,
+            time: Vec::new(),
+            place: 0,
+            at: 0,
+            clock: 0,
+            rows: BTreeMap::new(),
+            tokens: BTreeSet::new(),
+        }
+    }
+
+    fn arrive(&mut self, place: usize, event: &Event) {
+        if let What::Opening(number) = event.what {
+            self.boot = Boot { number, opening: true, highest: self.mark, ..Boot::default() };
+            self.floor = self.mark;
+        }
+        (self.place, self.at, self.clock) = (place, event.at, event.clock);
+        self.boot.highest = self.boot.highest.max(event.clock);
+        self.time.push((event.clock.max(self.floor), self.boot.highest));
+    }
+
+    fn judge(&mut self, what: &What) -> Checked {
+        match what {
+            What::Opening(_) | What::ClockSet => Ok(()),
+            What::Opened(_) => {
+                self.boot.opening = false;
+                Ok(())
+            }
+            What::Closing(boot) => {
+                self.boot.closing |= self.is_now(*boot);
+                Ok(())
+            }
+            What::Closed(boot) | What::Crashed(boot) => {
+                self.boot.over |= self.is_now(*boot);
+                self.coverage.crash(what, self.starts.values().any(|start| start.boot == *boot && start.end.is_none()));
+                Ok(())
+            }
+            What::StoreFailed(boot) if self.is_now(*boot) => {
+                (self.boot.failed_at, self.boot.failing) = (Some(self.place), true);
+                self.boot.troubled_at = Some(self.at);
+                Ok(())
+            }
+            What::StoreWorked(boot) if self.is_now(*boot) => {
+                if std::mem::take(&mut self.boot.failing) {
+                    self.boot.troubled_at = Some(self.at);
+                }
+                Ok(())
+            }
+            What::StoreFailed(_) | What::StoreWorked(_) => Ok(()),
+            What::Committed { boot, now, changes } => self.committed(*boot, *now, changes),
+            What::Asked { id, boot, key, ask } => self.asked(*id, *boot, *key, ask),
+            What::Left { id } => {
+                self.calls.get_mut(id).expect("it was asked").left = Some(self.at);
+                Ok(())
+            }
+            What::Answered { id, answer } => self.answered(*id, answer),
+            What::Started(started) => self.started(started),
+            What::Saving { start, bytes, expires_at } => {
+                let saving = (bytes.clone(), *expires_at, self.place);
+                self.starts.get_mut(start).into_iter().for_each(|start| start.saving = Some(saving.clone()));
+                Ok(())
+            }
+            What::Saved { start, result } => self.saved(*start, result.is_ok()),
+            What::Ended { start, end } => {
+                let end = (end.clone(), self.place, self.at);
+                self.coverage.end(&end.0);
+                self.starts.get_mut(start).into_iter().for_each(|start| start.end = Some(end.clone()));
+                Ok(())
+            }
+            What::Now { boot, now } => self.reads(*boot, *now),
+            What::Rested { boot } => self.rested(*boot),
+            What::Empty { boot, held } => self.emptied(*boot, held),
+        }
+    }
+
+    /// Whether this boot is the one that lives.
+    fn is_now(&self, boot: usize) -> bool {
+        boot == self.boot.number && !self.boot.over
+    }
+
+    pub(super) fn grid(&self, key: usize) -> &'a Grid {
+        &self.plan.keys[key].grid
+    }
+
+    pub(super) fn record(&self, key: usize) -> Option<&Record> {
+        self.keys[key].states.last().and_then(|(_, record)| record.as_deref())
+    }
+
+    /// The engine's time may have been this: between these two places.
+    pub(super) fn between(&self, from: usize, to: usize) -> (u64, u64) {
+        let early = self.time[from..=to].iter().map(|(early, _)| *early).min().unwrap_or_default();
+        (early, self.time[to].1)
+    }
+
+    /// Whether what could be dealt with from `then` on, and is going on since `since`, may just be being dealt with: at once,
+    /// unless the store has failed meanwhile.
+    pub(super) fn is_soon(&self, since: u64, then: u64) -> bool {
+        let troubled = self.boot.troubled_at.filter(|at| *at >= since);
+        self.at <= then + 2 || self.boot.failing || troubled.is_some_and(|at| self.at <= at + READ_AGAIN)
+    }
+
+    fn reads(&mut self, boot: usize, now: UnixMillis) -> Checked {
+        let (early, late) = self.time[self.place];
+        if self.is_now(boot) && !(early..=late).contains(&now.0) {
+            return object(Rule::Time, format!("it is {now}, which lies outside {early} to {late}"));
+        }
+        self.floor = self.floor.max(now.0);
+        Ok(())
+    }
+
+    fn asked(&mut self, id: usize, boot: usize, key: usize, ask: &Ask) -> Checked {
+        let call = Call {
+            id,
+            boot,
+            key,
+            ask: ask.clone(),
+            place: self.place,
+            at: self.at,
+            told: None,
+            told_at: 0,
+            left: None,
+            start: None,
+        };
+        self.calls.insert(id, call);
+        let record = self.keys[key].states.last().and_then(|(_, record)| record.as_deref());
+        self.coverage.ask(ask, record, self.clock);
+        Ok(())
+    }
+
+    fn committed(&mut self, boot: usize, now: UnixMillis, changes: &[Changed]) -> Checked {
+        if !self.is_now(boot) {
+            return object(Rule::AfterTheEnd, "a commit");
+        }
+        let (early, late) = self.time[self.place];
+        if !(early..=late).contains(&now.0) {
+            return object(Rule::Time, format!("committed at {now}, which lies outside {early} to {late}"));
+        }
+        self.floor = self.floor.max(now.0);
+        self.mark = self.mark.max(now.0);
+        changes.iter().try_for_each(|changed| match changed.verdict {
+            Verdict::Applied => self.changed(changed, now),
+            Verdict::Guarded => self.guarded(changed.key),
+            Verdict::QuotaExceeded => {
+                let live = (0..self.keys.len()).filter(|key| self.record(*key).is_some()).count() as u64;
+                self.keys[changed.key].over_quota.push(self.place);
+                if live < self.plan.limits.records_per_scope {
+                    return object(Rule::Bound, format!("{live} records are over the quota"));
+                }
+                Ok(())
+            }
+            Verdict::Fenced => Ok(()),
+            Verdict::Quarantined => object(Rule::NoCause, "nothing here fails to decode"),
+        })
+    }
+
+    fn guarded(&mut self, key: usize) -> Checked {
+        self.coverage.count("a row belonged to another");
+        let registered = self.keys[key].registered.as_ref().and_then(|registered| registered.start);
+        if let Some(start) = registered.and_then(|start| self.starts.get_mut(&start)) {
+            start.guarded = true;
+        }
+        Ok(())
+    }
+
+    fn changed(&mut self, changed: &Changed, now: UnixMillis) -> Checked {
+        let before = self.keys[changed.key].states.last().and_then(|(_, record)| record.clone());
+        let cause = self.cause(changed.key, before.as_deref(), changed.put.as_deref(), now)?;
+        self.rows_of(changed, &cause, now)?;
+        self.coverage.cause(&cause);
+        let adds = before.is_none() && matches!(cause, Cause::Registered);
+        let live = (0..self.keys.len()).filter(|key| self.record(*key).is_some()).count() as u64;
+        if adds && live >= self.plan.limits.records_per_scope {
+            return object(Rule::Bound, format!("one record more than {live} is within the quota"));
+        }
+        if let (Cause::Registered | Cause::Rerun, Some(record)) = (&cause, &changed.put) {
+            let fresh = self.tokens.insert(record.attempt.token.0);
+            if fresh != (cause == Cause::Registered) {
+                return object(Rule::StartedTwice, "the token of the attempt");
+            }
+            let registered = Registered { boot: self.boot.number, place: self.place, start: None };
+            self.keys[changed.key].registered = Some(registered);
+        }
+        let key = &mut self.keys[changed.key];
+        key.states.push((self.place, changed.put.clone()));
+        key.changes.push(Change { place: self.place, before, after: changed.put.clone(), cause });
+        Ok(())
+    }
+
+    /// Rows come with the completion that states them, all of them, and where their guards hold.
+    fn rows_of(&mut self, changed: &Changed, cause: &Cause, now: UnixMillis) -> Checked {
+        let stated = match cause {
+            Cause::Completed { start: Some(start), .. } => match &self.starts[start].end {
+                Some((Finished::Done { rows, .. }, ..)) => rows.as_slice(),
+                _ => &[],
+            },
+            _ => &[],
+        };
+        if stated != changed.rows {
+            return object(Rule::Ledger, "other rows than the completion states");
+        }
+        for row in &changed.rows {
+            let name = (row.table().as_bytes().to_vec(), row.key().to_vec());
+            let live = self.rows.get(&name).is_some_and(|end| end.is_none_or(|end| now < end));
+            if live && *row.requires() == ibid::Guard::Absent {
+                return object(Rule::Ledger, "a row over one that must not be there");
+            }
+            self.rows.insert(name, row.end());
+        }
+        Ok(())
+    }
+
+    fn started(&mut self, started: &Started) -> Checked {
+        let (boot, key, place, answered) = {
+            let call = &self.calls[&started.call];
+            let gone = matches!(&call.told, Some(told) if !is_deadline(told));
+            (call.boot, call.key, call.place, gone)
+        };
+        if !self.is_now(boot) {
+            return if self.boot.number == boot { Ok(()) } else { object(Rule::AfterTheEnd, "a start") };
+        }
+        if answered {
+            return object(Rule::StartedTwice, "its caller has been answered before");
+        }
+        if self.starts.values().any(|other| other.key == key && other.boot == boot && other.end.is_none()) {
+            return object(Rule::TwoAtOnce, "another operation of the key still runs");
+        }
+        let Some(registered) = self.keys[key].registered.as_mut().filter(|registered| registered.boot == boot) else {
+            return object(Rule::StartedEarly, "nothing is registered");
+        };
+        if registered.start.replace(started.start).is_some() {
+            return object(Rule::StartedTwice, "the attempt was started before");
+        }
+        let since = registered.place;
+        let change = self.keys[key].changes.iter().find(|change| change.place == since);
+        let Some(record) = change.and_then(|change| change.after.as_ref()).filter(|_| place <= since) else {
+            return object(Rule::StartedEarly, "nothing is registered for it");
+        };
+        let same = record.attempt.number == started.number
+            && record.attempt.token.0 == started.token
+            && record.request == started.request
+            && record.checkpoint == started.checkpoint;
+        let wants = matches!(&self.calls[&started.call].ask, Ask::Submit(submit)
+            if submit.request == started.request && submit.barred.is_none());
+        if !same || !wants {
+            return object(Rule::StartedEarly, "another attempt or request than is registered");
+        }
+        self.coverage.start(started);
+        self.calls.get_mut(&started.call).expect("it was asked").start = Some(started.start);
+        let start =
+            Start { key, boot, number: started.number, token: started.token, saving: None, end: None, guarded: false };
+        self.starts.insert(started.start, start);
+        Ok(())
+    }
+
+    fn saved(&mut self, start: usize, is_saved: bool) -> Checked {
+        let Some(start) = self.starts.get(&start) else { return Ok(()) };
+        let Some((bytes, _, asked)) = start.saving.clone().filter(|_| self.is_now(start.boot)) else { return Ok(()) };
+        let is_durable = self.keys[start.key].changes.iter().any(|change| {
+            let after = change.after.as_ref();
+            change.place > asked && after.is_some_and(|record| record.checkpoint.as_ref() == Some(&bytes))
+        });
+        if is_saved && !is_durable {
+            return object(Rule::WrongAnswer, "the checkpoint is not durable");
+        }
+        self.coverage.count(if is_saved { "checkpoint saved" } else { "checkpoint refused" });
+        Ok(())
+    }
+
+    /// The time has come by which everything that could end has ended.
+    fn rested(&mut self, boot: usize) -> Checked {
+        if !self.is_now(boot) {
+            return Ok(());
+        }
+        let waiting =
+            self.calls.values().filter(|call| call.boot == boot && call.told.is_none() && call.left.is_none());
+        let mut well_waiting = 0_u64;
+        for call in waiting {
+            if !self.waits_for_an_end_from_outside(call) {
+                return object(Rule::NoAnswer, format!("#{} waits for nothing", call.id));
+            }
+            well_waiting += 1;
+        }
+        (0..well_waiting).for_each(|_| self.coverage.count("waits for an end from outside"));
+        for (number, key) in self.keys.iter().enumerate() {
+            let is_registered = self.record(number).is_some_and(|record| record.state == State::Registered);
+            let was_started = key.registered.as_ref().is_some_and(|last| last.boot == boot && last.start.is_some());
+            if is_registered && was_started {
+                return object(Rule::NoAnswer, format!("the end at key {number} was never saved"));
+            }
+        }
+        Ok(())
+    }
+
+    fn waits_for_an_end_from_outside(&self, call: &Call) -> bool {
+        match (&call.ask, self.record(call.key).map(|record| record.state.status())) {
+            (Ask::Submit(Submit { deadline: None, .. }) | Ask::Track, Some(Status::Dispatched)) => true,
+            (Ask::Track, Some(Status::InDoubt | Status::Registered)) => {
+                self.grid(call.key).in_doubt == ibid::InDoubt::Ask
+            }
+            _ => false,
+        }
+    }
+
+    fn emptied(&mut self, boot: usize, held: &Held) -> Checked {
+        if !self.is_now(boot) {
+            return Ok(());
+        }
+        // Who left a callback or a message behind is told when the end comes from outside.
+        let stays = |call: &&Call| {
+            let way = matches!(&call.ask, Ask::Submit(submit) if submit.way != Way::Submit);
+            way && call.boot == boot && call.told.is_none() && self.waits_for_an_end_from_outside(call)
+        };
+        let staying: Vec<_> = self.calls.values().filter(stays).collect();
+        let keys: BTreeSet<_> = staying.iter().map(|call| call.key).collect();
+        let may_be = Held { live_actors: keys.len(), in_flight: staying.len(), ..Held::default() };
+        if held.live_actors > may_be.live_actors
+            || held.in_flight > may_be.in_flight
+            || (held.running, held.died_actors) != (0, 0)
+        {
+            return object(Rule::Leak, format!("{held:?}, and no more than {may_be:?} has a reason"));
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, id: usize, answer: &Answer) -> Checked {
+        let asked = self.calls.get_mut(&id).expect("it was asked");
+        asked.told_at = self.place;
+        let told = asked.told.replace(answer.clone());
+        let call = &self.calls[&id];
+        if told.is_some() {
+            return object(Rule::WrongAnswer, format!("#{id} is answered a second time"));
+        }
+        // What a crashed process says, nobody hears; what is said after a shutdown must still be true.
+        let is_heard = call.boot == self.boot.number && (!self.boot.over || self.boot.closing);
+        if !is_heard {
+            return Ok(());
+        }
+        if let Ask::Submit(Submit { deadline: Some(deadline), .. }) = &call.ask
+            && u128::from(self.at - call.at) > deadline.as_millis() + 2
+        {
+            return object(Rule::NoAnswer, format!("#{id} is answered after its deadline"));
+        }
+        match self.fits(call, answer) {
+            Some(how) => {
+                self.coverage.answer(&call.ask, answer, how);
+                Ok(())
+            }
+            None if is_definitive(answer) => object(Rule::NotDefinitive, format!("#{id}: {answer:?}")),
+            None => object(Rule::WrongAnswer, format!("#{id}: {answer:?}")),
+        }
+    }
+}
+
+fn is_deadline(answer: &Answer) -> bool {
+    matches!(answer, Err(ibid::ErrorKind::Deadline))
+}
+
+fn is_definitive(answer: &Answer) -> bool {
+    matches!(answer, Err(kind) if kind.class() == ibid::Class::Definitive)
+}

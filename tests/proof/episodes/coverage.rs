@@ -1,0 +1,193 @@
+//! How often each interesting thing happened: a generator that has stopped making something proves nothing about it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use ibid::{ErrorKind, Record, State};
+
+use super::checker::Cause;
+use super::history::{Answer, Ask, Finished, Said, Started, What};
+
+#[derive(Clone, Default)]
+pub(crate) struct Coverage(BTreeMap<String, u64>);
+
+/// What must not be missing from a few hundred episodes.
+const OFTEN: [&str; 40] = [
+    "submit: executed",
+    "submit: replayed",
+    "submit: joined",
+    "submit: accepted",
+    "submit: Mismatch",
+    "submit: Expired",
+    "submit: Duplicate(Registered)",
+    "submit: Duplicate(Completed)",
+    "submit: Failed",
+    "submit: Fenced",
+    "submit: RetentionMissing",
+    "submit: TooLarge",
+    "submit: Busy",
+    "submit: InDoubt",
+    "submit: Store",
+    "submit: Closed",
+    "submit: Deadline",
+    "track: replayed",
+    "track: joined",
+    "track: NotFound",
+    "resolve: Recorded",
+    "resolve: FencedOff",
+    "fence: Fenced",
+    "fence: Found",
+    "forget: Forgotten",
+    "durable: registered",
+    "durable: run again",
+    "durable: checkpoint",
+    "durable: accepted",
+    "durable: completed",
+    "durable: resolved",
+    "durable: definitive",
+    "durable: in doubt",
+    "durable: interrupted",
+    "durable: pruned",
+    "durable: removed by the expiry sweep",
+    "ended: lost",
+    "crash while an operation runs",
+    "asked at the very end of a record",
+    "checkpoint saved",
+];
+
+/// What must not be missing from many thousands.
+const SELDOM: [&str; 24] = [
+    "a row belonged to another",
+    "expiry sweep: removed some",
+    "submit: Duplicate(Dispatched)",
+    "submit: Duplicate(InDoubt)",
+    "submit: Duplicate(Failed)",
+    "submit: AnswerNotKept",
+    "submit: RetentionOverflow",
+    "submit: QuotaExceeded",
+    "submit: RecoveriesExhausted",
+    "track: AnswerNotKept",
+    "track: InDoubt",
+    "track: Expired",
+    "track: RecoveriesExhausted",
+    "resolve: Already",
+    "resolve: Contradicts",
+    "forget: InFlight",
+    "forget: Tombstone",
+    "durable: failed",
+    "durable: contradiction",
+    "durable: answer of a re-run came too late",
+    "durable: forgotten",
+    "checkpoint refused",
+    "run again with a checkpoint",
+    "waits for an end from outside",
+];
+
+impl Coverage {
+    pub(crate) fn count(&mut self, what: impl Into<String>) {
+        *self.0.entry(what.into()).or_default() += 1;
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (what, count) in &other.0 {
+            *self.0.entry(what.clone()).or_default() += count;
+        }
+    }
+
+    /// What has never happened and should have.
+    pub(crate) fn missing(&self, long: bool) -> Vec<&'static str> {
+        let seldom = SELDOM.iter().filter(|_| long);
+        OFTEN.iter().chain(seldom).copied().filter(|what| !self.0.contains_key(*what)).collect()
+    }
+
+    pub(super) fn ask(&mut self, ask: &Ask, record: Option<&Record>, clock: u64) {
+        let is_finished = record.is_some_and(|record| matches!(record.state, State::Completed(_) | State::Failed(..)));
+        let end = record.and_then(|record| record.expires_at).filter(|_| is_finished && matches!(ask, Ask::Submit(_)));
+        match end.map(|end| end.0.abs_diff(clock)) {
+            Some(0) => self.count("asked at the very end of a record"),
+            Some(1) => self.count("asked one millisecond beside it"),
+            _ => {}
+        }
+    }
+
+    pub(super) fn answer(&mut self, ask: &Ask, answer: &Answer, how: &'static str) {
+        let kind = match ask {
+            Ask::Submit(_) => "submit",
+            Ask::Track => "track",
+            Ask::Lookup => "lookup",
+            Ask::Forget => "forget",
+            Ask::Resolve { .. } => "resolve",
+            Ask::Fence => "fence",
+            Ask::List => "list",
+            Ask::ExpirySweep => "expiry sweep",
+        };
+        let said = match answer {
+            Ok(Said::Answer(how, _)) => how.to_string(),
+            Ok(Said::Accepted) => "accepted".to_owned(),
+            Ok(Said::Record(record)) => if record.is_some() { "a record" } else { "none" }.to_owned(),
+            Ok(Said::Forgotten(forgotten)) => first_word(forgotten),
+            Ok(Said::Resolved(resolved)) => first_word(resolved),
+            Ok(Said::Fenced(fenced)) => first_word(fenced),
+            Ok(Said::Listed(_)) => "listed".to_owned(),
+            Ok(Said::Swept(count)) => if *count > 0 { "removed some" } else { "removed none" }.to_owned(),
+            Err(ErrorKind::Duplicate(status)) => format!("Duplicate({status:?})"),
+            Err(kind) => first_word(kind),
+        };
+        self.count(format!("{kind}: {said}"));
+        self.count(format!("because {how}"));
+    }
+
+    pub(super) fn cause(&mut self, cause: &Cause) {
+        self.count(match cause {
+            Cause::Registered => "durable: registered",
+            Cause::Rerun => "durable: run again",
+            Cause::Checkpoint => "durable: checkpoint",
+            Cause::Accepted { .. } => "durable: accepted",
+            Cause::Completed { start: Some(_), .. } => "durable: completed",
+            Cause::Completed { start: None, .. } => "durable: resolved",
+            Cause::Definitive { .. } => "durable: definitive",
+            Cause::Failed => "durable: failed",
+            Cause::Doubt { .. } => "durable: in doubt",
+            Cause::Interrupted => "durable: interrupted",
+            Cause::TooLate { .. } => "durable: answer of a re-run came too late",
+            Cause::Forgotten => "durable: forgotten",
+            Cause::Pruned => "durable: pruned",
+            Cause::Swept => "durable: removed by the expiry sweep",
+            Cause::Fenced => "durable: fenced",
+            Cause::Contradiction => "durable: contradiction",
+        });
+    }
+
+    pub(super) fn start(&mut self, started: &Started) {
+        if started.number > 1 && started.checkpoint.is_some() {
+            self.count("run again with a checkpoint");
+        }
+    }
+
+    pub(super) fn end(&mut self, end: &Finished) {
+        self.count(match end {
+            Finished::Done { .. } => "ended: done",
+            Finished::Accepted => "ended: accepted",
+            Finished::Definitive(_) => "ended: definitive",
+            Finished::Unknown(_) => "ended: unknown",
+            Finished::Lost => "ended: lost",
+        });
+    }
+
+    pub(super) fn crash(&mut self, what: &What, runs: bool) {
+        if matches!(what, What::Crashed(_)) {
+            self.count(if runs { "crash while an operation runs" } else { "crash while none runs" });
+        }
+    }
+}
+
+fn first_word(said: &impl fmt::Debug) -> String {
+    let said = format!("{said:?}");
+    said.split(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default().to_owned()
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(what, count)| writeln!(f, "{count:>9} {what}"))
+    }
+}

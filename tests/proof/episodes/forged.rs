@@ -1,0 +1,316 @@
+//! Histories that never happened: the checker passes the sound one and objects to each that breaks a promise.
+
+use std::time::Duration;
+
+use ibid::store::Verdict;
+use ibid::testing::Random;
+use ibid::{
+    AttemptId, BootId, Bytes, ErrorKind, Fingerprint, Guard, How, InDoubt, Record, Row, State, Token, UnixMillis,
+};
+
+use super::checker::{Objection, Rule, check};
+use super::history::{Answer, Ask, Changed, Event, Finished, Held, Said, Started, Submit, Way, What};
+use super::plan::{Grid, Place, Plan};
+
+const CLOCK: u64 = 1_000_000;
+
+/// Says what happened, a millisecond after the other.
+struct Forged {
+    plan: Plan,
+    events: Vec<Event>,
+    clock: u64,
+}
+
+fn bytes(text: &str) -> Bytes {
+    text.as_bytes().into()
+}
+
+impl Forged {
+    /// One boot, one key, answers that live for ten minutes.
+    fn new(set: impl FnOnce(&mut Grid)) -> Self {
+        let mut grid = Grid::replay(Duration::from_secs(600));
+        set(&mut grid);
+        let mut plan = Plan::draw(&mut Random::new(0));
+        plan.keys = vec![Place::new(0, grid)];
+        plan.limits = ibid::Limits::default();
+        let forged = Self { plan, events: Vec::new(), clock: CLOCK };
+        forged.and(What::Opening(0)).and(What::Opened(0))
+    }
+
+    fn and(mut self, what: What) -> Self {
+        self.clock += 1;
+        self.events.push(Event { at: self.clock - CLOCK, clock: self.clock, what });
+        self
+    }
+
+    fn later(mut self, millis: u64) -> Self {
+        self.clock += millis;
+        self
+    }
+
+    fn asks(self, id: usize, ask: Ask) -> Self {
+        let boot = self.boot();
+        self.and(What::Asked { id, boot, key: 0, ask })
+    }
+
+    fn boot(&self) -> usize {
+        let opened = self.events.iter().rev().find_map(|event| match event.what {
+            What::Opened(boot) => Some(boot),
+            _ => None,
+        });
+        opened.unwrap_or_default()
+    }
+
+    fn submits(self, id: usize, request: &str) -> Self {
+        let request = bytes(request);
+        let submit = Submit { way: Way::Submit, request, retention: None, barred: None, deadline: None };
+        self.asks(id, Ask::Submit(submit))
+    }
+
+    fn told(self, id: usize, answer: Answer) -> Self {
+        self.and(What::Answered { id, answer })
+    }
+
+    fn answer(self, id: usize, how: How, answer: &str) -> Self {
+        self.told(id, Ok(Said::Answer(how, bytes(answer))))
+    }
+
+    fn refused(self, id: usize, kind: ErrorKind) -> Self {
+        self.told(id, Err(kind))
+    }
+
+    fn durable(self, put: Option<Record>) -> Self {
+        self.durable_with(put, Vec::new())
+    }
+
+    /// The next revision of the record, decided and committed now.
+    fn durable_with(self, put: Option<Record>, rows: Vec<Row>) -> Self {
+        let now = UnixMillis(self.clock + 1);
+        let changes = vec![Changed { key: 0, put: put.map(Box::new), rows, verdict: Verdict::Applied }];
+        let boot = self.boot();
+        self.and(What::Committed { boot, now, changes })
+    }
+
+    /// What the machine would make of attempt `number` at the next commit.
+    fn record(&self, revision: u64, number: u32, state: State) -> Record {
+        let now = UnixMillis(self.clock + 1);
+        let created = self.events.iter().find_map(|event| match &event.what {
+            What::Committed { changes, .. } => changes[0].put.as_ref().map(|record| record.created_at),
+            _ => None,
+        });
+        let ends = matches!(state, State::Completed(_)).then(|| now.saturating_add(Duration::from_secs(600)));
+        Record {
+            revision,
+            fingerprint: Fingerprint::of("flow-0", b"this"),
+            request: bytes("this"),
+            attempt: AttemptId { number, boot: BootId([7; 16]), token: Token([9; 32]) },
+            state,
+            checkpoint: None,
+            recoveries: 0,
+            created_at: created.unwrap_or(now),
+            updated_at: now,
+            expires_at: ends,
+            lapses_at: ends,
+            tombstone_until: None,
+            contradiction: None,
+        }
+    }
+
+    fn registered(self, revision: u64, number: u32) -> Self {
+        let record = self.record(revision, number, State::Registered);
+        self.durable(Some(record))
+    }
+
+    fn completed(self, revision: u64, number: u32, answer: &str) -> Self {
+        let record = self.record(revision, number, State::Completed(Some(bytes(answer))));
+        self.durable(Some(record))
+    }
+
+    fn starts(self, start: usize, call: usize, number: u32) -> Self {
+        let (token, request) = ([9; 32], bytes("this"));
+        self.and(What::Started(Started { start, call, number, token, request, checkpoint: None }))
+    }
+
+    fn done(self, start: usize, answer: &str) -> Self {
+        let end = Finished::Done { answer: bytes(answer), expires_at: None, rows: Vec::new(), otherwise: None };
+        self.ends(start, end)
+    }
+
+    fn ends(self, start: usize, end: Finished) -> Self {
+        self.and(What::Ended { start, end })
+    }
+
+    /// A second boot, after a crash of the first.
+    fn crashes(self) -> Self {
+        self.and(What::Crashed(0)).and(What::Opening(1)).and(What::Opened(1))
+    }
+
+    /// Request 1 has been answered: everything was in order.
+    fn executed(set: impl FnOnce(&mut Grid)) -> Self {
+        let running = Self::new(set).submits(1, "this").registered(1, 1).starts(2, 1, 1);
+        running.done(2, "answer").completed(2, 1, "answer").answer(1, How::Executed, "answer")
+    }
+
+    fn passes(self) {
+        check(&self.plan, &self.events).expect("nothing is wrong with it");
+    }
+
+    fn breaks(self, expected: Rule) {
+        match check(&self.plan, &self.events) {
+            Ok(_) => panic!("{expected:?} was broken, and nobody objects"),
+            Err(Objection { rule, why, .. }) => assert_eq!(rule, expected, "{why}"),
+        }
+    }
+}
+
+fn as_preset(_: &mut Grid) {}
+
+#[test]
+fn sound_histories_pass() {
+    Forged::executed(as_preset).submits(3, "this").answer(3, How::Replayed, "answer").passes();
+    let crashed = Forged::executed(as_preset).crashes().submits(3, "this").answer(3, How::Replayed, "answer");
+    crashed.submits(4, "that").refused(4, ErrorKind::Mismatch).passes();
+    let joined = Forged::new(as_preset).submits(1, "this").registered(1, 1).submits(3, "this").starts(2, 1, 1);
+    let joined = joined.done(2, "answer").completed(2, 1, "answer");
+    joined.answer(3, How::Joined, "answer").answer(1, How::Executed, "answer").passes();
+}
+
+#[test]
+fn a_second_start_is_objected_to() {
+    let running = || Forged::new(as_preset).submits(1, "this").registered(1, 1).starts(2, 1, 1);
+    running().done(2, "answer").starts(3, 1, 1).breaks(Rule::StartedTwice);
+    running().starts(3, 1, 1).breaks(Rule::TwoAtOnce);
+    // Registered anew while the record lives.
+    Forged::executed(as_preset).submits(3, "this").registered(3, 1).breaks(Rule::NoCause);
+    // Run again where the policy does not say so; where it does; and with another number than the next.
+    let doubted = |in_doubt: InDoubt| {
+        let crashed = Forged::new(|grid| grid.in_doubt = in_doubt).submits(1, "this").registered(1, 1).starts(2, 1, 1);
+        crashed.crashes().submits(3, "this")
+    };
+    doubted(InDoubt::Ambiguous).registered(2, 2).breaks(Rule::NoCause);
+    doubted(InDoubt::Rerun).registered(2, 3).breaks(Rule::NoCause);
+    doubted(InDoubt::Rerun).registered(2, 2).starts(4, 3, 2).passes();
+}
+
+#[test]
+fn a_start_before_its_registration_is_objected_to() {
+    Forged::new(as_preset).submits(1, "this").starts(2, 1, 1).breaks(Rule::StartedEarly);
+    let other = Forged::new(as_preset).submits(1, "this").registered(1, 1);
+    other.starts(2, 1, 2).breaks(Rule::StartedEarly);
+    // What was asked for only later did not ask for this.
+    Forged::new(as_preset).registered(1, 1).breaks(Rule::NoCause);
+    Forged::new(as_preset).submits(1, "that").registered(1, 1).breaks(Rule::NoCause);
+}
+
+#[test]
+fn an_answer_before_its_commit_or_another_one_is_objected_to() {
+    let ended = || Forged::new(as_preset).submits(1, "this").registered(1, 1).starts(2, 1, 1).done(2, "answer");
+    ended().answer(1, How::Executed, "answer").breaks(Rule::WrongAnswer);
+    ended().completed(2, 1, "another").breaks(Rule::NoCause);
+    Forged::executed(as_preset).submits(3, "this").answer(3, How::Replayed, "another").breaks(Rule::WrongAnswer);
+    Forged::executed(as_preset).submits(3, "this").answer(3, How::Executed, "answer").breaks(Rule::WrongAnswer);
+    Forged::executed(as_preset).submits(3, "that").answer(3, How::Replayed, "answer").breaks(Rule::WrongAnswer);
+    Forged::executed(as_preset).submits(3, "this").refused(3, ErrorKind::Mismatch).breaks(Rule::WrongAnswer);
+    Forged::executed(as_preset).asks(3, Ask::Track).refused(3, ErrorKind::NotFound).breaks(Rule::WrongAnswer);
+    Forged::executed(as_preset).submits(3, "this").refused(3, ErrorKind::Expired).breaks(Rule::WrongAnswer);
+    Forged::executed(as_preset).submits(3, "this").refused(3, ErrorKind::Busy).breaks(Rule::WrongAnswer);
+    Forged::executed(as_preset).submits(3, "this").refused(3, ErrorKind::Store).breaks(Rule::WrongAnswer);
+    Forged::executed(as_preset).answer(1, How::Executed, "answer").breaks(Rule::WrongAnswer);
+}
+
+#[test]
+fn a_definitive_refusal_of_what_ran_is_objected_to() {
+    let lost = Forged::new(as_preset).submits(1, "this").registered(1, 1).starts(2, 1, 1).ends(2, Finished::Lost);
+    let in_doubt = lost.record(2, 1, State::InDoubt);
+    let lost = lost.durable(Some(in_doubt));
+    let reason = ibid::Reason::from_bytes(*b"surely nothing");
+    lost.refused(1, ErrorKind::Failed(reason)).breaks(Rule::NotDefinitive);
+    Forged::executed(as_preset).submits(3, "this").refused(3, ErrorKind::Fenced).breaks(Rule::NotDefinitive);
+    Forged::executed(as_preset).submits(3, "this").refused(3, ErrorKind::QuotaExceeded).breaks(Rule::NotDefinitive);
+}
+
+#[test]
+fn a_record_that_goes_too_early_is_objected_to() {
+    Forged::executed(as_preset).durable(None).breaks(Rule::NoCause);
+    Forged::executed(as_preset).later(599_900).durable(None).breaks(Rule::NoCause);
+    Forged::executed(as_preset).later(600_100).durable(None).passes();
+    Forged::executed(as_preset).asks(3, Ask::Forget).durable(None).passes();
+    // In flight, it goes for nobody.
+    let running = Forged::new(as_preset).submits(1, "this").registered(1, 1).starts(2, 1, 1);
+    running.asks(3, Ask::Forget).durable(None).breaks(Rule::NoCause);
+}
+
+#[test]
+fn an_expiry_that_sticks_or_is_not_durable_is_objected_to() {
+    let expired = || {
+        let refuses = Forged::executed(|grid| {
+            grid.after_expiry = ibid::AfterExpiry::RefuseOnce;
+            grid.grace = Duration::ZERO;
+        });
+        refuses.later(600_100)
+    };
+    // It has lapsed, and nothing durable says how late it is.
+    expired().asks(3, Ask::Track).refused(3, ErrorKind::NotFound).breaks(Rule::WrongAnswer);
+    expired().submits(3, "this").durable(None).refused(3, ErrorKind::Expired).breaks(Rule::WrongAnswer);
+}
+
+#[test]
+fn whoever_waits_for_ever_and_whatever_is_left_is_objected_to() {
+    Forged::new(as_preset).submits(1, "this").and(What::Rested { boot: 0 }).breaks(Rule::NoAnswer);
+    let running = Forged::new(as_preset).submits(1, "this").registered(1, 1).starts(2, 1, 1);
+    running.and(What::Left { id: 1 }).and(What::Rested { boot: 0 }).breaks(Rule::NoAnswer);
+    let deadline = Some(Duration::from_millis(50));
+    let submit = Submit { way: Way::Submit, request: bytes("this"), retention: None, barred: None, deadline };
+    let late = Forged::new(as_preset).asks(1, Ask::Submit(submit)).later(100);
+    late.refused(1, ErrorKind::Deadline).breaks(Rule::NoAnswer);
+    for held in [
+        Held { live_actors: 1, ..Held::default() },
+        Held { running: 1, ..Held::default() },
+        Held { in_flight: 1, ..Held::default() },
+        Held { died_actors: 1, ..Held::default() },
+    ] {
+        Forged::executed(as_preset).and(What::Empty { boot: 0, held }).breaks(Rule::Leak);
+    }
+}
+
+#[test]
+fn a_time_that_goes_back_is_objected_to() {
+    let read = |boot, now| What::Now { boot, now: UnixMillis(now) };
+    let once = || Forged::new(as_preset).and(read(0, CLOCK + 3));
+    once().and(read(0, CLOCK + 4)).passes();
+    once().and(read(0, CLOCK + 2)).breaks(Rule::Time);
+    once().and(read(0, CLOCK + 900)).breaks(Rule::Time);
+}
+
+#[test]
+fn what_happens_after_the_end_is_objected_to() {
+    let registered = Forged::new(as_preset).submits(1, "this").registered(1, 1);
+    registered.crashes().starts(2, 1, 1).breaks(Rule::AfterTheEnd);
+    let crashed = Forged::new(as_preset).submits(1, "this").and(What::Crashed(0));
+    crashed.registered(1, 1).breaks(Rule::AfterTheEnd);
+}
+
+#[test]
+fn rows_without_their_completion_are_objected_to() {
+    let row = || Row::new("claims", *b"claim", *b"taken").unwrap().guard(Guard::Absent);
+    let ended = || {
+        let running = Forged::new(as_preset).submits(1, "this").registered(1, 1).starts(2, 1, 1);
+        let rows = vec![row()];
+        running.ends(2, Finished::Done { answer: bytes("answer"), expires_at: None, rows, otherwise: None })
+    };
+    let completed = |rows: Vec<Row>| {
+        let ended = ended();
+        let record = ended.record(2, 1, State::Completed(Some(bytes("answer"))));
+        ended.durable_with(Some(record), rows)
+    };
+    completed(vec![row()]).passes();
+    completed(Vec::new()).breaks(Rule::Ledger);
+    completed(vec![row(), row()]).breaks(Rule::Ledger);
+}
+
+#[test]
+fn a_bound_that_is_passed_is_objected_to() {
+    let mut full = Forged::new(as_preset).submits(1, "this");
+    full.plan.limits.records_per_scope = 0;
+    full.registered(1, 1).breaks(Rule::Bound);
+}

@@ -1,0 +1,414 @@
+//! What happened in an episode, in the one order in which it happened.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ibid::store::Verdict;
+use ibid::testing::SimulatedClock;
+use ibid::{Bytes, Clock, Ended, ErrorKind, Fenced, Forgotten, How, Record, Resolved, Row, UnixMillis};
+
+/// Events of one episode, at most: one that goes on for ever has to be noticed.
+const MOST: usize = 200_000;
+
+/// Something happened.
+#[derive(Clone)]
+pub(crate) struct Event {
+    /// Virtual milliseconds since the episode began.
+    pub(crate) at: u64,
+    /// What the wall clock showed.
+    pub(crate) clock: u64,
+    pub(crate) what: What,
+}
+
+#[derive(Clone)]
+pub(crate) enum What {
+    /// A boot begins: everything of an earlier one is over.
+    Opening(usize),
+    /// It is open.
+    Opened(usize),
+    /// A shutdown was asked for.
+    Closing(usize),
+    /// It is over.
+    Closed(usize),
+    /// The process died: nothing of this boot counts from here on.
+    Crashed(usize),
+    /// A read or a commit has failed.
+    StoreFailed(usize),
+    /// A commit or the reopening has worked.
+    StoreWorked(usize),
+    /// This is durable, whatever the one who committed it was told.
+    Committed {
+        boot: usize,
+        now: UnixMillis,
+        changes: Vec<Changed>,
+    },
+    ClockSet,
+    Asked {
+        id: usize,
+        boot: usize,
+        key: usize,
+        ask: Ask,
+    },
+    /// The caller has dropped its future.
+    Left {
+        id: usize,
+    },
+    Answered {
+        id: usize,
+        answer: Answer,
+    },
+    Started(Started),
+    Saving {
+        start: usize,
+        bytes: Bytes,
+        expires_at: Option<UnixMillis>,
+    },
+    Saved {
+        start: usize,
+        result: Result<(), ErrorKind>,
+    },
+    Ended {
+        start: usize,
+        end: Finished,
+    },
+    /// Somebody asked the engine for the time.
+    Now {
+        boot: usize,
+        now: UnixMillis,
+    },
+    /// Everything that could end has had its time.
+    Rested {
+        boot: usize,
+    },
+    /// And everybody has left.
+    Empty {
+        boot: usize,
+        held: Held,
+    },
+}
+
+/// One change of a transaction, with its verdict.
+#[derive(Clone)]
+pub(crate) struct Changed {
+    pub(crate) key: usize,
+    pub(crate) put: Option<Box<Record>>,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) verdict: Verdict,
+}
+
+/// Which way a request takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Submit,
+    TrySubmit,
+    Message,
+}
+
+#[derive(Clone)]
+pub(crate) enum Ask {
+    Submit(Submit),
+    Track,
+    Lookup,
+    Forget,
+    Resolve { attempt: Option<u32>, end: Ended },
+    Fence,
+    List,
+    ExpirySweep,
+}
+
+#[derive(Clone)]
+pub(crate) struct Submit {
+    pub(crate) way: Way,
+    pub(crate) request: Bytes,
+    pub(crate) retention: Option<Duration>,
+    pub(crate) barred: Option<Bytes>,
+    pub(crate) deadline: Option<Duration>,
+}
+
+pub(crate) type Answer = Result<Said, ErrorKind>;
+
+#[derive(Clone)]
+pub(crate) enum Said {
+    Answer(How, Bytes),
+    Accepted,
+    Record(Option<Box<Record>>),
+    Forgotten(Forgotten),
+    Resolved(Resolved),
+    Fenced(Fenced),
+    Listed(Vec<(usize, Record)>),
+    Swept(u64),
+}
+
+/// The operation of request `call` was started.
+#[derive(Clone)]
+pub(crate) struct Started {
+    pub(crate) start: usize,
+    pub(crate) call: usize,
+    pub(crate) number: u32,
+    pub(crate) token: [u8; 32],
+    pub(crate) request: Bytes,
+    pub(crate) checkpoint: Option<Bytes>,
+}
+
+/// How an operation ended.
+#[derive(Clone)]
+pub(crate) enum Finished {
+    Done {
+        answer: Bytes,
+        expires_at: Option<UnixMillis>,
+        rows: Vec<Row>,
+        otherwise: Option<Bytes>,
+    },
+    Accepted,
+    Definitive(Bytes),
+    Unknown(Bytes),
+    /// It panicked, or was aborted.
+    Lost,
+}
+
+/// What an engine holds in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) live_actors: usize,
+    pub(crate) running: usize,
+    pub(crate) in_flight: usize,
+    pub(crate) died_actors: u64,
+}
+
+/// Where an episode writes down what happens.
+#[derive(Clone)]
+pub(crate) struct History(Arc<Mutex<Inner>>);
+
+struct Inner {
+    events: Vec<Event>,
+    clock: Option<SimulatedClock>,
+    begun: u64,
+    /// How far the wall clock was set ahead, all in all.
+    ahead: i64,
+    numbers: usize,
+}
+
+impl History {
+    pub(crate) fn new() -> Self {
+        let inner = Inner { events: Vec::new(), clock: None, begun: 0, ahead: 0, numbers: 0 };
+        Self(Arc::new(Mutex::new(inner)))
+    }
+
+    pub(crate) fn begin(&self, clock: &SimulatedClock) {
+        let mut inner = self.lock();
+        inner.begun = clock.now().0;
+        inner.clock = Some(clock.clone());
+    }
+
+    pub(crate) fn note(&self, what: What) {
+        let mut inner = self.lock();
+        let clock = inner.clock.as_ref().map_or(0, |clock| clock.now().0);
+        let at = clock.saturating_add_signed(-inner.ahead).saturating_sub(inner.begun);
+        inner.events.push(Event { at, clock, what });
+        assert!(inner.events.len() < MOST, "the episode goes on for ever");
+    }
+
+    /// Sets the wall clock, ahead if it is positive.
+    pub(crate) fn set_clock(&self, millis: i64) {
+        // What it showed last, and then what it shows now.
+        self.note(What::ClockSet);
+        let mut inner = self.lock();
+        let by = Duration::from_millis(millis.unsigned_abs());
+        match &inner.clock {
+            Some(clock) if millis < 0 => clock.set_back(by),
+            Some(clock) => clock.set_ahead(by),
+            None => return,
+        }
+        inner.ahead += millis;
+        drop(inner);
+        self.note(What::ClockSet);
+    }
+
+    /// How far the wall clock has been set ahead.
+    pub(crate) fn ahead(&self) -> i64 {
+        self.lock().ahead
+    }
+
+    /// A number that nothing else in the episode has.
+    pub(crate) fn number(&self) -> usize {
+        let mut inner = self.lock();
+        inner.numbers += 1;
+        inner.numbers
+    }
+
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.lock().events.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The history, one event a line, without what says nothing: commits of nothing, and a store that works as it did before.
+pub(crate) fn printed(events: &[Event]) -> String {
+    let mut failing = false;
+    let mut says = |(_, event): &(usize, &Event)| match &event.what {
+        What::StoreFailed(_) => {
+            failing = true;
+            true
+        }
+        What::StoreWorked(_) => std::mem::take(&mut failing),
+        What::Committed { changes, .. } => !changes.is_empty(),
+        _ => true,
+    };
+    let line = |(place, event): (usize, &Event)| format!("{place:>5} {event:?}\n");
+    events.iter().enumerate().filter(|event| says(event)).map(line).collect()
+}
+
+fn text(bytes: &[u8]) -> String {
+    let shown = String::from_utf8_lossy(bytes.get(..24).unwrap_or(bytes)).into_owned();
+    if bytes.len() > 24 { format!("{shown:?}..{}", bytes.len()) } else { format!("{shown:?}") }
+}
+
+fn shown(bytes: Option<&Bytes>) -> String {
+    bytes.map_or_else(|| "-".to_owned(), |bytes| text(bytes))
+}
+
+fn end(end: Option<UnixMillis>) -> String {
+    end.map_or_else(|| "-".to_owned(), |end| (end.0 % 1_000_000_000).to_string())
+}
+
+pub(crate) fn show_record(record: &Record) -> String {
+    use ibid::State;
+    let state = match &record.state {
+        State::Completed(answer) => format!("completed {}", shown(answer.as_ref())),
+        State::Failed(origin, reason) => format!("failed {origin:?} {}", text(reason)),
+        other => format!("{other:?}"),
+    };
+    format!(
+        "{state} attempt {} of {} request {} checkpoint {} recoveries {} updated {} until {}/{}/{} revision {}",
+        record.attempt.number,
+        token(&record.attempt.token.0),
+        text(&record.request),
+        shown(record.checkpoint.as_ref()),
+        record.recoveries,
+        end(Some(record.updated_at)),
+        end(record.expires_at),
+        end(record.lapses_at),
+        end(record.tombstone_until),
+        record.revision,
+    )
+}
+
+fn token(bytes: &[u8]) -> String {
+    bytes.iter().take(2).map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>9} ms, clock {}: {:?}", self.at, self.clock % 1_000_000_000, self.what)
+    }
+}
+
+impl fmt::Debug for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Opening(boot) => write!(f, "==== boot {boot} is opening"),
+            Self::Opened(boot) => write!(f, "==== boot {boot} is open"),
+            Self::Closing(boot) => write!(f, "==== boot {boot} is shutting down"),
+            Self::Closed(boot) => write!(f, "==== boot {boot} is closed"),
+            Self::Crashed(boot) => write!(f, "==== boot {boot} has crashed"),
+            Self::StoreFailed(_) => write!(f, "the store failed"),
+            Self::StoreWorked(_) => write!(f, "the store works"),
+            Self::Committed { now, changes, .. } => write!(f, "  committed at {} {changes:?}", end(Some(*now))),
+            Self::ClockSet => write!(f, "the clock was set"),
+            Self::Asked { id, key, ask, .. } => write!(f, "#{id} asks for key {key}: {ask:?}"),
+            Self::Left { id } => write!(f, "#{id} has left"),
+            Self::Answered { id, answer } => write!(f, "#{id} is told {answer:?}"),
+            Self::Started(started) => write!(
+                f,
+                "  start {} for #{}: attempt {} of {} request {} checkpoint {}",
+                started.start,
+                started.call,
+                started.number,
+                token(&started.token),
+                text(&started.request),
+                shown(started.checkpoint.as_ref())
+            ),
+            Self::Saving { start, bytes, expires_at } => {
+                write!(f, "  start {start} saves {} until {}", text(bytes), end(*expires_at))
+            }
+            Self::Saved { start, result } => write!(f, "  start {start} has saved: {result:?}"),
+            Self::Ended { start, end } => write!(f, "  start {start} ends {end:?}"),
+            Self::Now { now, .. } => write!(f, "it is {}", end(Some(*now))),
+            Self::Rested { .. } => write!(f, "everything that could end has had its time"),
+            Self::Empty { held, .. } => write!(f, "everybody has left: {held:?}"),
+        }
+    }
+}
+
+impl fmt::Debug for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let put = self.put.as_ref().map_or_else(|| "removed".to_owned(), |record| show_record(record));
+        write!(f, "key {} {:?}: {put}", self.key, self.verdict)?;
+        self.rows.iter().try_for_each(|row| write!(f, " row {} {:?}", text(row.key()), row.requires()))
+    }
+}
+
+impl fmt::Debug for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Submit(submit) => {
+                let Submit { way, request, retention, barred, deadline } = submit;
+                write!(f, "{way:?} {} retention {retention:?} deadline {deadline:?}", text(request))?;
+                write!(f, " barred {}", shown(barred.as_ref()))
+            }
+            Self::Resolve { attempt, end: Ended::Completed(bytes) } => {
+                write!(f, "resolve {attempt:?} completed {}", text(bytes))
+            }
+            Self::Resolve { attempt, end: Ended::Failed(bytes) } => {
+                write!(f, "resolve {attempt:?} failed {}", text(bytes))
+            }
+            Self::Track => write!(f, "track"),
+            Self::Lookup => write!(f, "lookup"),
+            Self::Forget => write!(f, "forget"),
+            Self::Fence => write!(f, "fence"),
+            Self::List => write!(f, "list"),
+            Self::ExpirySweep => write!(f, "expiry sweep"),
+        }
+    }
+}
+
+impl fmt::Debug for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answer(how, answer) => write!(f, "{how} {}", text(answer)),
+            Self::Accepted => write!(f, "accepted"),
+            Self::Record(record) => match record {
+                Some(record) => f.write_str(&show_record(record)),
+                None => write!(f, "no record"),
+            },
+            Self::Forgotten(forgotten) => forgotten.fmt(f),
+            Self::Resolved(resolved) => resolved.fmt(f),
+            Self::Fenced(fenced) => fenced.fmt(f),
+            Self::Listed(listed) => write!(f, "{:?}", listed.iter().map(|(key, _)| key).collect::<Vec<_>>()),
+            Self::Swept(count) => write!(f, "{count} removed"),
+        }
+    }
+}
+
+impl fmt::Debug for Finished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done { answer, expires_at, rows, otherwise } => write!(
+                f,
+                "done {} until {} rows {} otherwise {}",
+                text(answer),
+                end(*expires_at),
+                rows.len(),
+                shown(otherwise.as_ref())
+            ),
+            Self::Accepted => write!(f, "accepted"),
+            Self::Definitive(reason) => write!(f, "definitive {}", text(reason)),
+            Self::Unknown(reason) => write!(f, "unknown {}", text(reason)),
+            Self::Lost => write!(f, "lost"),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What an episode is made of: its keys with their policies, its limits, its length, drawn from the seed.
+
+use std::time::Duration;
+
+use ibid::testing::Random;
+use ibid::{
+    AfterCheckpoint, AfterCompleted, AfterExpiry, Flow, InDoubt, Key, Limits, OnFailure, Policy, Retention,
+    WhileRunning,
+};
+
+/// One episode.
+pub(crate) struct Plan {
+    pub(crate) keys: Vec<Place>,
+    pub(crate) limits: Limits,
+    pub(crate) steps: u64,
+    /// How often the store, the process and the clock are interfered with: once in so many steps.
+    pub(crate) trouble_every: u64,
+}
+
+/// A key and the policy of its flow.
+pub(crate) struct Place {
+    pub(crate) flow: Flow,
+    pub(crate) key: Key,
+    pub(crate) grid: Grid,
+}
+
+/// A policy whose values can be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Grid {
+    pub(crate) while_running: WhileRunning,
+    pub(crate) after_completed: AfterCompleted,
+    pub(crate) on_failure: OnFailure,
+    pub(crate) after_checkpoint: AfterCheckpoint,
+    pub(crate) in_doubt: InDoubt,
+    pub(crate) after_expiry: AfterExpiry,
+    pub(crate) retention: Retention,
+    pub(crate) grace: Duration,
+    pub(crate) tombstone: Option<Duration>,
+}
+
+impl Grid {
+    /// What [`Policy::replay`] says.
+    pub(crate) fn replay(retention: Duration) -> Self {
+        Self {
+            while_running: WhileRunning::Join,
+            after_completed: AfterCompleted::Replay,
+            on_failure: OnFailure::Forget,
+            after_checkpoint: AfterCheckpoint::Believe,
+            in_doubt: InDoubt::Ambiguous,
+            after_expiry: AfterExpiry::Rerun,
+            retention: Retention::Fixed(retention),
+            grace: Duration::ZERO,
+            tombstone: None,
+        }
+    }
+
+    /// What [`Policy::request_invoice`] says.
+    pub(crate) fn request_invoice() -> Self {
+        Self {
+            in_doubt: InDoubt::Rerun,
+            after_expiry: AfterExpiry::RefuseOnce,
+            retention: Retention::FromRequest,
+            grace: Duration::from_secs(120),
+            ..Self::replay(Duration::ZERO)
+        }
+    }
+
+    pub(crate) fn policy(&self) -> Policy {
+        let policy = Policy::replay(Duration::ZERO)
+            .while_running(self.while_running)
+            .after_completed(self.after_completed)
+            .on_failure(self.on_failure)
+            .after_checkpoint(self.after_checkpoint)
+            .in_doubt(self.in_doubt)
+            .after_expiry(self.after_expiry)
+            .retention(self.retention)
+            .grace(self.grace);
+        match self.tombstone {
+            Some(lifetime) => policy.tombstone(lifetime),
+            None => policy,
+        }
+    }
+
+    fn draw(random: &mut Random) -> Self {
+        match random.below(10) {
+            0 => Self::replay(millis(random, &[400, 20_000, 600_000])),
+            1 | 2 => Self::request_invoice(),
+            _ => Self {
+                while_running: of(random, &[WhileRunning::Join, WhileRunning::Join, WhileRunning::Refuse]),
+                after_completed: of(random, &[AfterCompleted::Replay, AfterCompleted::Replay, AfterCompleted::Refuse]),
+                on_failure: of(random, &[OnFailure::Forget, OnFailure::Keep]),
+                after_checkpoint: of(random, &[AfterCheckpoint::Believe, AfterCheckpoint::Doubt]),
+                in_doubt: of(random, &[InDoubt::Ambiguous, InDoubt::Rerun, InDoubt::Rerun, InDoubt::Ask]),
+                after_expiry: of(random, &[AfterExpiry::RefuseOnce, AfterExpiry::Refuse, AfterExpiry::Rerun]),
+                retention: match random.below(4) {
+                    0 => Retention::FromRequest,
+                    1 => Retention::UntilForgotten,
+                    _ => Retention::Fixed(millis(random, &[0, 1, 300, 3_000, 20_000])),
+                },
+                grace: millis(random, &[0, 1, 200, 4_000, 30_000]),
+                tombstone: random.once_in(3).then(|| millis(random, &[0, 1, 500, 5_000])),
+            },
+        }
+    }
+}
+
+/// One of them.
+pub(crate) fn of<T: Copy>(random: &mut Random, choices: &[T]) -> T {
+    *random.pick(choices).expect("there are choices")
+}
+
+pub(crate) fn millis(random: &mut Random, choices: &[u64]) -> Duration {
+    Duration::from_millis(of(random, choices))
+}
+
+impl Plan {
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        let keys = (0..=random.below(3)).map(|place| Place::new(place, Grid::draw(random))).collect();
+        let trouble_every = of(random, &[3, 5, 8, 1_000]);
+        Self { keys, limits: limits(random), steps: 8 + random.below(28), trouble_every }
+    }
+
+    /// The number of a key.
+    pub(crate) fn place(&self, key: &Key) -> usize {
+        self.keys.iter().position(|place| place.key == *key).expect("the episode knows all its keys")
+    }
+}
+
+impl Place {
+    pub(crate) fn new(place: u64, grid: Grid) -> Self {
+        let flow = Flow::new(format!("flow-{place}"), grid.policy()).expect("a name");
+        let key = flow.key("scope", [b'a']).expect("a key");
+        Self { flow, key, grid }
+    }
+}
+
+fn limits(random: &mut Random) -> Limits {
+    let mut limits = Limits::default();
+    limits.answer_bytes = of(random, &[24, 64, 64, 65_536]);
+    limits.request_bytes = of(random, &[16, 16, 65_536]);
+    limits.expiry_sweep_every = millis(random, &[700, 5_000, 60_000, 600_000]);
+    limits.drain = millis(random, &[0, 300, 10_000]);
+    limits.recoveries = of(random, &[0, 1, 2, 5]);
+    if random.once_in(3) {
+        limits.waiters_per_key = of(random, &[1, 2, 3]);
+    }
+    if random.once_in(4) {
+        limits.in_flight = of(random, &[1, 2, 4]);
+    }
+    if random.once_in(6) {
+        limits.in_flight_per_scope = of(random, &[1, 2, 3]);
+    }
+    if random.once_in(5) {
+        limits.records_per_scope = of(random, &[0, 1, 1, 2]);
+    }
+    if random.once_in(3) {
+        limits.batch_transitions = of(random, &[1, 2]);
+    }
+    if random.once_in(6) {
+        limits.batch_bytes = of(random, &[1, 300]);
+    }
+    if random.once_in(3) {
+        limits.expiry_slice = of(random, &[1, 2]);
+    }
+    limits
+}
