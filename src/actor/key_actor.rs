@@ -154,7 +154,9 @@ impl KeyActor {
                 self.say(ticket, Said::Reply(reply));
             }
             (Cause::Ticket(ticket), None, Some(error)) => ticket.answer(Said::Reply(Err(error))),
-            (Cause::Ticket(ticket), None, None) if self.is_full() => ticket.refuse(ErrorKind::Busy),
+            (Cause::Ticket(ticket), None, None) if ticket.is_of_a_caller() && self.is_full() => {
+                ticket.refuse(ErrorKind::Busy);
+            }
             (mut cause @ (Cause::Ticket(_) | Cause::Report(_) | Cause::Answer(_)), _, _) => {
                 cause.put_down();
                 self.deferred.push_back(cause);

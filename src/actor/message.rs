@@ -165,6 +165,12 @@ impl Ticket {
         self.question.as_ref().and_then(|question| question.waiting).unwrap_or(How::Joined)
     }
 
+    /// Whether it stands for one who asks for an answer. The host's own decisions and what the operation saves are no callers:
+    /// these must not keep them out.
+    pub(super) fn is_of_a_caller(&self) -> bool {
+        self.question().is_some_and(|question| matches!(question.ask, Ask::Admit(..) | Ask::Track(_)))
+    }
+
     pub(super) fn question_mut(&mut self) -> Option<&mut Question> {
         self.question.as_deref_mut()
     }

@@ -207,3 +207,32 @@ async fn requests_answers_and_checkpoints_are_kept_up_to_the_limit_and_not_by_on
     }
     engine.shutdown().await;
 }
+
+#[tokio::test]
+async fn callers_that_fill_a_key_do_not_keep_the_hosts_decisions_out() {
+    let faulty = Faulty::new();
+    let (store, engine) = faulty.open_with(|limits| limits.waiters_per_key = 1);
+    let (flow, (counted, mut starts)) = (flow(), Counted::held());
+    let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
+    starts.recv().await.unwrap();
+    let gate = store.hold_commits();
+    counted.release();
+    store.until_held().await;
+    // Its end is being committed, and one caller waits for it: there is room for no other.
+    let second = error(&engine, call(&flow, "a", "r"), counted.operation()).await;
+    assert!(matches!(second.kind(), ErrorKind::Busy), "{second:?}");
+    let deciding = tokio::spawn({
+        let (engine, flow) = (engine.clone(), flow.clone());
+        async move {
+            let resolved = engine.resolve(&flow, &key(&flow, "a"), None, Ended::Completed((*b"other").into())).await;
+            (resolved, engine.forget(&flow, &[key(&flow, "a")]).await)
+        }
+    });
+    settled(&engine).await;
+    drop(gate);
+    heard(first).await;
+    let (resolved, forgotten) = within_a_minute(deciding).await.unwrap();
+    assert!(matches!(resolved, Ok(Resolved::Contradicts(_))), "{resolved:?}");
+    assert!(matches!(forgotten.unwrap()[..], [(_, Forgotten::Forgotten)]));
+    engine.shutdown().await;
+}
