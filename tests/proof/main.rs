@@ -3,6 +3,7 @@
 //! `IBID_PROOF` sets how much: unset for a taste of it within `cargo test`, `ci` for what the gate demands, `long` for
 //! much more. `IBID_SEED` replays one case: every failure prints the command.
 
+mod controls;
 mod crash;
 mod episodes;
 mod io_errors;
