@@ -516,6 +516,10 @@ impl Store for Noting {
         self.store.clock_mark()
     }
 
+    fn generation(&self) -> Result<u64, StoreError> {
+        self.store.generation()
+    }
+
     fn rest(&self) -> Result<(), StoreError> {
         self.store.rest()
     }

@@ -26,6 +26,7 @@ pub struct Builder {
     runtime: Option<Handle>,
     seed: Option<[u8; 32]>,
     recovered: Vec<(Flow, Means)>,
+    least_generation: u64,
     /// Whether the actors live on the thread that opens the engine.
     #[cfg(feature = "testing")]
     here: bool,
@@ -40,6 +41,7 @@ impl Default for Builder {
             runtime: None,
             seed: None,
             recovered: Vec::new(),
+            least_generation: 0,
             #[cfg(feature = "testing")]
             here: false,
         }
@@ -120,12 +122,24 @@ impl Builder {
         self
     }
 
+    /// The [generation](Engine::generation) that the store is known to have reached. An older one is refused: it is a backup, or
+    /// another file, and would run again what was recorded since. A missing file is as old as can be, and is refused, too.
+    #[must_use]
+    pub fn at_least_generation(mut self, generation: u64) -> Self {
+        self.least_generation = generation;
+        self
+    }
+
     /// Opens the store at `path`, or creates it. It blocks for the time of the opening.
     ///
     /// # Errors
     /// [`StoreError`]: the file is open elsewhere, damaged, or from a newer version; it is never emptied or made anew. Or the
     /// settings do not fit each other ([`StoreError::Settings`]), as for the other ways to open.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Engine, StoreError> {
+        // What is missing is not created only to be refused: the next opening would find an empty store.
+        if self.least_generation > 0 && path.as_ref().try_exists().is_ok_and(|exists| !exists) {
+            return Err(StoreError::Stale { found: 0, expected: self.least_generation });
+        }
         let store = RedbStore::open(path.as_ref(), self.redb.clone())?;
         self.open_store(Arc::new(store))
     }
@@ -151,6 +165,10 @@ impl Builder {
     /// [`StoreError`].
     pub fn open_store(self, store: Arc<dyn Store>) -> Result<Engine, StoreError> {
         let flows = Flows::of(self.recovered).map_err(StoreError::Settings)?;
+        let (found, expected) = (store.generation()?, self.least_generation);
+        if found < expected {
+            return Err(StoreError::Stale { found, expected });
+        }
         let limits = self.limits.sound();
         let entropy = match self.seed {
             Some(seed) => Entropy::from_seed(seed),

@@ -333,6 +333,17 @@ impl Engine {
         removed.map_err(|error| unavailable(&error))
     }
 
+    /// The store's generation: it grows with every commit. Keep it somewhere that is not restored together with the store, and
+    /// [demand](Builder::at_least_generation) it at the next opening, to find out that a file is an old one.
+    ///
+    /// Read after an answer it covers that answer.
+    ///
+    /// # Errors
+    /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
+    pub fn generation(&self) -> Result<u64, Error> {
+        self.0.store.generation().map_err(|error| unavailable(&error))
+    }
+
     /// The engine's time: the machine's clock, never going back, also across restarts. While that clock is
     /// [suspect](crate::ClockState) it is the trusted time, which goes on by the monotonic clock.
     #[must_use]

@@ -656,6 +656,7 @@ pub(crate) fn unavailable(error: &StoreError) -> Error {
         | StoreError::Corrupt(_)
         | StoreError::UnsupportedVersion { .. }
         | StoreError::AlreadyOpen
+        | StoreError::Stale { .. }
         | StoreError::Settings(_) => ErrorKind::Store,
     };
     Error::caused_by(kind, error.clone())

@@ -33,6 +33,9 @@ struct Tables {
     records_by_scope: BTreeMap<Vec<u8>, u64>,
     totals: Totals,
     clock_mark: UnixMillis,
+    generation: u64,
+    /// Whether the batch at hand has changed anything.
+    wrote: bool,
     next_seq: u64,
 }
 
@@ -55,9 +58,11 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError> {
         self.with(|tables| {
+            tables.wrote = batch.now > tables.clock_mark;
             tables.clock_mark = tables.clock_mark.max(batch.now);
             let verdicts = batch.changes.iter().map(|change| tables.change(change, batch)).collect();
             batch.expired_rows.iter().for_each(|expired| tables.remove_expired(expired));
+            tables.generation += u64::from(tables.wrote);
             verdicts
         })
     }
@@ -111,6 +116,10 @@ impl Store for MemoryStore {
         self.with(|tables| tables.clock_mark)
     }
 
+    fn generation(&self) -> Result<u64, StoreError> {
+        self.with(|tables| tables.generation)
+    }
+
     fn rest(&self) -> Result<(), StoreError> {
         self.with(|_| ())
     }
@@ -158,6 +167,7 @@ impl Tables {
     }
 
     fn put_row(&mut self, key: Vec<u8>, write: &RowWrite<'_>) {
+        self.wrote = true;
         if let Some(end) = write.old_end {
             self.ledger_expiry.remove(&(end, key.clone()));
         }
@@ -170,12 +180,14 @@ impl Tables {
     fn remove_expired(&mut self, expired: &ExpiredRow) {
         let key = row_key::join(&expired.table, &expired.key);
         if self.ledger.get(&key).is_some_and(|row| row.expires_at == Some(expired.expires_at)) {
+            self.wrote = true;
             self.ledger.remove(&key);
             self.ledger_expiry.remove(&(expired.expires_at, key));
         }
     }
 
     fn take_out(&mut self, seq: u64, key: &Key, record: &Record) {
+        self.wrote = true;
         self.records.remove(&seq);
         self.keys.remove(key);
         self.in_flight.remove(&seq);
@@ -192,6 +204,7 @@ impl Tables {
     }
 
     fn put_in(&mut self, seq: u64, key: &Key, record: &Record) {
+        self.wrote = true;
         self.records.insert(seq, (key.clone(), record.clone()));
         self.keys.insert(key.clone(), seq);
         if record.state.status().is_in_flight() {

@@ -89,6 +89,13 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`].
     fn clock_mark(&self) -> Result<UnixMillis, StoreError>;
 
+    /// Grows with every commit that changed anything, and never else: of two states of one store the older has the smaller
+    /// one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn generation(&self) -> Result<u64, StoreError>;
+
     /// Called when nothing has been committed for a while: a good time for whatever makes the next opening fast.
     ///
     /// # Errors
@@ -261,6 +268,14 @@ pub enum StoreError {
     },
     /// Another engine, in this or another process, has the file open.
     AlreadyOpen,
+    /// The store is older than the host [knows](crate::Builder::at_least_generation) it to have been: a backup, most likely.
+    /// It was not changed.
+    Stale {
+        /// The store's generation.
+        found: u64,
+        /// The least one that the host would have.
+        expected: u64,
+    },
     /// The store was closed.
     Closed,
     /// The engine's settings do not fit each other; the store was not touched.
@@ -286,6 +301,7 @@ impl StoreError {
             | Self::Corrupt(_)
             | Self::UnsupportedVersion { .. }
             | Self::AlreadyOpen
+            | Self::Stale { .. }
             | Self::Closed
             | Self::Settings(_) => false,
         }
@@ -303,6 +319,9 @@ impl fmt::Display for StoreError {
                 write!(f, "the store has format {found}, this version reads up to {supported}")
             }
             Self::AlreadyOpen => f.write_str("the store is open elsewhere"),
+            Self::Stale { found, expected } => {
+                write!(f, "the store is of generation {found}, and has been of generation {expected}")
+            }
             Self::Closed => f.write_str("the store is closed"),
             Self::Settings(_) => f.write_str("the settings do not fit each other"),
         }

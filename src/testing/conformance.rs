@@ -335,6 +335,7 @@ fn a_closed_store_says_so(store: &dyn Store) {
     closed(store.expired_rows(NOW, 1), "expired_rows");
     closed(store.totals(), "totals");
     closed(store.clock_mark(), "clock_mark");
+    closed(store.generation(), "generation");
     closed(store.rest(), "rest");
     closed(store.reopen(), "reopen");
     closed(store.close(), "close");

@@ -292,6 +292,11 @@ impl Store for FaultyStore {
         self.inner.clock_mark()
     }
 
+    fn generation(&self) -> Result<u64, StoreError> {
+        self.check_up()?;
+        self.inner.generation()
+    }
+
     fn rest(&self) -> Result<(), StoreError> {
         self.check_up()?;
         self.inner.rest()

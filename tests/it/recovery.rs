@@ -685,6 +685,10 @@ impl Store for Counting {
         self.inner.clock_mark()
     }
 
+    fn generation(&self) -> Result<u64, StoreError> {
+        self.inner.generation()
+    }
+
     fn close(&self) -> Result<(), StoreError> {
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! In doubt: by policy, and by nothing else.
 
 use crate::support::*;
+use ibid::store::StoreError;
 use ibid::{Class, End, Engine, ErrorKind, Flow, How, InDoubt, Limits, Operation, Policy, Reason, Status};
 use std::time::Duration;
 
@@ -141,4 +142,38 @@ async fn a_barred_call_replays_a_record_and_starts_nothing() {
     assert_eq!(engine.lookup(&key(&flow, "b")).unwrap(), before);
     assert_eq!(counted.runs(), 2);
     engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_store_restored_from_a_backup_is_refused_by_who_remembers_its_generation() {
+    let bench = Bench::new();
+    let (flow, counted) = (flow(), Counted::new());
+    let backup = bench.path().with_extension("backup");
+    let engine = bench.open();
+    answer(&engine, call(&flow, "a", "r"), counted.operation()).await;
+    let earlier = engine.generation().unwrap();
+    engine.shutdown().await;
+    std::fs::copy(bench.path(), &backup).unwrap();
+
+    let engine = bench.open();
+    answer(&engine, call(&flow, "b", "r"), counted.operation()).await;
+    let known = engine.generation().unwrap();
+    assert!(known > earlier);
+    engine.shutdown().await;
+    let demanding = || Engine::builder().clock(bench.clock.clone()).at_least_generation(known);
+    demanding().open(bench.path()).unwrap().shutdown().await;
+
+    std::fs::copy(&backup, bench.path()).unwrap();
+    let refused = demanding().open(bench.path());
+    let is_stale = |error: &StoreError| matches!(error, StoreError::Stale { found, expected } if (*found, *expected) == (earlier, known));
+    assert!(refused.as_ref().is_err_and(is_stale), "{refused:?}");
+    // It was left alone, and without the demand it would run "b" again.
+    let engine = bench.open();
+    assert_eq!(engine.generation().unwrap(), earlier);
+    engine.shutdown().await;
+
+    std::fs::remove_file(bench.path()).unwrap();
+    assert!(matches!(demanding().open(bench.path()), Err(StoreError::Stale { found: 0, .. })));
+    assert!(!bench.path().exists(), "nothing was made in its place");
+    assert_eq!(counted.runs(), 2);
 }

@@ -72,6 +72,10 @@ impl Store for Dated {
         self.store.clock_mark()
     }
 
+    fn generation(&self) -> Result<u64, StoreError> {
+        self.store.generation()
+    }
+
     fn close(&self) -> Result<(), StoreError> {
         self.store.close()
     }

@@ -7,8 +7,8 @@ use ::redb::{Table, WriteTransaction};
 use super::error::{storage, table};
 use super::ledger::Ledger;
 use super::tables::{
-    CLOCK_MARK, COUNTERS, EXPIRY, Found, IN_FLIGHT, KEYS, KeyHash, RECORDS, TOTALS, encode_totals, find, hash_of,
-    read_clock_mark, read_counter, read_totals, scope_counter,
+    CLOCK_MARK, COUNTERS, EXPIRY, Found, GENERATION, IN_FLIGHT, KEYS, KeyHash, RECORDS, TOTALS, encode_totals, find,
+    hash_of, read_clock_mark, read_counter, read_totals, scope_counter,
 };
 use crate::key::Key;
 use crate::record::Record;
@@ -38,8 +38,8 @@ pub(super) fn apply(txn: &WriteTransaction, batch: &Batch, next_seq: &mut u64) -
     for expired in &batch.expired_rows {
         work.wrote |= work.ledger.remove_expired(expired)?;
     }
-    let moved = work.counters.finish(batch)?;
-    Ok(Applied { verdicts, wrote: work.wrote || moved })
+    let wrote = work.counters.finish(batch, work.wrote)?;
+    Ok(Applied { verdicts, wrote })
 }
 
 struct Work<'txn, 'seq> {
@@ -184,8 +184,9 @@ impl<'txn> Counters<'txn> {
         Ok(())
     }
 
-    /// Writes what has moved, the clock mark included. Says whether anything has.
-    fn finish(mut self, batch: &Batch) -> Result<bool, StoreError> {
+    /// Writes what has moved, the clock mark included; if anything has, or the batch `wrote` otherwise, it is another
+    /// generation. Says whether it is.
+    fn finish(mut self, batch: &Batch, wrote: bool) -> Result<bool, StoreError> {
         for (name, counter) in self.scopes {
             match counter {
                 Counter { stored, now } if stored == now => {}
@@ -202,7 +203,11 @@ impl<'txn> Counters<'txn> {
         if later {
             self.table.insert(CLOCK_MARK, batch.now.0.to_be_bytes().as_slice()).map_err(storage)?;
         }
-        Ok(later)
+        if wrote || later {
+            let next = read_counter(&self.table, GENERATION)?.saturating_add(1);
+            self.table.insert(GENERATION, next.to_be_bytes().as_slice()).map_err(storage)?;
+        }
+        Ok(wrote || later)
     }
 }
 

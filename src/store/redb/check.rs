@@ -11,8 +11,8 @@ use ::redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, Value};
 use super::error::{storage, table};
 use super::ledger::{expiry_key, if_there};
 use super::tables::{
-    CLOCK_MARK, COUNTERS, EXPIRY, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, RECORDS, TOTALS, hash_of, read_clock_mark,
-    read_totals, scope_counter,
+    CLOCK_MARK, COUNTERS, EXPIRY, GENERATION, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, RECORDS, TOTALS, hash_of,
+    read_clock_mark, read_totals, scope_counter,
 };
 use crate::store::codec::{decode_ledger_row, decode_row};
 use crate::store::{StoreError, Totals, row_key};
@@ -81,7 +81,7 @@ fn scopes(
         for entry in ReadableTable::range::<&[u8]>(counters, (start, Bound::Unbounded)).map_err(storage)?.take(SCOPES) {
             let (name, count) = entry.map_err(storage)?;
             after = Some(name.value().to_vec());
-            if name.value() == CLOCK_MARK || name.value() == TOTALS {
+            if [CLOCK_MARK, TOTALS, GENERATION].contains(&name.value()) {
                 continue;
             }
             let count = count.value().try_into().map(u64::from_be_bytes).unwrap_or(0);

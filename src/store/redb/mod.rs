@@ -42,7 +42,9 @@ use self::error::{shielded, storage, table};
 use self::file::StoreFile;
 use self::open::open_lease;
 use self::place::{Lease, Place};
-use self::tables::{COUNTERS, EXPIRY, IN_FLIGHT, KEYS, RECORDS, find, read_clock_mark, read_totals, row};
+use self::tables::{
+    COUNTERS, EXPIRY, GENERATION, IN_FLIGHT, KEYS, RECORDS, find, read_clock_mark, read_counter, read_totals, row,
+};
 use super::{Batch, Cursor, Entry, ExpiredRow, Store, StoreError, Totals, Verdict};
 use crate::key::Key;
 use crate::ledger::StoredRow;
@@ -277,6 +279,10 @@ impl Store for RedbStore {
 
     fn clock_mark(&self) -> Result<UnixMillis, StoreError> {
         self.read(|txn| read_clock_mark(&txn.open_table(COUNTERS).map_err(table)?))
+    }
+
+    fn generation(&self) -> Result<u64, StoreError> {
+        self.read(|txn| read_counter(&txn.open_table(COUNTERS).map_err(table)?, GENERATION))
     }
 
     fn rest(&self) -> Result<(), StoreError> {

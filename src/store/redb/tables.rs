@@ -7,6 +7,7 @@
 //! in_flight  seq                      -> ()                     records whose end is to come
 //! counters   b"c"                     -> clock mark, 8 B
 //!            b"t"                     -> totals by state, 6 * 8 B
+//!            b"g"                     -> generation, 8 B
 //!            b"s" scope               -> records of the scope, 8 B; none at zero
 //! ledger     len(table) table key     -> row (see codec)        the host's rows; len is 1 B
 //! ledger_expiry  end 8 B, ledger key  -> ()                     rows that have an end, and only those
@@ -43,6 +44,7 @@ pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("
 
 pub(super) const CLOCK_MARK: &[u8] = b"c";
 pub(super) const TOTALS: &[u8] = b"t";
+pub(super) const GENERATION: &[u8] = b"g";
 
 /// The beginning of SHA-256 over a key's canonical bytes. Two keys that share it are told apart by their rows.
 pub(super) type KeyHash = [u8; 16];

@@ -4,7 +4,7 @@ use super::*;
 use crate::ledger::{Guard, Row, StoredRow};
 use crate::store::ExpiredRow;
 
-pub(super) const CHECKS: [fn(&dyn Store); 11] = [
+pub(super) const CHECKS: [fn(&dyn Store); 12] = [
     a_row_is_there_with_its_record_or_not_at_all,
     what_speaks_against_a_change_first_is_its_verdict,
     each_guard_holds_of_what_it_says,
@@ -16,6 +16,7 @@ pub(super) const CHECKS: [fn(&dyn Store); 11] = [
     a_row_is_removed_only_with_the_end_it_has,
     removing_a_record_leaves_its_rows_and_may_write_others,
     rows_come_by_table_in_the_order_of_their_keys,
+    the_generation_grows_with_what_changes_and_with_nothing_else,
 ];
 
 const TABLE: &str = "hashes";
@@ -316,4 +317,31 @@ fn rows_of(store: &dyn Store, table: &str, after: Option<&[u8]>, limit: usize) -
 fn expired(store: &dyn Store, now: u64, limit: usize) -> Vec<(String, Vec<u8>, u64)> {
     let rows = ok(store.expired_rows(UnixMillis(now), limit));
     rows.into_iter().map(|row| (row.table.to_string(), row.key.to_vec(), row.expires_at.0)).collect()
+}
+
+fn the_generation_grows_with_what_changes_and_with_nothing_else(store: &dyn Store) {
+    equal(ok(store.generation()), 0, "the generation of a new store");
+    let (key, end) = (key("s", 1), UnixMillis(NOW.0 + 5));
+    let ended = completed(1, b"answer", None);
+    let first = put(&key, None, &registered(1));
+    let with_row = with(put(&key, Some(&registered(1)), &ended), [row(b"a", b"1").expires_at(end)]);
+    let expired = || vec![ExpiredRow { table: TABLE.into(), key: (*b"a").into(), expires_at: end }];
+    let at = |now, changes| Batch { now, ..batch(changes) };
+    let batches = [
+        (at(NOW, vec![first.clone()]), 1, "a record"),
+        (at(NOW, vec![first]), 1, "a change that is fenced off"),
+        (at(NOW, vec![with_row]), 2, "an end and a row"),
+        (at(NOW, vec![]), 2, "nothing"),
+        (at(end, vec![]), 3, "only the clock mark"),
+        (Batch { expired_rows: expired(), ..at(end, vec![]) }, 4, "a row that goes"),
+        (Batch { expired_rows: expired(), ..at(end, vec![]) }, 4, "a row that has gone"),
+        (at(end, vec![remove(&key, &ended)]), 5, "a removal"),
+    ];
+    for (batch, generation, what) in batches {
+        ok(store.commit(&batch));
+        equal(ok(store.generation()), generation, what);
+    }
+    ok(store.rest());
+    ok(store.reopen());
+    equal(ok(store.generation()), 5, "the generation after a rest");
 }

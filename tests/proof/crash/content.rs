@@ -16,6 +16,7 @@ pub(crate) struct Content {
     rows: Vec<(Bytes, StoredRow)>,
     totals: Totals,
     pub(crate) mark: UnixMillis,
+    generation: u64,
 }
 
 impl Content {
@@ -25,6 +26,7 @@ impl Content {
             rows: store.rows(TABLE, None, 100)?,
             totals: store.totals()?,
             mark: store.clock_mark()?,
+            generation: store.generation()?,
         })
     }
 }
@@ -115,6 +117,10 @@ impl Store for Noting {
 
     fn clock_mark(&self) -> Result<UnixMillis, StoreError> {
         self.inner.clock_mark()
+    }
+
+    fn generation(&self) -> Result<u64, StoreError> {
+        self.inner.generation()
     }
 
     fn rest(&self) -> Result<(), StoreError> {

@@ -81,6 +81,10 @@ macro_rules! passed_on {
             self.read(self.$field.clock_mark())
         }
 
+        fn generation(&self) -> Result<u64, StoreError> {
+            self.read(self.$field.generation())
+        }
+
         fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
             self.read(self.$field.get(key))
         }
