@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Plants the bugs of planted/bugs.toml into a copy of the sources, and demands that the proof finds each of them.
 
-usage: planted.py [--only TEXT] [--layer LAYER] [--every-layer]
+usage: planted.py [--only TEXT] [--layer LAYERS] [--every-layer]
 
 By default each bug meets the one layer that its entry names. With --every-layer it meets all of them, and the table shows
 which find it: a layer that finds none is no proof of anything.
@@ -14,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import tomllib
 
@@ -25,7 +24,8 @@ LAYERS = {
     "machine": ("lib", ["machine::"]),
     "store": ("lib", ["store::"]),
     "actor": ("lib", ["actor::"]),
-    "it": ("it", ["--skip", "tidy", "--skip", "readme"]),
+    # Without what waits in real time, and what reads the sources.
+    "it": ("it", ["--skip", "tidy", "--skip", "readme", "--skip", "storage_failure", "--skip", "shutdown"]),
     "episodes": ("proof", ["episodes"]),
     "crash": ("proof", ["crash"]),
     "io": ("proof", ["io_errors"]),
@@ -40,7 +40,7 @@ pub(crate) fn is(name: &str) -> bool {
     PLANTED.get_or_init(|| std::env::var("IBID_PLANTED").ok()).as_deref() == Some(name)
 }
 """
-SECONDS_PER_LAYER = 180
+SECONDS_PER_LAYER = 120
 
 
 def plant(bug, tree):
@@ -90,12 +90,12 @@ def run(layer, binaries, bug, scale=None):
         )
         output, failed = done.stdout + done.stderr, done.returncode != 0
     except subprocess.TimeoutExpired:
-        # A hang is a failure, too: somebody waits for ever.
-        output, failed = "hangs", True
+        # A hang is a failure, too: somebody waits for ever. What is only long says nothing.
+        output, failed = "hangs", scale is None
     if sum(map(int, re.findall(r"^running (\d+) test", output, re.MULTILINE))) == 0 and output != "hangs":
         sys.exit(f"no test matches {filters}")
     seed = re.search(r"IBID_SEED=(\d+)", output)
-    failing = re.search(r"^    (\S+)$", output, re.MULTILINE)
+    failing = re.search(r"^    ([\w:]+)$", output, re.MULTILINE)
     told = f"seed {seed[1]}" if seed else failing[1] if failing else output[-60:].strip()
     return failed, time.monotonic() - begun, told
 
@@ -103,21 +103,22 @@ def run(layer, binaries, bug, scale=None):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="bugs whose name holds this")
-    parser.add_argument("--layer", help="bugs of this layer")
+    parser.add_argument("--layer", help="bugs of these layers, by comma")
     parser.add_argument("--every-layer", action="store_true")
     options = parser.parse_args()
     bugs = tomllib.loads((ROOT / ".ci/planted/bugs.toml").read_text())["bug"]
-    with tempfile.TemporaryDirectory() as scratch:
-        tree = pathlib.Path(scratch) / "ibid"
-        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns("target", ".git"))
-        (tree / "src/planted.rs").write_text(SWITCH)
-        with (tree / "src/lib.rs").open("a") as lib:
-            lib.write("mod planted;\n")
-        for bug in bugs:
-            plant(bug, tree)
-        binaries = build(tree)
-        chosen = [bug for bug in bugs if options.only in bug["name"] and options.layer in (None, bug["layer"])]
-        sys.exit(hunt(chosen, binaries, options.every_layer))
+    # At the same place each time, so that what can stay built stays built.
+    tree = ROOT / "target/planted"
+    shutil.rmtree(tree, ignore_errors=True)
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns("target", ".git"))
+    (tree / "src/planted.rs").write_text(SWITCH)
+    with (tree / "src/lib.rs").open("a") as lib:
+        lib.write("mod planted;\n")
+    for bug in bugs:
+        plant(bug, tree)
+    binaries = build(tree)
+    chosen = [bug for bug in bugs if options.only in bug["name"] and (not options.layer or bug["layer"] in options.layer.split(","))]
+    sys.exit(hunt(chosen, binaries, options.every_layer))
 
 
 def hunt(bugs, binaries, every_layer):
