@@ -260,7 +260,9 @@ impl Recoverer {
                 let is_silent = left(self.limits.dispatched_silence).is_zero();
                 at_once(is_asked && wanted.dispatched && (is_silent || wanted.dispatched_undue))
             }
-            Status::InDoubt if machine::is_dead_letter(record, self.limits.recoveries) => {
+            Status::InDoubt
+                if machine::is_dead_letter(record, machine::recoveries_allowed(is_asked, self.limits.recoveries)) =>
+            {
                 at_once(is_asked && wanted.dead_letters)
             }
             Status::InDoubt if wanted.undue => Some(Duration::ZERO),

@@ -65,7 +65,8 @@ impl KeyActor {
         }
         let Some(record) = self.in_doubt() else { return };
         let was_answered = record.recoveries > 0 && record.updated_at >= self.around.recovery.opened_at;
-        if !was_answered && !machine::is_dead_letter(&record, self.around.limits.recoveries) {
+        let allowed = machine::recoveries_allowed(true, self.around.limits.recoveries);
+        if !was_answered && !machine::is_dead_letter(&record, allowed) {
             self.ask(&record, true, None);
         }
     }
