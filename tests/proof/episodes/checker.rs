@@ -276,16 +276,6 @@ impl<'a> Checker<'a> {
                 self.boot.clock_was_set = true;
                 Ok(())
             }
-            What::Wrote(boot) => {
-                if self.is_now(*boot) {
-                    self.boot.tries = 0;
-                    let place = self.place;
-                    self.boot.given_up.iter_mut().for_each(|(_, until)| {
-                        until.get_or_insert(place);
-                    });
-                }
-                Ok(())
-            }
             What::Inquired(inquired) => self.inquired(inquired),
             What::Heard { inquiry, found } => self.heard(*inquiry, found.as_ref()),
             What::Opened(_) => {
@@ -301,27 +291,12 @@ impl<'a> Checker<'a> {
                 self.coverage.crash(what, self.starts.values().any(|start| start.boot == *boot && start.end.is_none()));
                 Ok(())
             }
-            What::StoreFailed(boot) if self.is_now(*boot) => {
-                let (place, at) = (self.place, self.at);
-                let last = self.keys.iter_mut().flat_map(|key| key.changes.iter_mut().rev().take(1));
-                self.boot.tries += 1;
-                if self.boot.tries == TRIES {
-                    self.boot.given_up.push((place, None));
-                }
-                let unknown = last.filter(|change| change.place + 1 == place);
-                unknown.for_each(|change| change.unknown = Some(at));
-                (self.boot.failed_at, self.boot.failing) = (Some(self.place), true);
-                self.boot.troubled_at = Some(self.at);
-                Ok(())
-            }
-            What::StoreWorked(boot) if self.is_now(*boot) => {
-                if std::mem::take(&mut self.boot.failing) {
-                    self.boot.well_since = Some(self.place);
-                    self.boot.troubled_at = Some(self.at);
+            What::StoreFailed(boot) | What::StoreWorked(boot) | What::Wrote(boot) => {
+                if self.is_now(*boot) {
+                    self.store(what);
                 }
                 Ok(())
             }
-            What::StoreFailed(_) | What::StoreWorked(_) => Ok(()),
             What::Committed { boot, now, changes } => self.committed(*boot, *now, changes),
             What::Asked { id, boot, key, ask } => self.asked(*id, *boot, *key, ask),
             What::Left { id } => {
@@ -345,6 +320,36 @@ impl<'a> Checker<'a> {
             What::Now { boot, now } => self.reads(*boot, *now),
             What::Rested { boot } => self.rested(*boot),
             What::Empty { boot, held } => self.emptied(*boot, held),
+        }
+    }
+
+    /// The store of this boot works or does not.
+    fn store(&mut self, what: &What) {
+        let (place, at) = (self.place, self.at);
+        match what {
+            What::StoreFailed(_) => {
+                let last = self.keys.iter_mut().flat_map(|key| key.changes.iter_mut().rev().take(1));
+                let unknown = last.filter(|change| change.place + 1 == place);
+                unknown.for_each(|change| change.unknown = Some(at));
+                self.boot.tries += 1;
+                if self.boot.tries == TRIES {
+                    self.boot.given_up.push((place, None));
+                }
+                (self.boot.failed_at, self.boot.failing) = (Some(place), true);
+                self.boot.troubled_at = Some(at);
+            }
+            What::Wrote(_) => {
+                self.boot.tries = 0;
+                self.boot.given_up.iter_mut().for_each(|(_, until)| {
+                    until.get_or_insert(place);
+                });
+            }
+            _ => {
+                if std::mem::take(&mut self.boot.failing) {
+                    self.boot.well_since = Some(place);
+                    self.boot.troubled_at = Some(at);
+                }
+            }
         }
     }
 
