@@ -91,9 +91,9 @@ impl Checker<'_> {
         };
         let running = running + (0..self.keys.len()).filter(may_rerun).count();
         let in_flight = limits.in_flight.min(limits.in_flight_per_scope);
-        // What the host itself decides about a key takes no permit.
-        let needs_permit = matches!(call.ask, Ask::Submit(_) | Ask::Track);
-        (needs_permit && others + running >= in_flight) || here >= limits.waiters_per_key
+        // What the host itself decides about a key takes no permit and waits for nobody: it is never refused for want of room.
+        let asks_to_wait = matches!(call.ask, Ask::Submit(_) | Ask::Track);
+        asks_to_wait && (others + running >= in_flight || here >= limits.waiters_per_key)
     }
 
     /// Every record that the key has held between question and answer, with the times at which it may have been read.
