@@ -33,7 +33,7 @@ pub struct Limits {
     /// Records that one slice of the expiry sweep removes. Default 256.
     pub expiry_slice: usize,
     /// Re-runs of one record that may end unknown, and answers of an oracle that may tell nothing, before it is a dead letter:
-    /// not run again, though still asked about. Default 5.
+    /// not run again, though still asked about. Default 5. Zero: no re-runs; an oracle is heard once all the same.
     pub recoveries: u8,
     /// Inquiries that run at once without a caller, and likewise re-runs. Default 64.
     pub background_recoveries: usize,

@@ -187,6 +187,7 @@ impl Builder {
         };
         let boot = entropy.boot_id();
         let permits = Permits::new(limits.in_flight, limits.in_flight_per_scope);
+        let asked = flows.asked();
         let parts = Parts {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
@@ -208,6 +209,7 @@ impl Builder {
             permits,
             entropy,
             boot,
+            asked,
             waiters,
             closing,
             runtime,

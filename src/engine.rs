@@ -1,5 +1,6 @@
 //! The handle that a host embeds.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) permits: Arc<Permits>,
     pub(crate) entropy: Entropy,
     pub(crate) boot: BootId,
+    /// The flows that have an oracle.
+    pub(crate) asked: HashSet<Box<str>>,
     pub(crate) waiters: AtomicU64,
     pub(crate) closing: AtomicBool,
     pub(crate) runtime: tokio::runtime::Handle,
@@ -263,8 +266,10 @@ impl Engine {
     pub fn list(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<Listed>, Error> {
         let entries = self.0.store.in_flight(after, limit).map_err(|error| unavailable(&error))?;
         let listed = entries.into_iter().map(|store::Entry { cursor, found }| {
-            let record = found.as_ref().map(|(_, record)| record);
-            let is_dead_letter = record.is_some_and(|record| machine::is_dead_letter(record, self.0.limits.recoveries));
+            let is_dead_letter = found.as_ref().is_some_and(|(key, record)| {
+                let is_asked = self.0.asked.contains(key.flow());
+                machine::is_dead_letter(record, machine::recoveries_allowed(is_asked, self.0.limits.recoveries))
+            });
             Listed { cursor, found, is_dead_letter }
         });
         Ok(listed.collect())
@@ -564,7 +569,7 @@ pub struct Listed {
     /// Key and record, or `None` where they do not decode.
     pub found: Option<(Key, Record)>,
     /// In doubt, with as many recoveries behind it as [`Limits::recoveries`] allows: it is not run again, and what can still
-    /// end it is `resolve` or an oracle.
+    /// end it is `resolve` or an oracle. Of a flow with an [oracle](crate::Builder::oracle), after at least one answer.
     pub is_dead_letter: bool,
 }
 

@@ -90,7 +90,8 @@ pub enum Found {
     Live,
     /// It has ended like this.
     Done(Ended),
-    /// Anything else. After [`Limits::recoveries`](crate::Limits::recoveries) of these in a row the record is a dead letter.
+    /// Anything else. After [`Limits::recoveries`](crate::Limits::recoveries) of these in a row, at least one, the record
+    /// is a dead letter.
     CannotTell,
 }
 

@@ -559,6 +559,7 @@ impl KeyActor {
     /// The store could not be asked, or the fate of a write is unknown. What is in memory proves nothing any more.
     fn give_up(&mut self, cause: Cause, error: &StoreError) {
         self.record = Loaded::NotYet;
+        self.wake_in_time();
         let reply = unavailable(error);
         match cause {
             Cause::Ticket(ticket) => ticket.answer(Said::Reply(Err(reply))),

@@ -378,6 +378,8 @@ impl Drop for Answer {
 /// A key whose record may be in doubt, or dispatched and without news: ask about it.
 pub(super) struct Recover {
     pub(super) key: Key,
+    /// The record's revision when it was found: one that has changed since has been dealt with.
+    pub(super) revision: u64,
     /// Whether it is the first time since the engine was opened.
     pub(super) is_first: bool,
     pub(super) turn: Turn,

@@ -1,7 +1,7 @@
 //! Asking those who may know: who they are, what they have been asked, and the way of an answer back.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, hash_map};
+use std::collections::{HashMap, HashSet, hash_map};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +49,12 @@ impl Flows {
             }
         }
         Ok(Self(flows))
+    }
+
+    /// The names of those that have an oracle.
+    pub(crate) fn asked(&self) -> HashSet<Box<str>> {
+        let asked = self.0.iter().filter(|(_, (_, means))| matches!(means, Means::Ask(_)));
+        asked.map(|(name, _)| name.clone()).collect()
     }
 }
 

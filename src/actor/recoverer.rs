@@ -94,8 +94,8 @@ impl Wanted {
 struct Pass {
     wanted: Wanted,
     after: Option<Cursor>,
-    /// Found and not begun: at most a slice.
-    keys: VecDeque<Key>,
+    /// Found and not begun, with the revision it was found at: at most a slice.
+    keys: VecDeque<(Key, u64)>,
     /// Everything has been read.
     is_read: bool,
     /// It goes on when an inquiry ends.
@@ -195,9 +195,9 @@ impl Recoverer {
     fn go_on(&mut self, ctx: &mut Context<Self>) {
         let Some(mut pass) = self.pass.take() else { return };
         pass.waits = false;
-        while let Some(key) = pass.keys.pop_front() {
-            if !self.begin(&key, &mut pass, ctx) {
-                pass.keys.push_front(key);
+        while let Some((key, revision)) = pass.keys.pop_front() {
+            if !self.begin((&key, revision), &mut pass, ctx) {
+                pass.keys.push_front((key, revision));
                 pass.waits = true;
                 self.pass = Some(pass);
                 return;
@@ -232,7 +232,7 @@ impl Recoverer {
         for (key, record) in entries.into_iter().filter_map(|entry| entry.found) {
             let Some(registered) = self.recovery.of(&key) else { continue };
             match self.due_in(&record, registered, pass.wanted, now) {
-                Some(Duration::ZERO) => pass.keys.push_back(key),
+                Some(Duration::ZERO) => pass.keys.push_back((key, record.revision)),
                 Some(later) => pass.soonest = Some(pass.soonest.map_or(later, |soonest| soonest.min(later))),
                 None => {}
             }
@@ -260,7 +260,9 @@ impl Recoverer {
                 let is_silent = left(self.limits.dispatched_silence).is_zero();
                 at_once(is_asked && wanted.dispatched && (is_silent || wanted.dispatched_undue))
             }
-            Status::InDoubt if machine::is_dead_letter(record, self.limits.recoveries) => {
+            Status::InDoubt
+                if machine::is_dead_letter(record, machine::recoveries_allowed(is_asked, self.limits.recoveries)) =>
+            {
                 at_once(is_asked && wanted.dead_letters)
             }
             Status::InDoubt if wanted.undue => Some(Duration::ZERO),
@@ -270,7 +272,7 @@ impl Recoverer {
     }
 
     /// False: there are as many inquiries under way as may be.
-    fn begin(&mut self, key: &Key, pass: &mut Pass, ctx: &mut Context<Self>) -> bool {
+    fn begin(&mut self, (key, revision): (&Key, u64), pass: &mut Pass, ctx: &mut Context<Self>) -> bool {
         let recovery = Arc::clone(&self.recovery);
         let most = self.limits.background_recoveries;
         match recovery.of(key) {
@@ -278,7 +280,7 @@ impl Recoverer {
             Some((_, Means::Ask(_))) => {
                 self.asking += 1;
                 let turn = Turn { kind: Kind::Inquiry, recoverer: ctx.address() };
-                self.router.do_send(Recover { key: key.clone(), is_first: pass.wanted.is_first, turn });
+                self.router.do_send(Recover { key: key.clone(), revision, is_first: pass.wanted.is_first, turn });
             }
             Some((_, Means::Rerun(_))) if self.rerunning >= most => self.left_out = true,
             Some((flow, Means::Rerun(rerun))) => {

@@ -8,7 +8,8 @@
 //! without a live attempt reads as InDoubt, so no row depends on whether its interruption was recorded. *Given up* is
 //! InDoubt under a policy that re-runs, with its re-runs used up: for who asks it expires and lapses like a finished
 //! record, but nothing is removed before it, and its end can still be told. *Dead letter* is InDoubt under a policy that
-//! asks, after as many answers in a row that told nothing: it never expires, is asked on, and each end is still heard.
+//! asks, after as many answers in a row that told nothing, and at least one: it never expires, is asked on, and each end is
+//! still heard.
 //!
 //! | record | admit, same request | admit, other request | track | finish / resolve | forget | fence | interrupt | expire |
 //! |---|---|---|---|---|---|---|---|---|
@@ -232,7 +233,7 @@ pub(crate) fn step(record: Option<&Record>, event: Event<'_>, cx: Context<'_>) -
 
 pub(crate) use backoff::{TRIES, wait_after};
 pub(crate) use expire::expire;
-pub(crate) use recover::{Pace, interrupt, is_dead_letter, pause, retention_of};
+pub(crate) use recover::{Pace, interrupt, is_dead_letter, pause, recoveries_allowed, retention_of};
 
 impl Step {
     fn say(caller: Said) -> Self {

@@ -42,18 +42,27 @@ pub(super) fn in_doubt(record: &Record, counts: bool, now: UnixMillis) -> Record
 
 /// In doubt, with as many recoveries as allowed behind it.
 pub(super) fn is_exhausted(record: &Record, cx: Context<'_>) -> bool {
-    is_dead_letter(record, cx.recoveries)
+    is_dead_letter(record, allowed(cx))
+}
+
+fn allowed(cx: Context<'_>) -> u8 {
+    recoveries_allowed(cx.policy.in_doubt == InDoubt::Ask, cx.recoveries)
+}
+
+/// A limit of no re-runs is one; but nobody's silence has been heard before it was asked once.
+pub(crate) fn recoveries_allowed(is_asked: bool, limit: u8) -> u8 {
+    if is_asked { limit.max(1) } else { limit }
 }
 
 /// Whether the recoveries of this record are used up.
-pub(crate) fn is_dead_letter(record: &Record, limit: u8) -> bool {
-    record.state.status() == Status::InDoubt && record.recoveries >= limit
+pub(crate) fn is_dead_letter(record: &Record, allowed: u8) -> bool {
+    record.state.status() == Status::InDoubt && record.recoveries >= allowed
 }
 
 /// Whether this count of recoveries is the first that is too high.
 pub(super) fn used_up(before: u8, after: u8, cx: Context<'_>) -> bool {
     match cx.policy.in_doubt {
-        InDoubt::Ask | InDoubt::Rerun => before < cx.recoveries && after >= cx.recoveries,
+        InDoubt::Ask | InDoubt::Rerun => before < allowed(cx) && after >= allowed(cx),
         InDoubt::Ambiguous => false,
     }
 }
@@ -103,7 +112,7 @@ fn cannot_tell(record: &Record, asked_at: u8, cx: Context<'_>) -> Step {
     } else {
         step
     };
-    if record.recoveries == asked_at && asked_at < cx.recoveries {
+    if record.recoveries == asked_at && asked_at < allowed(cx) {
         step.putting(Record { state: State::InDoubt, recoveries: counted, ..next(record, cx.now) })
     } else if record.recoveries == counted {
         step

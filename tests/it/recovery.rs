@@ -470,6 +470,48 @@ async fn re_runs_that_end_unknown_go_on_by_themselves_to_the_limit_and_then_rest
 }
 
 #[tokio::test]
+async fn without_any_recoveries_allowed_a_record_is_a_dead_letter_after_one_answer_and_not_before() {
+    let (house, flow) = (House::new(), flow_of(asking()));
+    house.leave_in_doubt(&flow, &["a"]).await;
+    let (oracle, mut questions) = oracle();
+    let mut limits = quick();
+    limits.recoveries = 0;
+    let engine = house.open(&limits, |builder| builder.oracle(&flow, oracle));
+    let (key, (_, answer)) = (key(&flow, "a"), until_asked(&mut questions).await);
+    let tracker = {
+        let (engine, flow, key) = (engine.clone(), flow.clone(), key.clone());
+        tokio::spawn(async move { engine.track(&flow, &key).await })
+    };
+    until(&engine, |stats| stats.in_flight == 1).await;
+    settled(&engine).await;
+    assert!(!tracker.is_finished() && !engine.list(None, 9).unwrap()[0].is_dead_letter);
+    answer.send(Found::CannotTell).unwrap();
+    let released = within_a_minute(tracker).await.unwrap().unwrap_err();
+    assert!(matches!(released.kind(), ErrorKind::RecoveriesExhausted), "{released:?}");
+    assert!(engine.list(None, 9).unwrap()[0].is_dead_letter);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_record_that_could_not_be_read_is_asked_about_as_soon_as_it_can_be() {
+    let (house, flow) = (House::new(), flow_of(asking()));
+    house.leave_in_doubt(&flow, &["a"]).await;
+    let store = Arc::new(FaultyStore::new(Arc::clone(&house.store)).keeping_inner());
+    // The first to read it is the one who is to ask.
+    store.fail_reads(1);
+    let (oracle, mut questions) = oracle();
+    let mut limits = quick();
+    limits.recovery_pause_max = Duration::from_secs(3_600);
+    limits.dispatched_silence = Duration::from_secs(3_600);
+    let builder = Engine::builder().clock(house.clock.clone()).limits(limits).oracle(&flow, oracle);
+    let engine = builder.open_store(store).unwrap();
+    let (_, answer) = until_asked(&mut questions).await;
+    answer.send(completed("found")).unwrap();
+    until_status(&engine, &key(&flow, "a"), Status::Completed).await;
+    engine.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_re_run_without_a_permit_waits_for_its_turn() {
     let flow = flow_of(Policy::replay(Duration::from_secs(600)).in_doubt(InDoubt::Rerun));
     let house = House::new();

@@ -28,12 +28,16 @@ impl KeyActor {
         self.wake_in_time();
     }
 
-    /// The background pass has found the key. What is being written or runs is no longer as it was found.
-    pub(super) fn recover(&mut self, Recover { is_first, turn, .. }: Recover) {
-        if self.pending.is_some() || self.draining || self.load().is_err() {
+    /// The background pass has found the key. What is being written, runs, or has been answered since is no longer as it was
+    /// found.
+    pub(super) fn recover(&mut self, Recover { revision, is_first, turn, .. }: Recover) {
+        if self.pending.is_some() || self.draining {
             return;
         }
-        if let Some(record) = self.unended() {
+        if self.load().is_err() {
+            return self.wake_in_time();
+        }
+        if let Some(record) = self.unended().filter(|_| self.revision() == Some(revision)) {
             self.ask(&record, is_first, Some(turn));
         }
     }
@@ -46,6 +50,13 @@ impl KeyActor {
         }
         let now = self.around.clock.now();
         Some(machine::interrupt(record, now).unwrap_or_else(|| (**record).clone()))
+    }
+
+    fn revision(&self) -> Option<u64> {
+        match &self.record {
+            Loaded::Is(Some(record)) => Some(record.revision),
+            Loaded::Is(None) | Loaded::NotYet => None,
+        }
     }
 
     fn in_doubt(&self) -> Option<Record> {
@@ -65,7 +76,8 @@ impl KeyActor {
         }
         let Some(record) = self.in_doubt() else { return };
         let was_answered = record.recoveries > 0 && record.updated_at >= self.around.recovery.opened_at;
-        if !was_answered && !machine::is_dead_letter(&record, self.around.limits.recoveries) {
+        let allowed = machine::recoveries_allowed(true, self.around.limits.recoveries);
+        if !was_answered && !machine::is_dead_letter(&record, allowed) {
             self.ask(&record, true, None);
         }
     }
@@ -83,13 +95,17 @@ impl KeyActor {
         self.around.recovery.oracle(&self.origin.key).is_some()
     }
 
-    /// Lets the background pass come when the record is due again.
-    fn wake_in_time(&self) {
+    /// Lets the background pass come when the record is due again; soon, if the store could not say what there is.
+    pub(super) fn wake_in_time(&self) {
         let Some((flow, _)) = self.around.recovery.of(&self.origin.key) else { return };
-        if let (Some(record), Some(recoverer)) = (self.in_doubt(), &self.around.recoverer) {
-            let limits = &self.around.limits;
-            recoverer.do_send(Wake(machine::pause(&record, flow.policy(), pace(limits))));
-        }
+        let Some(recoverer) = &self.around.recoverer else { return };
+        let limits = &self.around.limits;
+        let pause = match (&self.record, self.in_doubt()) {
+            (Loaded::NotYet, _) => limits.recovery_pause,
+            (Loaded::Is(_), Some(record)) => machine::pause(&record, flow.policy(), pace(limits)),
+            (Loaded::Is(_), None) => return,
+        };
+        recoverer.do_send(Wake(pause));
     }
 
     /// A retry is told that the record is in doubt; not before the first answer is there, if somebody is being asked.

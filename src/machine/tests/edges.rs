@@ -1,10 +1,11 @@
 //! The edges, as sentences: one key, driven through its life by hand.
 
 use super::*;
+use crate::error::ErrorKind;
 use crate::inquiry::Found;
 use crate::ledger::{Guard, Row};
 use crate::machine::tests::show;
-use crate::machine::{Event, Pace, Step, Write, interrupt, is_dead_letter, pause, retention_of, step};
+use crate::machine::{Event, Pace, Said, Step, Write, interrupt, is_dead_letter, pause, retention_of, step};
 use crate::outcome::{Completion, End, Ended};
 use crate::policy::{AfterCheckpoint, AfterCompleted, InDoubt, OnFailure, OnStoreFailure};
 use crate::record::{Mark, Origin};
@@ -615,6 +616,28 @@ fn answers_that_tell_nothing_count_up_to_a_dead_letter_that_never_expires_and_st
         }
         assert_ne!(key.stored, dead);
     }
+}
+
+#[test]
+fn a_limit_of_none_re_runs_nothing_and_still_hears_one_answer_before_anybody_is_given_up() {
+    let decide = |stored: &Record, policy: &Policy, event: Event<'_>| {
+        step(Some(stored), event, Context { recoveries: 0, ..cx(policy, 1) })
+    };
+    let exhausted = |step: &Step| match &step.caller {
+        Said::Reply(Err(error)) => matches!(error.kind(), ErrorKind::RecoveriesExhausted),
+        _ => false,
+    };
+    let (asked, doubted, same) = (ask(), record(State::InDoubt), admission("same"));
+    let tracked = decide(&doubted, &asked, Event::Track(None));
+    assert!(matches!(tracked.caller, Said::Wait), "nobody has been asked: {tracked:?}");
+    let Record { attempt, recoveries, .. } = doubted;
+    let silent = decide(&doubted, &asked, Event::Found { attempt, recoveries, found: &Found::CannotTell });
+    assert_eq!(silent.alarm, Some(crate::machine::Alarm::DeadLetter));
+    let Write::Put(dead) = silent.write else { panic!("not counted: {silent:?}") };
+    assert_eq!(dead.recoveries, 1);
+    assert!(exhausted(&decide(&dead, &asked, Event::Track(None))));
+    assert!(exhausted(&decide(&doubted, &rerun(), Event::Admit(&same))), "no re-run is allowed");
+    assert!(exhausted(&decide(&doubted, &rerun(), Event::Track(None))));
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! What may be told: every answer must fit what the key was at some moment between question and answer.
 
 use ibid::{
-    AfterCompleted, AfterExpiry, Bytes, ErrorKind, Fenced, Fingerprint, Forgotten, How, InDoubt, Mark, Origin, Record,
-    Resolved, Retention, State, Status, UnixMillis, WhileRunning,
+    AfterCompleted, AfterExpiry, Bytes, ErrorKind, Fenced, Fingerprint, Forgotten, How, InDoubt, Mark, OnStoreFailure,
+    Origin, Record, Resolved, Retention, State, Status, UnixMillis, WhileRunning,
 };
 
+use super::causes::{Meant, NOT_STARTED};
 use super::checker::{Call, Cause, Change, Checker, Start};
 use super::history::{Answer, Ask, Finished, Said, Submit};
 
@@ -56,7 +57,7 @@ impl Checker<'_> {
         let since = |place: Option<usize>| place.is_some_and(|place| place >= call.place);
         let is = match kind {
             ErrorKind::Closed => self.boot.closing || self.boot.over,
-            ErrorKind::Store => self.boot.failing || since(self.boot.failed_at),
+            ErrorKind::Store => self.boot.failing || since(self.boot.failed_at) || since(self.boot.well_since),
             ErrorKind::Busy => self.is_full(call),
             ErrorKind::Deadline => matches!(&call.ask, Ask::Submit(Submit { deadline: Some(deadline), .. })
                 if u128::from(self.at - call.at) >= deadline.as_millis()),
@@ -78,12 +79,21 @@ impl Checker<'_> {
         };
         let others = self.calls.values().filter(open);
         let here = others.clone().filter(|other| other.key == call.key).count();
+        // A re-run without a caller waits like one.
+        let reruns = |start: &Start| start.call.is_none() && start.key == call.key && self.may_have_run(start, call);
+        let here = here + usize::from(self.starts.values().any(reruns));
         let others = others.filter(|other| matches!(other.ask, Ask::Submit(_) | Ask::Track)).count();
         let running = self.starts.values().filter(|start| self.may_have_run(start, call)).count();
+        // A re-run without a caller takes a permit before it starts.
+        let may_rerun = |key: &usize| {
+            let is_open = |record: &Record| record.state.status().is_in_flight();
+            self.grid(*key).is_rerun() && self.record(*key).is_some_and(is_open)
+        };
+        let running = running + (0..self.keys.len()).filter(may_rerun).count();
         let in_flight = limits.in_flight.min(limits.in_flight_per_scope);
-        // What the host itself decides about a key takes no permit.
-        let needs_permit = matches!(call.ask, Ask::Submit(_) | Ask::Track);
-        (needs_permit && others + running >= in_flight) || here >= limits.waiters_per_key
+        // What the host itself decides about a key takes no permit and waits for nobody: it is never refused for want of room.
+        let asks_to_wait = matches!(call.ask, Ask::Submit(_) | Ask::Track);
+        asks_to_wait && (others + running >= in_flight || here >= limits.waiters_per_key)
     }
 
     /// Every record that the key has held between question and answer, with the times at which it may have been read.
@@ -155,6 +165,12 @@ impl Checker<'_> {
                 _ => "the operation has ended",
             });
         }
+        if submit.is_some_and(|submit| self.is_refused_as_before(call, submit, answer)) {
+            return Some("the write that changes it has not been read back");
+        }
+        if self.fits_unsaved(&wanted, answer) {
+            return Some("it could not be saved");
+        }
         let found = self.moments(call).any(|(record, times)| {
             times.iter().any(|now| {
                 let readings = self.readings(call.key, record, *now);
@@ -167,19 +183,85 @@ impl Checker<'_> {
         found.then_some("the record says so")
     }
 
+    /// While it is not known whether a write has happened, the key reads as it did before; and that it is taken is all that is
+    /// said of it.
+    fn is_refused_as_before(&self, call: &Call, submit: &Submit, answer: &Answer) -> bool {
+        let unknown = |change: &&Change| change.unknown.is_some_and(|at| self.is_soon(at, at));
+        let Some(change) = self.keys[call.key].changes.last().filter(unknown) else { return false };
+        let Some(before) = change.before.as_ref().filter(|before| self.is_running(call.key, before)) else {
+            return false;
+        };
+        let name = self.plan.keys[call.key].flow.name();
+        let is_same = before.fingerprint == Fingerprint::of(name, &submit.request);
+        match answer {
+            Err(ErrorKind::Mismatch) => !is_same,
+            Err(ErrorKind::Duplicate(status)) => {
+                is_same && before.state.status() == *status && self.grid(call.key).while_running == WhileRunning::Refuse
+            }
+            _ => false,
+        }
+    }
+
+    /// After all tries have failed, and where the policy says so by name, what the operation itself has decided leaves without
+    /// being durable: to who waits, and then to everybody the same, as if it were saved.
+    fn fits_unsaved(&self, wanted: &Wanted<'_>, answer: &Answer) -> bool {
+        let Wanted { call, submit, fingerprint } = wanted;
+        let grid = self.grid(call.key);
+        let until = |until: &Option<usize>| {
+            until.is_none_or(|until| until >= call.place || self.is_soon(self.ats[until], self.ats[until]))
+        };
+        if grid.on_store_failure != OnStoreFailure::Reply || !self.boot.given_up.iter().any(|(_, end)| until(end)) {
+            return false;
+        }
+        let running = |record: &&Record| record.state == State::Registered && self.is_running(call.key, record);
+        let states = self.keys[call.key].states.iter().rev();
+        let Some(record) = states.filter_map(|(_, record)| record.as_deref()).find(running) else { return false };
+        if fingerprint.is_some_and(|fingerprint| fingerprint != record.fingerprint) {
+            return false;
+        }
+        let Some((start, meant)) = self.end_of(call.key, record) else { return false };
+        let Some((end, ..)) = &self.starts[&start].end else { return false };
+        let is_guarded = |row: &ibid::Row| *row.requires() != ibid::Guard::Any;
+        if matches!(end, Finished::Done { rows, .. } if rows.iter().any(is_guarded)) {
+            return false;
+        }
+        let is_own = call.start == Some(start);
+        let waits = submit.is_none() || grid.while_running == WhileRunning::Join || is_own;
+        let policy = if submit.is_some() { grid.after_completed } else { AfterCompleted::Replay };
+        match (meant, answer) {
+            (Meant::Done { answer: decided, .. }, Ok(Said::Answer(How::Executed, told))) => is_own && told == decided,
+            (Meant::Done { answer: decided, .. }, Ok(Said::Answer(How::Joined, told))) => {
+                waits && !is_own && told == decided
+            }
+            (Meant::Done { answer: decided, .. }, _) => {
+                let kept = (decided.len() <= self.plan.limits.answer_bytes).then(|| decided.clone());
+                fits_finished(policy, &State::Completed(kept), answer)
+            }
+            (Meant::Definitive(reason), Err(ErrorKind::Failed(told))) => {
+                told.bytes() == reason || *told.bytes() == self.cut(reason)
+            }
+            _ => false,
+        }
+    }
+
     fn changes_since(&self, call: &Call) -> impl Iterator<Item = &Change> {
         self.keys[call.key].changes.iter().filter(|change| change.place > call.place)
     }
 
     /// One who waited for this change, or made it, is told what it came to.
     fn fits_end(&self, wanted: &Wanted<'_>, change: &Change, answer: &Answer) -> bool {
+        let causes = std::iter::once(&change.cause).chain(&change.or);
+        causes.into_iter().any(|cause| self.fits_cause(wanted, change, cause, answer))
+    }
+
+    fn fits_cause(&self, wanted: &Wanted<'_>, change: &Change, cause: &Cause, answer: &Answer) -> bool {
         let Wanted { call, submit, fingerprint } = wanted;
         let Some(before) = &change.before else { return false };
         let is_own = |start: Option<usize>| call.start.is_some() && (start.is_none() || call.start == start);
         let may_wait = submit.is_none() || self.grid(call.key).while_running == WhileRunning::Join;
         let is_same = fingerprint.is_none_or(|fingerprint| fingerprint == before.fingerprint);
         let heard = |start: Option<usize>| is_same && (may_wait || is_own(start));
-        match (&change.cause, answer) {
+        match (cause, answer) {
             (Cause::Completed { start, answer }, Ok(Said::Answer(how, told))) => {
                 let came_about = match how {
                     How::Executed => is_same && is_own(*start),
@@ -193,6 +275,17 @@ impl Checker<'_> {
                 heard(Some(*start)) && (told.bytes() == reason || *told.bytes() == self.cut(reason))
             }
             (Cause::Failed, Err(ErrorKind::Duplicate(Status::Failed))) => heard(None),
+            (Cause::NotStarted, Err(ErrorKind::Duplicate(Status::Failed))) => {
+                before.state == State::Dispatched && heard(None)
+            }
+            (Cause::NotStarted, Err(ErrorKind::Failed(told))) => {
+                let reason = NOT_STARTED.as_slice().into();
+                heard(None) && (*told.bytes() == reason || *told.bytes() == self.cut(&reason))
+            }
+            // Whoever tracks it is let go when it becomes a dead letter.
+            (Cause::CannotTell, Err(ErrorKind::RecoveriesExhausted)) => {
+                submit.is_none() && change.after.as_ref().is_some_and(|after| self.is_dead_letter(call.key, after))
+            }
             (Cause::Doubt { start }, Err(ErrorKind::InDoubt(Some(told)))) => {
                 let reason = match &self.starts[start].end {
                     Some((Finished::Unknown(reason) | Finished::Definitive(reason), ..)) => reason == told.bytes(),
@@ -317,8 +410,9 @@ impl Checker<'_> {
             (Read::Absent { since }, ErrorKind::NotFound) => self.is_marked(since),
             (Read::Tombstone { mark, since }, _) => self.is_marked(since) && fits_mark(mark, answer),
             (Read::Expired(record), ErrorKind::Expired) => self.is_marked(record.expires_at),
-            (Read::InDoubt(_, given_up), _) => match (self.grid(call.key).in_doubt, kind) {
+            (Read::InDoubt(record, given_up), _) => match (self.grid(call.key).in_doubt, kind) {
                 (InDoubt::Rerun, ErrorKind::RecoveriesExhausted) => given_up,
+                (InDoubt::Ask, ErrorKind::RecoveriesExhausted) => self.is_dead_letter(call.key, record),
                 (InDoubt::Rerun | InDoubt::Ambiguous, ErrorKind::InDoubt(None)) => !given_up,
                 _ => false,
             },
@@ -337,8 +431,15 @@ impl Checker<'_> {
         fits.then_some("it is stored")
     }
 
-    fn fits_list(&self, listed: &[(usize, Record)]) -> Option<&'static str> {
-        let is_listed = |key: usize| listed.iter().find(|(listed, _)| *listed == key).map(|(_, record)| record);
+    fn fits_list(&self, listed: &[(usize, Record, bool)]) -> Option<&'static str> {
+        let is_listed = |key: usize| listed.iter().find(|(listed, ..)| *listed == key).map(|(_, record, _)| record);
+        let is_dead = |key: usize, record: &Record| {
+            let least = if self.grid(key).is_asked() { 1 } else { 0 };
+            record.state == State::InDoubt && record.recoveries >= self.plan.limits.recoveries.max(least)
+        };
+        if listed.iter().any(|(key, record, is_dead_letter)| is_dead(*key, record) != *is_dead_letter) {
+            return None;
+        }
         let fits = (0..self.keys.len())
             .all(|key| is_listed(key) == self.record(key).filter(|record| record.state.status().is_in_flight()));
         fits.then_some("it is stored")
@@ -401,7 +502,8 @@ impl Checker<'_> {
 
     fn fits_resolve(&self, call: &Call, resolved: Resolved) -> Option<&'static str> {
         let Ask::Resolve { attempt, end } = &call.ask else { return None };
-        let recorded = |change: &Change| matches!(change.cause, Cause::Completed { start: None, .. } | Cause::Failed);
+        let from_outside = |cause: &Cause| matches!(cause, Cause::Completed { start: None, .. } | Cause::Failed);
+        let recorded = |change: &Change| from_outside(&change.cause) || change.or.as_ref().is_some_and(from_outside);
         let is_the_same = |record: &Record| match (&record.state, end) {
             (State::Completed(kept), ibid::Ended::Completed(told)) => kept.as_ref().is_none_or(|kept| kept == told),
             (State::Failed(_, kept), ibid::Ended::Failed(told)) => *kept == self.cut(told),

@@ -1,15 +1,20 @@
 //! What may become durable: every change of a record needs a cause that the contract names.
 
+use std::time::Duration;
+
 use ibid::{
-    AfterCheckpoint, AfterExpiry, Bytes, Ended, Fingerprint, InDoubt, Mark, OnFailure, Origin, Record, Retention,
-    State, Status, UnixMillis,
+    AfterCheckpoint, AfterExpiry, Bytes, Ended, Fingerprint, Found, InDoubt, Mark, OnFailure, Origin, Record,
+    Retention, State, Status, UnixMillis,
 };
 
-use super::checker::{Call, Cause, Checked, Checker, Rule, Start, object};
+use super::checker::{Call, Cause, Checked, Checker, Inquiry, Rule, Start, object};
 use super::history::{Ask, Finished, Submit};
 
+/// Why a record is rolled back whose operation never started.
+pub(super) const NOT_STARTED: &[u8; 11] = b"not started";
+
 /// What the end of an attempt comes to.
-enum Meant<'a> {
+pub(super) enum Meant<'a> {
     Done { answer: &'a Bytes, until: Option<UnixMillis> },
     Accepted,
     Definitive(&'a Bytes),
@@ -32,7 +37,7 @@ impl Checker<'_> {
             (Some(after), Some(State::Registered)) => self.registration(key, before, after),
             (Some(after), Some(State::Dispatched)) => self.dispatch(key, before, after),
             (Some(after), Some(State::InDoubt)) => self.doubt(key, before, after),
-            (Some(after), Some(State::Completed(kept))) => self.completion(key, before, after, kept.as_ref()),
+            (Some(after), Some(State::Completed(_))) => self.completion(key, before, after),
             (Some(after), Some(State::Failed(origin, reason))) => self.failure(key, before, after, *origin, reason),
             (Some(after), Some(State::Tombstone(Mark::Fenced))) => self.fence(key, before, after),
             (Some(after), Some(State::Tombstone(Mark::Expired))) => self.removal(key, before, Some(after), now),
@@ -68,7 +73,7 @@ impl Checker<'_> {
     }
 
     /// The ended attempt of this record, and what its end comes to.
-    fn end_of(&self, key: usize, record: &Record) -> Option<(usize, Meant<'_>)> {
+    pub(super) fn end_of(&self, key: usize, record: &Record) -> Option<(usize, Meant<'_>)> {
         let (number, start) = self.start_of(key, record)?;
         let (end, ..) = start.end.as_ref()?;
         let doubts = self.grid(key).after_checkpoint == AfterCheckpoint::Doubt && record.checkpoint.is_some();
@@ -91,8 +96,16 @@ impl Checker<'_> {
             Some(told) => matches!(told, Err(ibid::ErrorKind::Deadline)),
         };
         // Who left was looked at soon after, unless the store had failed.
-        let waits = waits && call.left.is_none_or(|left| self.is_soon(call.at, left));
+        let waits = waits && call.left.is_none_or(|left| self.is_soon(call.at, left) || self.was_held(call, left));
         call.key == key && call.boot == self.boot.number && call.start.is_none() && waits
+    }
+
+    /// Whether it waited for the answer of an oracle when its caller left, and that has just come.
+    fn was_held(&self, call: &Call, left: u64) -> bool {
+        self.inquiries.values().any(|inquiry| {
+            let ended = self.said(inquiry).is_some_and(|(_, at)| at >= left && self.is_soon(at, at));
+            inquiry.key == call.key && inquiry.boot == call.boot && inquiry.at <= left && ended
+        })
     }
 
     fn submits(&self, key: usize) -> impl Iterator<Item = (&Call, &Submit)> {
@@ -125,16 +138,24 @@ impl Checker<'_> {
             return None;
         }
         let reruns = before.filter(|before| before.attempt.token == after.attempt.token);
-        let asked = self.submits(key).any(|(call, submit)| {
-            let keeps = reruns.filter(|before| before.checkpoint.is_some()).map(|before| before.expires_at);
-            submit.request == after.request
+        let by_itself = reruns.filter(|_| self.grid(key).is_rerun()).is_some_and(|before| {
+            let states = self.keys[key].states.iter().rev().filter_map(|(_, record)| record.as_deref());
+            let mut same = states.take_while(|state| state.attempt == before.attempt);
+            let mut bound = || same.any(|state| self.bound_of_rerun(state, now) == Some(after.expires_at));
+            let keeps = before.checkpoint.is_some() && after.expires_at == before.expires_at;
+            before.request == after.request && (keeps || (before.checkpoint.is_none() && bound()))
+        });
+        let asked = by_itself
+            || self.submits(key).any(|(call, submit)| {
+                let keeps = reruns.filter(|before| before.checkpoint.is_some()).map(|before| before.expires_at);
+                submit.request == after.request
                 && after.fingerprint == Fingerprint::of(self.plan.keys[key].flow.name(), &submit.request)
                 && submit.request.len() <= self.plan.limits.request_bytes
                 && submit.barred.is_none()
                 // What has a checkpoint was made under the bound that it has.
                 && keeps.or_else(|| self.bound(key, submit, now)) == Some(after.expires_at)
                 && now.0 >= self.between(call.place, self.place).0
-        });
+            });
         let is_new = after.checkpoint.is_none()
             && after.recoveries == 0
             && after.attempt.number == 1
@@ -204,6 +225,66 @@ impl Checker<'_> {
             && registered.is_some_and(|registered| registered.boot != self.boot.number || registered.start.is_none())
     }
 
+    /// The same, seen later: whether nothing ran for it when it was asked about.
+    pub(super) fn may_be_left_by(&self, key: usize, record: &Record) -> bool {
+        self.may_be_left(key, record)
+    }
+
+    /// In doubt, and asked about as often as may be.
+    pub(super) fn is_dead_letter(&self, key: usize, record: &Record) -> bool {
+        let recoveries = match record.state {
+            State::InDoubt => record.recoveries,
+            State::Registered if self.may_be_left(key, record) => self.recoveries_of_left(record),
+            _ => return false,
+        };
+        self.grid(key).in_doubt == InDoubt::Ask && recoveries >= self.plan.limits.recoveries.max(1)
+    }
+
+    /// What an oracle has just said of this attempt, that has changed nothing yet; and the recoveries there were when it was
+    /// asked.
+    fn findings(&self, key: usize, record: &Record) -> impl Iterator<Item = (&Found, u8)> {
+        let attempt = (record.attempt.number, record.attempt.token.0);
+        let about = move |inquiry: &&Inquiry| {
+            inquiry.key == key
+                && inquiry.boot == self.boot.number
+                && !inquiry.used
+                && (inquiry.number, inquiry.token) == attempt
+        };
+        self.inquiries.values().filter(about).filter_map(|inquiry| {
+            let (said, at) = self.said(inquiry)?;
+            self.is_soon(at, at).then_some((said, inquiry.recoveries))
+        })
+    }
+
+    /// What the engine takes for its answer: nothing in time says nothing.
+    pub(super) fn said<'i>(&self, inquiry: &'i Inquiry) -> Option<(&'i Found, u64)> {
+        let timeout = u64::try_from(self.plan.limits.oracle_timeout.as_millis()).unwrap_or(u64::MAX);
+        let end = inquiry.at.saturating_add(timeout);
+        match &inquiry.said {
+            Some((said, at)) => Some((said, *at)),
+            None if self.at >= end => Some((&Found::CannotTell, end)),
+            None => None,
+        }
+    }
+
+    fn has_found(&self, key: usize, record: &Record, found: &Found) -> bool {
+        self.findings(key, record).any(|(said, _)| said == found)
+    }
+
+    /// In doubt, or read as such.
+    fn is_doubted(&self, key: usize, record: &Record) -> bool {
+        record.state == State::InDoubt || self.may_be_left(key, record)
+    }
+
+    /// How long the answer of a re-run that nobody asks for is kept: as long as the first request wanted.
+    pub(super) fn bound_of_rerun(&self, record: &Record, now: UnixMillis) -> Option<Option<UnixMillis>> {
+        let from = if record.attempt.number == 1 { record.created_at } else { record.updated_at };
+        match record.expires_at {
+            Some(end) => now.checked_add(Duration::from_millis(end.0.saturating_sub(from.0))).map(Some),
+            None => Some(None),
+        }
+    }
+
     /// In doubt, to be run again, and no re-run is left.
     pub(super) fn is_given_up(&self, key: usize, record: &Record) -> bool {
         let recoveries = match record.state {
@@ -238,18 +319,32 @@ impl Checker<'_> {
 
     fn dispatch(&self, key: usize, before: Option<&Record>, after: &Record) -> Option<Cause> {
         let before = before?;
-        match before.state {
-            State::Dispatched => self.checkpoint(key, before, after),
-            State::Registered => match self.end_of(key, before)? {
-                (start, Meant::Accepted) if kept(before, after) => Some(Cause::Accepted { start }),
-                _ => None,
-            },
+        if before.state == State::Dispatched {
+            return self.checkpoint(key, before, after);
+        }
+        if self.is_doubted(key, before) && kept(before, after) && self.has_found(key, before, &Found::Live) {
+            return Some(Cause::Live);
+        }
+        match (&before.state, self.end_of(key, before)?) {
+            (State::Registered, (start, Meant::Accepted)) if kept(before, after) => Some(Cause::Accepted { start }),
             _ => None,
         }
     }
 
     fn doubt(&self, key: usize, before: Option<&Record>, after: &Record) -> Option<Cause> {
-        let before = before.filter(|before| before.state == State::Registered && kept(before, after))?;
+        let before = before.filter(|before| kept(before, after))?;
+        if !self.boot.opening && self.is_doubted(key, before) {
+            let recoveries =
+                if before.state == State::InDoubt { before.recoveries } else { self.recoveries_of_left(before) };
+            let counts = recoveries < self.plan.limits.recoveries.max(1) && after.recoveries == recoveries + 1;
+            let silent = |(said, asked): (&Found, u8)| *said == Found::CannotTell && asked == recoveries;
+            if self.grid(key).is_asked() && counts && self.findings(key, before).any(silent) {
+                return Some(Cause::CannotTell);
+            }
+        }
+        if before.state != State::Registered {
+            return None;
+        }
         let counted = self.recoveries_of_left(before);
         if self.boot.opening {
             return (after.recoveries == counted).then_some(Cause::Interrupted);
@@ -274,27 +369,39 @@ impl Checker<'_> {
         Times { expires_at, lapses_at, tombstone_until }
     }
 
-    fn completion(&self, key: usize, before: Option<&Record>, after: &Record, kept: Option<&Bytes>) -> Option<Cause> {
+    fn completion(&self, key: usize, before: Option<&Record>, after: &Record) -> Option<Cause> {
         let before = before?;
         match before.state {
             State::Completed(_) => return self.contradiction(key, before, after),
             State::Registered | State::Dispatched | State::InDoubt => {}
             State::Failed(..) | State::Tombstone(_) => return None,
         }
-        let is = |answer: &Bytes, until| {
-            let fits = answer.len() <= self.plan.limits.answer_bytes;
-            kept == fits.then_some(answer)
-                && Times::of(after) == self.times(key, before, until, after.updated_at)
-                && after.contradiction.is_none()
-        };
         if let Some((start, Meant::Done { answer, until })) = self.end_of(key, before)
             && before.state != State::Dispatched
-            && is(answer, until)
+            && self.completes(key, (before, after), answer, until)
         {
             return Some(Cause::Completed { start: Some(start), answer: answer.clone() });
         }
+        self.completion_from_outside(key, before, after)
+    }
+
+    /// Whether the record is completed with this answer.
+    fn completes(
+        &self,
+        key: usize,
+        (before, after): (&Record, &Record),
+        answer: &Bytes,
+        until: Option<UnixMillis>,
+    ) -> bool {
+        let kept = (answer.len() <= self.plan.limits.answer_bytes).then_some(answer);
+        matches!(&after.state, State::Completed(found) if found.as_ref() == kept)
+            && Times::of(after) == self.times(key, before, until, after.updated_at)
+            && after.contradiction.is_none()
+    }
+
+    pub(super) fn completion_from_outside(&self, key: usize, before: &Record, after: &Record) -> Option<Cause> {
         let told = self.resolutions(key, before).find_map(|end| match end {
-            Ended::Completed(answer) if is(answer, None) => Some(answer.clone()),
+            Ended::Completed(answer) if self.completes(key, (before, after), answer, None) => Some(answer.clone()),
             _ => None,
         });
         told.map(|answer| Cause::Completed { start: None, answer })
@@ -304,10 +411,15 @@ impl Checker<'_> {
     fn resolutions(&self, key: usize, record: &Record) -> impl Iterator<Item = &Ended> {
         let number = record.attempt.number;
         let calls = self.calls.values().filter(move |call| self.asks(call, key));
-        calls.filter_map(move |call| match &call.ask {
+        let told = calls.filter_map(move |call| match &call.ask {
             Ask::Resolve { attempt, end } if attempt.is_none_or(|attempt| attempt == number) => Some(end),
             _ => None,
-        })
+        });
+        let found = self.findings(key, record).filter_map(|(said, _)| match said {
+            Found::Done(end) => Some(end),
+            Found::NotStarted | Found::Live | Found::CannotTell => None,
+        });
+        told.chain(found)
     }
 
     fn failure(
@@ -327,7 +439,15 @@ impl Checker<'_> {
         if Times::of(after) != self.times(key, before, None, after.updated_at) {
             return None;
         }
+        let never =
+            *reason == self.cut(&NOT_STARTED.as_slice().into()) && self.has_found(key, before, &Found::NotStarted);
         match origin {
+            Origin::RolledBack
+                if never && self.grid(key).on_failure == OnFailure::Keep && self.is_doubted(key, before) =>
+            {
+                Some(Cause::NotStarted)
+            }
+            Origin::Resolved if never && before.state == State::Dispatched => Some(Cause::NotStarted),
             Origin::RolledBack => match self.end_of(key, before)? {
                 (start, Meant::Definitive(told))
                     if self.grid(key).on_failure == OnFailure::Keep && *reason == self.cut(told) =>
@@ -357,6 +477,9 @@ impl Checker<'_> {
         let from_outside = self.resolutions(key, before).any(|end| match end {
             Ended::Completed(bytes) | Ended::Failed(bytes) => self.cut(bytes) == *beside,
         });
+        let never = matches!(before.state, State::Completed(_))
+            && self.cut(&NOT_STARTED.as_slice().into()) == *beside
+            && self.has_found(key, before, &Found::NotStarted);
         // Whether it is believed or not, it is kept.
         let from_inside = match self.start_of(key, before).and_then(|(_, start)| start.end.as_ref()) {
             Some((Finished::Done { answer: bytes, .. } | Finished::Definitive(bytes), ..)) => {
@@ -364,7 +487,7 @@ impl Checker<'_> {
             }
             _ => false,
         };
-        (same && (from_outside || from_inside)).then_some(Cause::Contradiction)
+        (same && (from_outside || from_inside || never)).then_some(Cause::Contradiction)
     }
 
     fn fence(&self, key: usize, before: Option<&Record>, after: &Record) -> Option<Cause> {
@@ -404,6 +527,10 @@ impl Checker<'_> {
 
     /// The attempt has ended, and nothing is to be kept of it.
     fn end_without_record(&self, key: usize, before: &Record, after: Option<&Record>) -> Option<Cause> {
+        let forgets = self.grid(key).on_failure == OnFailure::Forget && after.is_none();
+        if forgets && self.is_doubted(key, before) && self.has_found(key, before, &Found::NotStarted) {
+            return Some(Cause::NotStarted);
+        }
         match self.end_of(key, before)? {
             (start, Meant::Definitive(reason)) => {
                 let forgets = self.grid(key).on_failure == OnFailure::Forget && after.is_none();

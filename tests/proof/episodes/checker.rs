@@ -8,15 +8,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ibid::store::Verdict;
-use ibid::{Bytes, Record, State, Status, UnixMillis};
+use ibid::{Bytes, Found, Record, State, Status, UnixMillis};
 
 use super::coverage::Coverage;
-use super::history::{Answer, Ask, Changed, Event, Finished, Held, Started, Submit, Way, What};
+use super::history::{Answer, Ask, Changed, Event, Finished, Held, Inquired, Started, Submit, Way, What};
 use super::plan::{Grid, Plan};
 
 /// How long it takes until all is dealt with after the store works again, in milliseconds: an end that could not be read for
 /// waits half a second.
 const READ_AGAIN: u64 = 510;
+
+/// How often a commit is tried before nobody is kept waiting for it.
+const TRIES: u64 = 5;
 
 /// What was promised and did not hold.
 #[derive(Debug)]
@@ -69,6 +72,7 @@ pub(super) struct Checker<'a> {
     pub(super) keys: Vec<Key>,
     pub(super) calls: BTreeMap<usize, Call>,
     pub(super) starts: BTreeMap<usize, Start>,
+    pub(super) inquiries: BTreeMap<usize, Inquiry>,
     pub(super) boot: Boot,
     /// The highest time that is durable, and the highest that the engine is known to have read.
     pub(super) mark: u64,
@@ -78,6 +82,8 @@ pub(super) struct Checker<'a> {
     pub(super) place: usize,
     pub(super) at: u64,
     clock: u64,
+    /// When each place was.
+    pub(super) ats: Vec<u64>,
     /// The ends of the rows of the ledger, by table and key.
     rows: BTreeMap<RowName, Option<UnixMillis>>,
     tokens: BTreeSet<[u8; 32]>,
@@ -109,6 +115,10 @@ pub(super) struct Change {
     pub(super) before: Option<Box<Record>>,
     pub(super) after: Option<Box<Record>>,
     pub(super) cause: Cause,
+    /// Another cause that would have had the same result.
+    pub(super) or: Option<Cause>,
+    /// When it was committed, if whoever committed it was told that this failed.
+    pub(super) unknown: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -144,6 +154,10 @@ pub(super) enum Cause {
     Swept,
     Fenced,
     Contradiction,
+    /// An oracle was asked, and this is what it said.
+    NotStarted,
+    Live,
+    CannotTell,
 }
 
 pub(super) struct Call {
@@ -161,6 +175,8 @@ pub(super) struct Call {
 }
 
 pub(super) struct Start {
+    /// `None`: the engine runs it again by itself.
+    pub(super) call: Option<usize>,
     pub(super) key: usize,
     pub(super) boot: usize,
     pub(super) number: u32,
@@ -169,6 +185,21 @@ pub(super) struct Start {
     pub(super) end: Option<(Finished, usize, u64)>,
     /// The row it needs belongs to another.
     pub(super) guarded: bool,
+}
+
+/// A question to an oracle.
+pub(super) struct Inquiry {
+    pub(super) boot: usize,
+    pub(super) key: usize,
+    pub(super) number: u32,
+    pub(super) token: [u8; 32],
+    /// Recoveries of the record at that time.
+    pub(super) recoveries: u8,
+    pub(super) at: u64,
+    /// What it said and when. Nothing in time is: it can't tell.
+    pub(super) said: Option<(Found, u64)>,
+    /// It has changed its record.
+    pub(super) used: bool,
 }
 
 #[derive(Default)]
@@ -180,6 +211,14 @@ pub(super) struct Boot {
     /// The last failure of its store, and whether it has worked since.
     pub(super) failed_at: Option<usize>,
     pub(super) failing: bool,
+    /// Failures since a record was last written, and the most there were at once.
+    tries: u64,
+    /// From which place on so many had failed that nobody was kept waiting; until when.
+    pub(super) given_up: Vec<(usize, Option<usize>)>,
+    /// The wall clock was set, so what waits for it may wait longer.
+    pub(super) clock_was_set: bool,
+    /// Where it worked again after that.
+    pub(super) well_since: Option<usize>,
     /// When it last failed, or first worked again.
     troubled_at: Option<u64>,
     highest: u64,
@@ -205,6 +244,7 @@ impl<'a> Checker<'a> {
             keys: plan.keys.iter().map(|_| fresh()).collect(),
             calls: BTreeMap::new(),
             starts: BTreeMap::new(),
+            inquiries: BTreeMap::new(),
             boot: Boot::default(),
             mark: 0,
             floor: 0,
@@ -212,6 +252,7 @@ impl<'a> Checker<'a> {
             place: 0,
             at: 0,
             clock: 0,
+            ats: Vec::new(),
             rows: BTreeMap::new(),
             tokens: BTreeSet::new(),
         }
@@ -223,13 +264,20 @@ impl<'a> Checker<'a> {
             self.floor = self.mark;
         }
         (self.place, self.at, self.clock) = (place, event.at, event.clock);
+        self.ats.push(event.at);
         self.boot.highest = self.boot.highest.max(event.clock);
         self.time.push((event.clock.max(self.floor), self.boot.highest));
     }
 
     fn judge(&mut self, what: &What) -> Checked {
         match what {
-            What::Opening(_) | What::ClockSet => Ok(()),
+            What::Opening(_) => Ok(()),
+            What::ClockSet => {
+                self.boot.clock_was_set = true;
+                Ok(())
+            }
+            What::Inquired(inquired) => self.inquired(inquired),
+            What::Heard { inquiry, found } => self.heard(*inquiry, found.as_ref()),
             What::Opened(_) => {
                 self.boot.opening = false;
                 Ok(())
@@ -243,18 +291,12 @@ impl<'a> Checker<'a> {
                 self.coverage.crash(what, self.starts.values().any(|start| start.boot == *boot && start.end.is_none()));
                 Ok(())
             }
-            What::StoreFailed(boot) if self.is_now(*boot) => {
-                (self.boot.failed_at, self.boot.failing) = (Some(self.place), true);
-                self.boot.troubled_at = Some(self.at);
-                Ok(())
-            }
-            What::StoreWorked(boot) if self.is_now(*boot) => {
-                if std::mem::take(&mut self.boot.failing) {
-                    self.boot.troubled_at = Some(self.at);
+            What::StoreFailed(boot) | What::StoreWorked(boot) | What::Wrote(boot) => {
+                if self.is_now(*boot) {
+                    self.store(what);
                 }
                 Ok(())
             }
-            What::StoreFailed(_) | What::StoreWorked(_) => Ok(()),
             What::Committed { boot, now, changes } => self.committed(*boot, *now, changes),
             What::Asked { id, boot, key, ask } => self.asked(*id, *boot, *key, ask),
             What::Left { id } => {
@@ -278,6 +320,36 @@ impl<'a> Checker<'a> {
             What::Now { boot, now } => self.reads(*boot, *now),
             What::Rested { boot } => self.rested(*boot),
             What::Empty { boot, held } => self.emptied(*boot, held),
+        }
+    }
+
+    /// The store of this boot works or does not.
+    fn store(&mut self, what: &What) {
+        let (place, at) = (self.place, self.at);
+        match what {
+            What::StoreFailed(_) => {
+                let last = self.keys.iter_mut().flat_map(|key| key.changes.iter_mut().rev().take(1));
+                let unknown = last.filter(|change| change.place + 1 == place);
+                unknown.for_each(|change| change.unknown = Some(at));
+                self.boot.tries += 1;
+                if self.boot.tries == TRIES {
+                    self.boot.given_up.push((place, None));
+                }
+                (self.boot.failed_at, self.boot.failing) = (Some(place), true);
+                self.boot.troubled_at = Some(at);
+            }
+            What::Wrote(_) => {
+                self.boot.tries = 0;
+                self.boot.given_up.iter_mut().for_each(|(_, until)| {
+                    until.get_or_insert(place);
+                });
+            }
+            _ => {
+                if std::mem::take(&mut self.boot.failing) {
+                    self.boot.well_since = Some(place);
+                    self.boot.troubled_at = Some(at);
+                }
+            }
         }
     }
 
@@ -373,8 +445,15 @@ impl<'a> Checker<'a> {
     fn changed(&mut self, changed: &Changed, now: UnixMillis) -> Checked {
         let before = self.keys[changed.key].states.last().and_then(|(_, record)| record.clone());
         let cause = self.cause(changed.key, before.as_deref(), changed.put.as_deref(), now)?;
-        self.rows_of(changed, &cause, now)?;
+        let or = match (&cause, before.as_deref(), changed.put.as_deref()) {
+            (Cause::Completed { start: Some(_), .. }, Some(before), Some(after)) => {
+                self.completion_from_outside(changed.key, before, after)
+            }
+            _ => None,
+        };
+        self.rows_of(changed, if changed.rows.is_empty() { or.as_ref().unwrap_or(&cause) } else { &cause }, now)?;
         self.coverage.cause(&cause);
+        self.use_up(changed.key, &cause);
         let adds = before.is_none() && matches!(cause, Cause::Registered);
         let live = (0..self.keys.len()).filter(|key| self.record(*key).is_some()).count() as u64;
         if adds && live >= self.plan.limits.records_per_scope {
@@ -390,7 +469,7 @@ impl<'a> Checker<'a> {
         }
         let key = &mut self.keys[changed.key];
         key.states.push((self.place, changed.put.clone()));
-        key.changes.push(Change { place: self.place, before, after: changed.put.clone(), cause });
+        key.changes.push(Change { place: self.place, before, after: changed.put.clone(), cause, or, unknown: None });
         Ok(())
     }
 
@@ -418,11 +497,10 @@ impl<'a> Checker<'a> {
     }
 
     fn started(&mut self, started: &Started) -> Checked {
-        let (boot, key, place, answered) = {
-            let call = &self.calls[&started.call];
-            let gone = matches!(&call.told, Some(told) if !is_deadline(told));
-            (call.boot, call.key, call.place, gone)
-        };
+        let Started { boot, key, .. } = *started;
+        let call = started.call.map(|call| &self.calls[&call]);
+        let place = call.map_or(0, |call| call.place);
+        let answered = call.is_some_and(|call| matches!(&call.told, Some(told) if !is_deadline(told)));
         if !self.is_now(boot) {
             return if self.boot.number == boot { Ok(()) } else { object(Rule::AfterTheEnd, "a start") };
         }
@@ -431,6 +509,9 @@ impl<'a> Checker<'a> {
         }
         if self.starts.values().any(|other| other.key == key && other.boot == boot && other.end.is_none()) {
             return object(Rule::TwoAtOnce, "another operation of the key still runs");
+        }
+        if call.is_none() && (started.number == 1 || !self.grid(key).is_rerun()) {
+            return object(Rule::StartedEarly, "nobody has asked for it, and the policy does not run it again");
         }
         let Some(registered) = self.keys[key].registered.as_mut().filter(|registered| registered.boot == boot) else {
             return object(Rule::StartedEarly, "nothing is registered");
@@ -447,17 +528,133 @@ impl<'a> Checker<'a> {
             && record.attempt.token.0 == started.token
             && record.request == started.request
             && record.checkpoint == started.checkpoint;
-        let wants = matches!(&self.calls[&started.call].ask, Ask::Submit(submit)
-            if submit.request == started.request && submit.barred.is_none());
+        let wants = started.call.is_none_or(|call| {
+            matches!(&self.calls[&call].ask, Ask::Submit(submit)
+                if submit.request == started.request && submit.barred.is_none())
+        });
         if !same || !wants {
             return object(Rule::StartedEarly, "another attempt or request than is registered");
         }
         self.coverage.start(started);
-        self.calls.get_mut(&started.call).expect("it was asked").start = Some(started.start);
-        let start =
-            Start { key, boot, number: started.number, token: started.token, saving: None, end: None, guarded: false };
+        if let Some(call) = started.call.and_then(|call| self.calls.get_mut(&call)) {
+            call.start = Some(started.start);
+        }
+        let start = Start {
+            call: started.call,
+            key,
+            boot,
+            number: started.number,
+            token: started.token,
+            saving: None,
+            end: None,
+            guarded: false,
+        };
         self.starts.insert(started.start, start);
         Ok(())
+    }
+
+    /// Asked about is what is in doubt or dispatched, and does not run; one key at most once at a time.
+    fn inquired(&mut self, inquired: &Inquired) -> Checked {
+        let Inquired { inquiry, boot, key, number, token, status, .. } = *inquired;
+        if !self.is_now(boot) {
+            return if self.boot.number == boot { Ok(()) } else { object(Rule::AfterTheEnd, "an inquiry") };
+        }
+        if !self.grid(key).is_asked() {
+            return object(Rule::NoCause, "an inquiry in a flow that has no oracle");
+        }
+        let is_open = |other: &Inquiry| other.key == key && other.boot == boot && self.said(other).is_none();
+        if self.inquiries.values().any(is_open) {
+            return object(Rule::TwoAtOnce, "it is being asked about");
+        }
+        let runs = |start: &Start| start.key == key && start.boot == boot && start.end.is_none();
+        if self.starts.values().any(runs) {
+            return object(Rule::TwoAtOnce, "asked about while it runs");
+        }
+        // It was asked about as it was when the question was put.
+        let soon = |end: Option<usize>| end.is_none_or(|end| self.is_soon(self.ats[end], self.ats[end]));
+        let states = &self.keys[key].states;
+        let ends = states.iter().skip(1).map(|(place, _)| Some(*place)).chain([None]);
+        let now = states.iter().zip(ends).filter(|(_, end)| soon(*end));
+        let asked = now.filter_map(|((_, record), _)| record.as_deref()).filter(|record| {
+            let reads = match record.state {
+                State::Registered if self.may_be_left_by(key, record) => Status::InDoubt,
+                _ => record.state.status(),
+            };
+            reads == status
+                && (record.attempt.number, record.attempt.token.0) == (number, token)
+                && record.request == inquired.request
+                && record.checkpoint == inquired.checkpoint
+        });
+        let Some(record) = asked.last().filter(|_| matches!(status, Status::InDoubt | Status::Dispatched)) else {
+            return object(Rule::NoCause, "an inquiry about what is not so");
+        };
+        let recoveries =
+            if record.state == State::Registered { self.recoveries_of_left(record) } else { record.recoveries };
+        if self.is_too_soon(key, record, recoveries) {
+            return object(Rule::Bound, "it is asked again before its pause is over");
+        }
+        let at = self.at;
+        self.inquiries.insert(inquiry, Inquiry { boot, key, number, token, recoveries, at, said: None, used: false });
+        self.coverage.count(format!("asked about: {status:?}"));
+        Ok(())
+    }
+
+    /// Whoever could not tell is left alone for a second, then twice as long each time; a dead letter has its own turn.
+    fn is_too_soon(&self, key: usize, record: &Record, recoveries: u8) -> bool {
+        let attempt = (record.attempt.number, record.attempt.token.0);
+        let mut earlier = self.inquiries.values().rev().filter(|inquiry| {
+            inquiry.key == key && inquiry.boot == self.boot.number && (inquiry.number, inquiry.token) == attempt
+        });
+        let Some(last) = earlier.next().filter(|last| last.used) else { return false };
+        let limits = &self.plan.limits;
+        let pause = limits.recovery_pause.saturating_mul(1 << recoveries.saturating_sub(1).min(16));
+        let said_at = self.said(last).map_or(0, |(_, at)| at);
+        record.state == State::InDoubt
+            && recoveries == last.recoveries + 1
+            && !self.is_dead_letter(key, record)
+            && !self.boot.clock_was_set
+            && u128::from(self.at - said_at) + 2 < pause.min(limits.recovery_pause_max).as_millis()
+    }
+
+    fn heard(&mut self, inquiry: usize, found: Option<&Found>) -> Checked {
+        let (at, limit) = (self.at, self.plan.limits.oracle_timeout);
+        let Some(inquiry) = self.inquiries.get_mut(&inquiry) else { return Ok(()) };
+        inquiry.said = Some((found.cloned().unwrap_or(Found::CannotTell), at));
+        let (taken, boot) = (at - inquiry.at, inquiry.boot);
+        if self.is_now(boot) && u128::from(taken) > limit.as_millis() + 2 {
+            return object(Rule::NoAnswer, "the answer of an oracle is awaited for too long");
+        }
+        self.coverage.count(match found {
+            Some(Found::NotStarted) => "oracle: not started",
+            Some(Found::Live) => "oracle: live",
+            Some(Found::Done(_)) => "oracle: done",
+            Some(Found::CannotTell) => "oracle: cannot tell",
+            None if taken > 0 => "oracle: too late",
+            None => "oracle: panics",
+        });
+        Ok(())
+    }
+
+    /// What an oracle has said last, of those whose answer has not changed anything yet.
+    fn use_up(&mut self, key: usize, cause: &Cause) {
+        let boot = self.boot.number;
+        let fits = |said: &Found| match cause {
+            Cause::NotStarted => *said == Found::NotStarted,
+            Cause::Live => *said == Found::Live,
+            Cause::CannotTell => *said == Found::CannotTell,
+            _ => false,
+        };
+        let (now, timeout) = (self.at, self.plan.limits.oracle_timeout);
+        let said = |inquiry: &Inquiry| match &inquiry.said {
+            Some((said, _)) => fits(said),
+            None => u128::from(now - inquiry.at) >= timeout.as_millis() && fits(&Found::CannotTell),
+        };
+        let mut fitting = self
+            .inquiries
+            .values_mut()
+            .rev()
+            .filter(|inquiry| inquiry.key == key && inquiry.boot == boot && !inquiry.used && said(inquiry));
+        fitting.next().into_iter().for_each(|inquiry| inquiry.used = true);
     }
 
     fn saved(&mut self, start: usize, is_saved: bool) -> Checked {
@@ -495,6 +692,43 @@ impl<'a> Checker<'a> {
             if is_registered && was_started {
                 return object(Rule::NoAnswer, format!("the end at key {number} was never saved"));
             }
+            self.recovered(number)?;
+        }
+        Ok(())
+    }
+
+    /// What is in doubt has been asked about, and what was said has become of it; or it has run again.
+    fn recovered(&self, key: usize) -> Checked {
+        let Some(record) = self.record(key).filter(|record| record.state == State::InDoubt) else { return Ok(()) };
+        let grid = self.grid(key);
+        if grid.is_asked() {
+            let about = |inquiry: &&Inquiry| inquiry.key == key && inquiry.boot == self.boot.number;
+            let last = self.inquiries.values().rev().find(about).map(|inquiry| &inquiry.said);
+            match last {
+                None if !self.boot.clock_was_set => {
+                    return object(Rule::NoAnswer, format!("key {key} was never asked about"));
+                }
+                Some(Some((said, at)))
+                    if *said != Found::CannotTell && self.at > at + 2 && !self.boot.clock_was_set =>
+                {
+                    return object(Rule::NoAnswer, format!("what was said of key {key} has not become of it"));
+                }
+                _ => {}
+            }
+        }
+        let has_room = self.plan.limits.in_flight > 100 && self.plan.limits.in_flight_per_scope > 100;
+        if grid.is_rerun()
+            && record.attempt.number < 4
+            && has_room
+            && !self.boot.clock_was_set
+            && !self.is_given_up(key, record)
+            && (record.checkpoint.is_some()
+                || self.bound_of_rerun(record, record.updated_at) != Some(Some(record.updated_at)))
+            && self.bound_of_rerun(record, record.updated_at).is_some_and(|bound| {
+                bound.is_some() || grid.retention != ibid::Retention::FromRequest || record.checkpoint.is_some()
+            })
+        {
+            return object(Rule::NoAnswer, format!("key {key} was never run again"));
         }
         Ok(())
     }
@@ -504,6 +738,7 @@ impl<'a> Checker<'a> {
             (Ask::Submit(Submit { deadline: None, .. }) | Ask::Track, Some(Status::Dispatched)) => true,
             (Ask::Track, Some(Status::InDoubt | Status::Registered)) => {
                 self.grid(call.key).in_doubt == ibid::InDoubt::Ask
+                    && self.record(call.key).is_some_and(|record| !self.is_dead_letter(call.key, record))
             }
             _ => false,
         }

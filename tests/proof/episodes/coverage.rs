@@ -12,7 +12,7 @@ use super::history::{Answer, Ask, Finished, Said, Started, What};
 pub(crate) struct Coverage(BTreeMap<String, u64>);
 
 /// What must not be missing from a few hundred episodes.
-const OFTEN: [&str; 40] = [
+const OFTEN: [&str; 52] = [
     "submit: executed",
     "submit: replayed",
     "submit: joined",
@@ -53,10 +53,22 @@ const OFTEN: [&str; 40] = [
     "crash while an operation runs",
     "asked at the very end of a record",
     "checkpoint saved",
+    "asked about: InDoubt",
+    "asked about: Dispatched",
+    "oracle: not started",
+    "oracle: live",
+    "oracle: done",
+    "oracle: cannot tell",
+    "oracle: too late",
+    "oracle: panics",
+    "durable: never started",
+    "durable: found live",
+    "durable: an oracle could not tell",
+    "run again without a caller",
 ];
 
 /// What must not be missing from many thousands.
-const SELDOM: [&str; 24] = [
+const SELDOM: [&str; 25] = [
     "a row belonged to another",
     "expiry sweep: removed some",
     "submit: Duplicate(Dispatched)",
@@ -81,6 +93,7 @@ const SELDOM: [&str; 24] = [
     "checkpoint refused",
     "run again with a checkpoint",
     "waits for an end from outside",
+    "because it could not be saved",
 ];
 
 impl Coverage {
@@ -155,10 +168,16 @@ impl Coverage {
             Cause::Swept => "durable: removed by the expiry sweep",
             Cause::Fenced => "durable: fenced",
             Cause::Contradiction => "durable: contradiction",
+            Cause::NotStarted => "durable: never started",
+            Cause::Live => "durable: found live",
+            Cause::CannotTell => "durable: an oracle could not tell",
         });
     }
 
     pub(super) fn start(&mut self, started: &Started) {
+        if started.call.is_none() {
+            self.count("run again without a caller");
+        }
         if started.number > 1 && started.checkpoint.is_some() {
             self.count("run again with a checkpoint");
         }

@@ -5,11 +5,12 @@ use std::time::Duration;
 use ibid::store::Verdict;
 use ibid::testing::Random;
 use ibid::{
-    AttemptId, BootId, Bytes, ErrorKind, Fingerprint, Guard, How, InDoubt, Record, Row, State, Token, UnixMillis,
+    AttemptId, BootId, Bytes, Ended, ErrorKind, Fingerprint, Found, Guard, How, InDoubt, OnStoreFailure, Record, Row,
+    State, Token, UnixMillis,
 };
 
 use super::checker::{Objection, Rule, check};
-use super::history::{Answer, Ask, Changed, Event, Finished, Held, Said, Started, Submit, Way, What};
+use super::history::{Answer, Ask, Changed, Event, Finished, Held, Inquired, Said, Started, Submit, Way, What};
 use super::plan::{Grid, Place, Plan};
 
 const CLOCK: u64 = 1_000_000;
@@ -128,7 +129,16 @@ impl Forged {
 
     fn starts(self, start: usize, call: usize, number: u32) -> Self {
         let (token, request) = ([9; 32], bytes("this"));
-        self.and(What::Started(Started { start, call, number, token, request, checkpoint: None }))
+        let (boot, call) = (self.boot_of(call), Some(call));
+        self.and(What::Started(Started { start, boot, key: 0, call, number, token, request, checkpoint: None }))
+    }
+
+    fn boot_of(&self, call: usize) -> usize {
+        let asked = self.events.iter().find_map(|event| match event.what {
+            What::Asked { id, boot, .. } if id == call => Some(boot),
+            _ => None,
+        });
+        asked.expect("it was asked")
     }
 
     fn done(self, start: usize, answer: &str) -> Self {
@@ -149,6 +159,31 @@ impl Forged {
     fn executed(set: impl FnOnce(&mut Grid)) -> Self {
         let running = Self::new(set).submits(1, "this").registered(1, 1).starts(2, 1, 1);
         running.done(2, "answer").completed(2, 1, "answer").answer(1, How::Executed, "answer")
+    }
+
+    /// Request 1 has ended unknown, in a flow whose oracle is asked.
+    fn doubted() -> Self {
+        let running = Self::new(|grid| (grid.in_doubt, grid.recovers) = (InDoubt::Ask, true));
+        let running = running.submits(1, "this").registered(1, 1).starts(2, 1, 1);
+        let ended = running.ends(2, Finished::Unknown(bytes("lost")));
+        let record = ended.record(2, 1, State::InDoubt);
+        let reason = ibid::Reason::from_bytes(*b"lost");
+        ended.durable(Some(record)).refused(1, ErrorKind::InDoubt(Some(reason)))
+    }
+
+    fn inquired(self, inquiry: usize) -> Self {
+        let (boot, request, status) = (self.boot(), bytes("this"), ibid::Status::InDoubt);
+        let (number, token, checkpoint) = (1, [9; 32], None);
+        self.and(What::Inquired(Inquired { inquiry, boot, key: 0, number, token, request, checkpoint, status }))
+    }
+
+    fn hears(self, inquiry: usize, found: Found) -> Self {
+        self.and(What::Heard { inquiry, found: Some(found) })
+    }
+
+    fn becomes(self, revision: u64, recoveries: u8, state: State) -> Self {
+        let record = Record { recoveries, ..self.record(revision, 1, state) };
+        self.durable(Some(record))
     }
 
     fn passes(self) {
@@ -271,6 +306,105 @@ fn whoever_waits_for_ever_and_whatever_is_left_is_objected_to() {
     ] {
         Forged::executed(as_preset).and(What::Empty { boot: 0, held }).breaks(Rule::Leak);
     }
+}
+
+#[test]
+fn what_comes_of_an_inquiry_without_its_answer_is_objected_to() {
+    let told = |found: Found| Forged::doubted().inquired(3).hears(3, found);
+    told(Found::Live).becomes(3, 0, State::Dispatched).passes();
+    told(Found::NotStarted).durable(None).passes();
+    let end = Found::Done(Ended::Completed(bytes("end")));
+    told(end.clone()).completed(3, 1, "end").passes();
+    told(Found::CannotTell).becomes(3, 1, State::InDoubt).passes();
+    // Not asked, not answered, answered otherwise, answered and used up.
+    Forged::doubted().becomes(3, 0, State::Dispatched).breaks(Rule::NoCause);
+    Forged::doubted().inquired(3).durable(None).breaks(Rule::NoCause);
+    told(Found::CannotTell).becomes(3, 0, State::Dispatched).breaks(Rule::NoCause);
+    told(Found::Live).durable(None).breaks(Rule::NoCause);
+    told(end).completed(3, 1, "another").breaks(Rule::NoCause);
+    told(Found::CannotTell).becomes(3, 1, State::InDoubt).becomes(4, 2, State::InDoubt).breaks(Rule::NoCause);
+    told(Found::CannotTell).becomes(3, 2, State::InDoubt).breaks(Rule::NoCause);
+    // Whatever it says, nothing runs again.
+    told(Found::NotStarted).submits(4, "this").registered(3, 2).breaks(Rule::NoCause);
+    // It has been said, and nothing has come of it.
+    told(Found::Live).later(1_000).and(What::Rested { boot: 0 }).breaks(Rule::NoAnswer);
+    Forged::doubted().later(1_000).and(What::Rested { boot: 0 }).breaks(Rule::NoAnswer);
+}
+
+#[test]
+fn an_inquiry_too_many_too_soon_or_too_long_is_objected_to() {
+    Forged::doubted().inquired(3).inquired(4).breaks(Rule::TwoAtOnce);
+    let silent = || Forged::doubted().inquired(3).hears(3, Found::CannotTell).becomes(3, 1, State::InDoubt);
+    silent().inquired(4).breaks(Rule::Bound);
+    silent().later(1_000).inquired(4).passes();
+    Forged::doubted().inquired(3).later(5_100).hears(3, Found::Live).breaks(Rule::NoAnswer);
+    let running = Forged::new(|grid| (grid.in_doubt, grid.recovers) = (InDoubt::Ask, true));
+    let running = running.submits(1, "this").registered(1, 1).starts(2, 1, 1);
+    running.inquired(3).breaks(Rule::TwoAtOnce);
+    Forged::executed(|grid| (grid.in_doubt, grid.recovers) = (InDoubt::Ask, true)).inquired(3).breaks(Rule::NoCause);
+    Forged::executed(as_preset).inquired(3).breaks(Rule::NoCause);
+}
+
+#[test]
+fn a_dead_letter_before_its_time_and_a_tracker_left_waiting_for_one_are_objected_to() {
+    let dead = |allowed: u8| {
+        let mut silent = Forged::doubted();
+        silent.plan.limits.recoveries = allowed;
+        silent.asks(4, Ask::Track).inquired(3).hears(3, Found::CannotTell).becomes(3, 1, State::InDoubt)
+    };
+    for allowed in [0, 1] {
+        dead(allowed).refused(4, ErrorKind::RecoveriesExhausted).passes();
+        dead(allowed).and(What::Rested { boot: 0 }).breaks(Rule::NoAnswer);
+    }
+    dead(2).refused(4, ErrorKind::RecoveriesExhausted).breaks(Rule::WrongAnswer);
+    let mut unasked = Forged::doubted();
+    unasked.plan.limits.recoveries = 0;
+    unasked.asks(4, Ask::Track).refused(4, ErrorKind::RecoveriesExhausted).breaks(Rule::WrongAnswer);
+}
+
+#[test]
+fn a_re_run_that_nobody_asks_for_is_objected_to_but_where_the_engine_is_to_make_it() {
+    let crashed = |recovers: bool| {
+        let running = Forged::new(|grid| (grid.in_doubt, grid.recovers) = (InDoubt::Rerun, recovers));
+        running.submits(1, "this").registered(1, 1).starts(2, 1, 1).crashes()
+    };
+    let again = |forged: Forged, number| {
+        let (token, request) = ([9; 32], bytes("this"));
+        forged.and(What::Started(Started {
+            start: 3,
+            boot: 1,
+            key: 0,
+            call: None,
+            number,
+            token,
+            request,
+            checkpoint: None,
+        }))
+    };
+    again(crashed(true).registered(2, 2), 2).passes();
+    crashed(false).registered(2, 2).breaks(Rule::NoCause);
+    crashed(true).registered(2, 3).breaks(Rule::NoCause);
+    again(crashed(true), 2).breaks(Rule::StartedEarly);
+    again(crashed(true).registered(2, 2), 3).breaks(Rule::StartedEarly);
+}
+
+#[test]
+fn an_answer_that_is_not_durable_is_objected_to_but_by_name_and_after_all_tries() {
+    let failed = |policy: OnStoreFailure, times: usize| {
+        let running = Forged::new(|grid| grid.on_store_failure = policy);
+        let ended = running.submits(1, "this").registered(1, 1).starts(2, 1, 1).done(2, "answer");
+        (0..times).fold(ended, |ended, _| ended.and(What::StoreFailed(0)))
+    };
+    let told = || failed(OnStoreFailure::Reply, 5).answer(1, How::Executed, "answer");
+    told().submits(3, "this").answer(3, How::Replayed, "answer").passes();
+    told().submits(3, "this").answer(3, How::Replayed, "another").breaks(Rule::WrongAnswer);
+    told().submits(3, "that").answer(3, How::Replayed, "answer").breaks(Rule::WrongAnswer);
+    failed(OnStoreFailure::Reply, 4).answer(1, How::Executed, "answer").breaks(Rule::WrongAnswer);
+    failed(OnStoreFailure::Withhold, 5).answer(1, How::Executed, "answer").breaks(Rule::WrongAnswer);
+    failed(OnStoreFailure::Reply, 5).answer(1, How::Executed, "another").breaks(Rule::WrongAnswer);
+    // The process dies first: in doubt, and nobody is given an answer any more.
+    told().crashes().submits(3, "this").answer(3, How::Replayed, "answer").breaks(Rule::WrongAnswer);
+    told().crashes().submits(3, "this").refused(3, ErrorKind::InDoubt(None)).passes();
 }
 
 #[test]

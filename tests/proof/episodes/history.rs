@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ibid::store::Verdict;
 use ibid::testing::SimulatedClock;
-use ibid::{Bytes, Clock, Ended, ErrorKind, Fenced, Forgotten, How, Record, Resolved, Row, UnixMillis};
+use ibid::{Bytes, Clock, Ended, ErrorKind, Fenced, Forgotten, Found, How, Record, Resolved, Row, Status, UnixMillis};
 
 /// Events of one episode, at most: one that goes on for ever has to be noticed.
 const MOST: usize = 200_000;
@@ -37,6 +37,8 @@ pub(crate) enum What {
     StoreFailed(usize),
     /// A commit or the reopening has worked.
     StoreWorked(usize),
+    /// A commit that writes a record has worked.
+    Wrote(usize),
     /// This is durable, whatever the one who committed it was told.
     Committed {
         boot: usize,
@@ -59,6 +61,13 @@ pub(crate) enum What {
         answer: Answer,
     },
     Started(Started),
+    /// The oracle is asked about an attempt.
+    Inquired(Inquired),
+    /// And has said this; or has panicked, or nobody waits for its answer any more.
+    Heard {
+        inquiry: usize,
+        found: Option<Found>,
+    },
     Saving {
         start: usize,
         bytes: Bytes,
@@ -136,15 +145,30 @@ pub(crate) enum Said {
     Forgotten(Forgotten),
     Resolved(Resolved),
     Fenced(Fenced),
-    Listed(Vec<(usize, Record)>),
+    /// And whether each is a dead letter.
+    Listed(Vec<(usize, Record, bool)>),
     Swept(u64),
 }
 
-/// The operation of request `call` was started.
+#[derive(Clone)]
+pub(crate) struct Inquired {
+    pub(crate) inquiry: usize,
+    pub(crate) boot: usize,
+    pub(crate) key: usize,
+    pub(crate) number: u32,
+    pub(crate) token: [u8; 32],
+    pub(crate) request: Bytes,
+    pub(crate) checkpoint: Option<Bytes>,
+    pub(crate) status: Status,
+}
+
+/// The operation of request `call` was started; without one, the engine runs it again by itself.
 #[derive(Clone)]
 pub(crate) struct Started {
     pub(crate) start: usize,
-    pub(crate) call: usize,
+    pub(crate) boot: usize,
+    pub(crate) key: usize,
+    pub(crate) call: Option<usize>,
     pub(crate) number: u32,
     pub(crate) token: [u8; 32],
     pub(crate) request: Bytes,
@@ -237,6 +261,19 @@ impl History {
         inner.numbers
     }
 
+    /// The last start under this token, if there was one, and its end, if that has come.
+    pub(crate) fn last_run(&self, token: &[u8; 32]) -> Option<Option<Finished>> {
+        let inner = self.lock();
+        let start = inner.events.iter().rev().find_map(|event| match &event.what {
+            What::Started(started) if started.token == *token => Some(started.start),
+            _ => None,
+        })?;
+        Some(inner.events.iter().rev().find_map(|event| match &event.what {
+            What::Ended { start: ended, end } if *ended == start => Some(end.clone()),
+            _ => None,
+        }))
+    }
+
     pub(crate) fn events(&self) -> Vec<Event> {
         self.lock().events.clone()
     }
@@ -255,6 +292,7 @@ pub(crate) fn printed(events: &[Event]) -> String {
             true
         }
         What::StoreWorked(_) => std::mem::take(&mut failing),
+        What::Wrote(_) => false,
         What::Committed { changes, .. } => !changes.is_empty(),
         _ => true,
     };
@@ -317,6 +355,7 @@ impl fmt::Debug for What {
             Self::Crashed(boot) => write!(f, "==== boot {boot} has crashed"),
             Self::StoreFailed(_) => write!(f, "the store failed"),
             Self::StoreWorked(_) => write!(f, "the store works"),
+            Self::Wrote(_) => write!(f, "the store writes"),
             Self::Committed { now, changes, .. } => write!(f, "  committed at {} {changes:?}", end(Some(*now))),
             Self::ClockSet => write!(f, "the clock was set"),
             Self::Asked { id, key, ask, .. } => write!(f, "#{id} asks for key {key}: {ask:?}"),
@@ -324,14 +363,29 @@ impl fmt::Debug for What {
             Self::Answered { id, answer } => write!(f, "#{id} is told {answer:?}"),
             Self::Started(started) => write!(
                 f,
-                "  start {} for #{}: attempt {} of {} request {} checkpoint {}",
+                "  start {} of key {} for {:?}: attempt {} of {} request {} checkpoint {}",
                 started.start,
+                started.key,
                 started.call,
                 started.number,
                 token(&started.token),
                 text(&started.request),
                 shown(started.checkpoint.as_ref())
             ),
+            Self::Inquired(Inquired { inquiry, key, number, token, checkpoint, status, .. }) => {
+                let (token, checkpoint) = (self::token(token), shown(checkpoint.as_ref()));
+                write!(
+                    f,
+                    "  inquiry {inquiry} about key {key}: {status:?} attempt {number} of {token} checkpoint {checkpoint}"
+                )
+            }
+            Self::Heard { inquiry, found } => match found {
+                Some(Found::Done(Ended::Completed(bytes))) => {
+                    write!(f, "  inquiry {inquiry}: completed {}", text(bytes))
+                }
+                Some(Found::Done(Ended::Failed(bytes))) => write!(f, "  inquiry {inquiry}: failed {}", text(bytes)),
+                found => write!(f, "  inquiry {inquiry}: {found:?}"),
+            },
             Self::Saving { start, bytes, expires_at } => {
                 write!(f, "  start {start} saves {} until {}", text(bytes), end(*expires_at))
             }
@@ -388,7 +442,7 @@ impl fmt::Debug for Said {
             Self::Forgotten(forgotten) => forgotten.fmt(f),
             Self::Resolved(resolved) => resolved.fmt(f),
             Self::Fenced(fenced) => fenced.fmt(f),
-            Self::Listed(listed) => write!(f, "{:?}", listed.iter().map(|(key, _)| key).collect::<Vec<_>>()),
+            Self::Listed(listed) => write!(f, "{:?}", listed.iter().map(|(key, ..)| key).collect::<Vec<_>>()),
             Self::Swept(count) => write!(f, "{count} removed"),
         }
     }

@@ -8,6 +8,7 @@ mod coverage;
 mod forged;
 mod history;
 mod noting;
+mod oracle;
 mod plan;
 mod script;
 mod world;

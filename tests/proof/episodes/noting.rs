@@ -152,6 +152,9 @@ impl Store for Told {
         let mut fails = Fails(self, true);
         let verdicts = self.store.commit(batch);
         fails.1 = verdicts.is_err();
+        if verdicts.is_ok() && batch.changes.iter().any(|change| change.put.is_some()) {
+            self.history.note(What::Wrote(self.boot));
+        }
         verdicts
     }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ibid::testing::Random;
 use ibid::{
-    AfterCheckpoint, AfterCompleted, AfterExpiry, Flow, InDoubt, Key, Limits, OnFailure, Policy, Retention,
-    WhileRunning,
+    AfterCheckpoint, AfterCompleted, AfterExpiry, Flow, InDoubt, Key, Limits, OnFailure, OnStoreFailure, Policy,
+    Retention, WhileRunning,
 };
 
 /// One episode.
@@ -36,6 +36,9 @@ pub(crate) struct Grid {
     pub(crate) retention: Retention,
     pub(crate) grace: Duration,
     pub(crate) tombstone: Option<Duration>,
+    pub(crate) on_store_failure: OnStoreFailure,
+    /// Whether the engine gets out of doubt without a caller: by an oracle, or by running it again.
+    pub(crate) recovers: bool,
 }
 
 impl Grid {
@@ -51,6 +54,8 @@ impl Grid {
             retention: Retention::Fixed(retention),
             grace: Duration::ZERO,
             tombstone: None,
+            on_store_failure: OnStoreFailure::Withhold,
+            recovers: false,
         }
     }
 
@@ -74,7 +79,8 @@ impl Grid {
             .in_doubt(self.in_doubt)
             .after_expiry(self.after_expiry)
             .retention(self.retention)
-            .grace(self.grace);
+            .grace(self.grace)
+            .on_store_failure(self.on_store_failure);
         match self.tombstone {
             Some(lifetime) => policy.tombstone(lifetime),
             None => policy,
@@ -82,6 +88,22 @@ impl Grid {
     }
 
     fn draw(random: &mut Random) -> Self {
+        let on_store_failure = of(random, &[OnStoreFailure::Withhold, OnStoreFailure::Reply]);
+        let recovers = random.below(3) > 0;
+        Self { on_store_failure, recovers, ..Self::draw_policy(random) }
+    }
+
+    /// Whether an oracle is asked about its records.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.recovers && self.in_doubt == InDoubt::Ask
+    }
+
+    /// Whether its records are run again without a caller.
+    pub(crate) fn is_rerun(&self) -> bool {
+        self.recovers && self.in_doubt == InDoubt::Rerun
+    }
+
+    fn draw_policy(random: &mut Random) -> Self {
         match random.below(10) {
             0 => Self::replay(millis(random, &[400, 20_000, 600_000])),
             1 | 2 => Self::request_invoice(),
@@ -90,7 +112,7 @@ impl Grid {
                 after_completed: of(random, &[AfterCompleted::Replay, AfterCompleted::Replay, AfterCompleted::Refuse]),
                 on_failure: of(random, &[OnFailure::Forget, OnFailure::Keep]),
                 after_checkpoint: of(random, &[AfterCheckpoint::Believe, AfterCheckpoint::Doubt]),
-                in_doubt: of(random, &[InDoubt::Ambiguous, InDoubt::Rerun, InDoubt::Rerun, InDoubt::Ask]),
+                in_doubt: of(random, &[InDoubt::Ambiguous, InDoubt::Rerun, InDoubt::Rerun, InDoubt::Ask, InDoubt::Ask]),
                 after_expiry: of(random, &[AfterExpiry::RefuseOnce, AfterExpiry::Refuse, AfterExpiry::Rerun]),
                 retention: match random.below(4) {
                     0 => Retention::FromRequest,
@@ -99,6 +121,7 @@ impl Grid {
                 },
                 grace: millis(random, &[0, 1, 200, 4_000, 30_000]),
                 tombstone: random.once_in(3).then(|| millis(random, &[0, 1, 500, 5_000])),
+                ..Self::replay(Duration::ZERO)
             },
         }
     }
@@ -141,6 +164,12 @@ fn limits(random: &mut Random) -> Limits {
     limits.expiry_sweep_every = millis(random, &[700, 5_000, 60_000, 600_000]);
     limits.drain = millis(random, &[0, 300, 10_000]);
     limits.recoveries = of(random, &[0, 1, 2, 5]);
+    if random.once_in(4) {
+        limits.background_recoveries = of(random, &[1, 2]);
+    }
+    if random.once_in(4) {
+        limits.dispatched_silence = millis(random, &[50, 2_000]);
+    }
     if random.once_in(3) {
         limits.waiters_per_key = of(random, &[1, 2, 3]);
     }

@@ -71,10 +71,10 @@ impl Script {
         }
     }
 
-    /// The operation of request `call`.
-    pub(crate) fn operation(self, history: History, call: usize, release: Arc<Semaphore>) -> Operation {
+    /// The operation of a request, or of nobody's.
+    pub(crate) fn operation(self, history: History, of: Of, release: Arc<Semaphore>) -> Operation {
         Operation::new(move |attempt| {
-            let run = Run::begin(history, call, &attempt);
+            let run = Run::begin(history, of, &attempt);
             if self.panics_first {
                 resume_unwind(Box::new("while it is created"));
             }
@@ -166,6 +166,14 @@ pub(crate) async fn pass(time: Duration) {
     }
 }
 
+/// What it is the operation of.
+#[derive(Clone, Copy)]
+pub(crate) struct Of {
+    pub(crate) boot: usize,
+    pub(crate) key: usize,
+    pub(crate) call: Option<usize>,
+}
+
 /// A start that notes its end, however that comes.
 struct Run {
     history: History,
@@ -174,10 +182,12 @@ struct Run {
 }
 
 impl Run {
-    fn begin(history: History, call: usize, attempt: &Attempt) -> Self {
+    fn begin(history: History, Of { boot, key, call }: Of, attempt: &Attempt) -> Self {
         let start = history.number();
         history.note(What::Started(Started {
             start,
+            boot,
+            key,
             call,
             number: attempt.number(),
             token: attempt.token().0,

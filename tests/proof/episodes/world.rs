@@ -14,8 +14,9 @@ use tokio::task::JoinHandle;
 
 use super::history::{Answer, Ask, Held, History, Said, Submit, Way, What};
 use super::noting::{CommitAlarm, Durable, Told};
+use super::oracle::{Recovering, Truth};
 use super::plan::{Place, Plan, millis, of};
-use super::script::{Script, pass};
+use super::script::{Of, Script, pass};
 
 /// How far the wall clock is set ahead in an episode, at most, all in all: further, and the engine would doubt it.
 const AHEAD: i64 = 50 * 60 * 1_000;
@@ -30,6 +31,7 @@ pub(crate) struct World<'a> {
     boot: Boot,
     /// What hangs goes on when it is closed.
     release: Arc<Semaphore>,
+    truth: Truth,
     callers: Vec<(usize, JoinHandle<()>)>,
 }
 
@@ -51,12 +53,14 @@ enum Leaves {
 }
 
 impl<'a> World<'a> {
-    pub(crate) fn new(simulation: &'a Simulation, plan: Arc<Plan>, history: History, random: Random) -> Self {
+    pub(crate) fn new(simulation: &'a Simulation, plan: Arc<Plan>, history: History, mut random: Random) -> Self {
         history.begin(simulation.clock());
         let disk = Arc::new(MemoryStore::new());
-        let boot = Boot::open(simulation, &plan, &history, &disk, 0);
         let release = Arc::new(Semaphore::new(0));
-        Self { simulation, plan, history, random, disk, boots: 1, boot, release, callers: Vec::new() }
+        let truth = Truth::new(history.clone(), Random::new(random.number()));
+        let recovering = Recovering::new(&truth, &plan, &release, 0);
+        let boot = Boot::open(simulation, &recovering, &disk);
+        Self { simulation, plan, history, random, disk, boots: 1, boot, release, truth, callers: Vec::new() }
     }
 
     /// The whole episode.
@@ -196,7 +200,7 @@ impl<'a> World<'a> {
         let (plan, release) = (Arc::clone(&self.plan), Arc::clone(&self.release));
         let caller = tokio::spawn(async move {
             history.note(What::Asked { id, boot: boot.number, key, ask: ask.clone() });
-            let operation = script.operation(history.clone(), id, release);
+            let operation = script.operation(history.clone(), Of { boot: boot.number, key, call: Some(id) }, release);
             let asking = perform(&boot.engine, &plan, key, ask, operation);
             match unless_left(leaves, asking).await {
                 Some(answer) => history.note(What::Answered { id, answer }),
@@ -276,7 +280,8 @@ impl<'a> World<'a> {
     }
 
     fn reopen(&mut self) {
-        self.boot = Boot::open(self.simulation, &self.plan, &self.history, &self.disk, self.boots);
+        let recovering = Recovering::new(&self.truth, &self.plan, &self.release, self.boots);
+        self.boot = Boot::open(self.simulation, &recovering, &self.disk);
         self.boots += 1;
     }
 
@@ -292,7 +297,8 @@ impl<'a> World<'a> {
     async fn rest(&mut self) {
         self.boot.faults.heal();
         self.release.close();
-        pass(Duration::from_secs(40)).await;
+        self.truth.calm_down();
+        pass(Duration::from_secs(130)).await;
         let number = self.boot.number;
         self.history.note(What::Rested { boot: number });
         for (id, caller) in self.callers.drain(..) {
@@ -315,20 +321,15 @@ impl<'a> World<'a> {
 }
 
 impl Boot {
-    fn open(
-        simulation: &Simulation,
-        plan: &Arc<Plan>,
-        history: &History,
-        disk: &Arc<MemoryStore>,
-        number: usize,
-    ) -> Self {
+    fn open(simulation: &Simulation, recovering: &Recovering, disk: &Arc<MemoryStore>) -> Self {
+        let Recovering { plan, history, boot: number, .. } = recovering.clone();
         history.note(What::Opening(number));
         let disk: Arc<dyn Store> = disk.clone();
-        let durable = Durable { disk, history: history.clone(), plan: Arc::clone(plan), boot: number };
+        let durable = Durable { disk, history: history.clone(), plan: Arc::clone(&plan), boot: number };
         let faults = Arc::new(FaultyStore::new(Arc::new(durable)).keeping_inner());
         let alarm = Arc::new(CommitAlarm::default());
         let told = Told { store: faults.clone(), history: history.clone(), boot: number, alarm: Arc::clone(&alarm) };
-        let builder = Engine::builder().limits(plan.limits.clone());
+        let builder = recovering.register(Engine::builder().limits(plan.limits.clone()));
         let engine = simulation.open(builder, Arc::new(told)).expect("a sound store opens");
         history.note(What::Opened(number));
         Self { number, engine, faults, alarm }
@@ -371,8 +372,11 @@ async fn perform(engine: &Engine, plan: &Plan, key: usize, ask: Ask, operation: 
         Ask::Resolve { attempt, end } => said(engine.resolve(flow, key, attempt, end).await, Said::Resolved),
         Ask::Fence => said(engine.fence(flow, key).await, Said::Fenced),
         Ask::List => said(engine.list(None, 100), |entries| {
-            let found = entries.into_iter().filter_map(|entry| entry.found);
-            Said::Listed(found.map(|(key, record)| (plan.place(&key), record)).collect())
+            let found = entries.into_iter().filter_map(|entry| {
+                let (key, record) = entry.found?;
+                Some((plan.place(&key), record, entry.is_dead_letter))
+            });
+            Said::Listed(found.collect())
         }),
         Ask::ExpirySweep => said(engine.expiry_sweep().await, Said::Swept),
     }
