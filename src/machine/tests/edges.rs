@@ -623,10 +623,7 @@ fn a_limit_of_none_re_runs_nothing_and_still_hears_one_answer_before_anybody_is_
     let decide = |stored: &Record, policy: &Policy, event: Event<'_>| {
         step(Some(stored), event, Context { recoveries: 0, ..cx(policy, 1) })
     };
-    let exhausted = |step: &Step| match &step.caller {
-        Said::Reply(Err(error)) => matches!(error.kind(), ErrorKind::RecoveriesExhausted),
-        _ => false,
-    };
+    let exhausted = |step: &Step| matches!(&step.caller, Said::Reply(Err(error)) if matches!(error.kind(), ErrorKind::RecoveriesExhausted));
     let (asked, doubted, same) = (ask(), record(State::InDoubt), admission("same"));
     let tracked = decide(&doubted, &asked, Event::Track(None));
     assert!(matches!(tracked.caller, Said::Wait), "nobody has been asked: {tracked:?}");
