@@ -59,9 +59,9 @@ def plant(bug, tree):
 
 
 def build(tree):
-    """The test binaries, by name. What they depend on is built once for the copy and the original."""
+    """The test binaries, by name. Apart from the original's: cargo tells the two trees' works from each other by nothing."""
     env = os.environ | {
-        "CARGO_TARGET_DIR": str(ROOT / "target"),
+        "CARGO_TARGET_DIR": str(ROOT / "target/planted-build"),
         "CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS": "true",
         "CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS": "true",
     }
