@@ -540,7 +540,7 @@ impl World {
         if !matches!(step.caller, Said::Start) {
             return assert_eq!(self.stored, before);
         }
-        let bound = if admission.retention.is_some() { self.now + 600 } else { u64::MAX };
+        let bound = if admission.retention.is_some() { self.wall() + 600 } else { u64::MAX };
         let Life::Owned(owned) = &mut self.life else { panic!("run without a record") };
         assert!(!older && !gives_up && owned.phase == Phase::Doubt && self.policy.in_doubt == InDoubt::Rerun);
         owned.starts += 1;
