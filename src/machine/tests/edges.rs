@@ -4,7 +4,7 @@ use super::*;
 use crate::inquiry::Found;
 use crate::ledger::{Guard, Row};
 use crate::machine::tests::show;
-use crate::machine::{Event, Pace, Step, Write, interrupt, is_dead_letter, pause, retention_of, step};
+use crate::machine::{Event, Pace, Release, Step, Write, interrupt, is_dead_letter, pause, retention_of, step};
 use crate::outcome::{Completion, End, Ended};
 use crate::policy::{AfterCheckpoint, AfterCompleted, InDoubt, OnFailure, OnStoreFailure};
 use crate::record::{Mark, Origin};
@@ -437,6 +437,22 @@ fn a_kept_failure_gives_every_retry_the_same_reason_and_expires_like_an_answer()
     assert_eq!(key.admit(2), "Failed(R)");
     assert_eq!(key.event(599, Event::Track(None)), "Failed(R)");
     assert_eq!(key.admit(600), "Expired");
+}
+
+#[test]
+fn the_error_of_a_kept_failure_reaches_the_callers_of_its_run_unless_its_reason_had_to_be_cut() {
+    for (text, told, is_whole) in [("8 bytes.", "8 bytes.", true), ("9 bytes..", "9 bytes.", false)] {
+        let mut key = Key::new(policy().on_failure(OnFailure::Keep));
+        key.admit(0);
+        let (attempt, end) = (key.record().attempt, End::Definitive(Reason::from_error(text)));
+        let step = step(key.stored.as_ref(), Event::Finish { attempt, end: &end }, live(&key.policy, 1));
+        let Release::All(Err(error)) = &step.waiters else { panic!("{:?}", step.waiters) };
+        assert_eq!(show::kind(error), format!("Failed({told})"));
+        assert_eq!(error.reason().unwrap().error().is_some(), is_whole, "{text}");
+        key.apply(&step);
+        key.live = false;
+        assert_eq!(key.admit(2), format!("Failed({told})"));
+    }
 }
 
 #[test]
