@@ -113,7 +113,7 @@ fn cannot_tell(record: &Record, asked_at: u8, cx: Context<'_>) -> Step {
         step
     };
     if record.recoveries == asked_at && asked_at < allowed(cx) {
-        step.putting(Record { state: State::InDoubt, recoveries: counted, ..next(record, cx.now) })
+        step.putting(Record { recoveries: counted, ..next(record, cx.now) })
     } else if record.recoveries == counted {
         step
     } else {

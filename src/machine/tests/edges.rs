@@ -304,6 +304,22 @@ fn unknown_ends_of_reruns_count_and_the_fifth_exhausts() {
     assert_eq!(key.event(100, Event::Admit(&admission("other"))), "Mismatch");
 }
 
+/// A count can stand above the limit: it was counted under a higher one.
+#[test]
+fn only_the_count_that_reaches_the_limit_raises_an_alarm() {
+    for (before, is_last) in [(RECOVERIES - 2, false), (RECOVERIES - 1, true), (RECOVERIES, false)] {
+        let alarm = is_last.then_some(crate::machine::Alarm::DeadLetter);
+        let rerun = (Record { recoveries: before, ..record(State::Registered) }, rerun());
+        let end = &End::Unknown(reason("U"));
+        let ends = step(Some(&rerun.0), Event::Finish { attempt: rerun.0.attempt, end }, live(&rerun.1, 1));
+        assert_eq!(ends.alarm, alarm, "a re-run after {before}");
+        // Counted already, and heard again: the actor that recorded it has died.
+        let asked = (Record { recoveries: before + 1, ..record(State::InDoubt) }, ask());
+        let found = Event::Found { attempt: asked.0.attempt, recoveries: before, found: &Found::CannotTell };
+        assert_eq!(step(Some(&asked.0), found, cx(&asked.1, 1)).alarm, alarm, "an answer after {before}");
+    }
+}
+
 #[test]
 fn a_rerun_left_behind_counts_whether_or_not_its_interruption_was_recorded() {
     let left = Record { recoveries: RECOVERIES - 1, ..record(State::Registered) };
@@ -438,6 +454,22 @@ fn a_kept_failure_gives_every_retry_the_same_reason_and_expires_like_an_answer()
     assert_eq!(key.admit(2), "Failed(R)");
     assert_eq!(key.event(599, Event::Track(None)), "Failed(R)");
     assert_eq!(key.admit(600), "Expired");
+}
+
+#[test]
+fn the_error_of_a_kept_failure_reaches_the_callers_of_its_run_unless_its_reason_had_to_be_cut() {
+    for (text, told, is_whole) in [("8 bytes.", "8 bytes.", true), ("9 bytes..", "9 bytes.", false)] {
+        let mut key = Key::new(policy().on_failure(OnFailure::Keep));
+        key.admit(0);
+        let (attempt, end) = (key.record().attempt, End::Definitive(Reason::from_error(text)));
+        let step = step(key.stored.as_ref(), Event::Finish { attempt, end: &end }, live(&key.policy, 1));
+        let crate::machine::Release::All(Err(error)) = &step.waiters else { panic!("{:?}", step.waiters) };
+        assert_eq!(show::kind(error), format!("Failed({told})"));
+        assert_eq!(error.reason().unwrap().error().is_some(), is_whole, "{text}");
+        key.apply(&step);
+        key.live = false;
+        assert_eq!(key.admit(2), format!("Failed({told})"));
+    }
 }
 
 #[test]

@@ -174,6 +174,29 @@ fn values_of_the_host_must_use_every_byte() {
     assert!(from_bytes::<u8>(&stored).is_err());
 }
 
+#[test]
+fn a_row_is_written_into_one_buffer_that_is_reserved_once() {
+    let long = [b'r'; 4096];
+    let record = Record { request: long.into(), ..record(State::Registered) };
+    let row = encode_row(&key(), &record).unwrap();
+    let reserved = 1 + CHECKSUM_BYTES + key().as_bytes().len() + record.weight();
+    assert!(row.len() <= reserved);
+    assert_eq!(row.capacity(), reserved, "{} bytes", row.len());
+
+    let (key, row) = (b"joined", Row::new("hashes", *b"key", long).unwrap());
+    let bytes = encode_ledger_row(key, &row).unwrap();
+    let reserved = 1 + CHECKSUM_BYTES + key.len() + row.weight();
+    assert!(bytes.len() <= reserved);
+    assert_eq!(bytes.capacity(), reserved, "{} bytes", bytes.len());
+}
+
+#[test]
+fn what_is_not_bytes_is_no_blob_and_the_error_says_what_was_expected() {
+    let number = serde::de::value::U8Deserializer::<serde::de::value::Error>::new(7);
+    let error = Blob::deserialize(number).err().unwrap();
+    assert_eq!(error.to_string(), "invalid type: integer `7`, expected bytes");
+}
+
 fn any_bytes() -> impl Strategy<Value = Bytes> {
     prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
 }
