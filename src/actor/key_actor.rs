@@ -368,7 +368,13 @@ impl KeyActor {
                 Cause::Report(report) => self.end_unrecorded(report, &ErrorKind::Store.into()),
                 Cause::Answer(answer) => self.answered(answer),
             },
-            Err(error) => self.give_up(pending.cause, &error),
+            Err(error) => {
+                if let Release::All(_) = pending.step.waiters {
+                    // It may have landed, and then what they wait for has been.
+                    self.release(Release::All(Err(unavailable(&error))));
+                }
+                self.give_up(pending.cause, &error);
+            }
         }
     }
 
@@ -507,10 +513,12 @@ impl KeyActor {
         report.done();
     }
 
-    /// Nothing runs here any more, so whoever still waits asks anew.
+    /// Nothing runs here any more, so whoever still waits asks anew, before all that has come since: an end that is among that
+    /// must find those who wait for it.
     fn ask_again(&mut self) {
         if !self.is_live() {
-            self.deferred.extend(self.waiters.drain(..).map(Cause::Ticket));
+            let waiters = std::mem::take(&mut self.waiters);
+            waiters.into_iter().rev().for_each(|ticket| self.deferred.push_front(Cause::Ticket(ticket)));
         }
     }
 
@@ -561,6 +569,10 @@ impl KeyActor {
         self.record = Loaded::NotYet;
         self.wake_in_time();
         let reply = unavailable(error);
+        if !self.is_live() {
+            // The end that they wait for may be what was just written, and nobody would come back to tell them.
+            self.release(Release::All(Err(reply.clone())));
+        }
         match cause {
             Cause::Ticket(ticket) => ticket.answer(Said::Reply(Err(reply))),
             // An end exists nowhere else. While the store can't be read it is kept, and the attempt counts as running.

@@ -78,8 +78,8 @@ impl Checker<'_> {
         let (end, ..) = start.end.as_ref()?;
         let doubts = self.grid(key).after_checkpoint == AfterCheckpoint::Doubt && record.checkpoint.is_some();
         let meant = match end {
-            Finished::Done { otherwise: Some(reason), .. } if start.guarded => Meant::Definitive(reason),
-            Finished::Done { .. } if start.guarded => Meant::Unknown,
+            Finished::Done { otherwise: Some(reason), .. } if start.guarded.is_some() => Meant::Definitive(reason),
+            Finished::Done { .. } if start.guarded.is_some() => Meant::Unknown,
             Finished::Done { answer, expires_at, .. } => Meant::Done { answer, until: *expires_at },
             Finished::Accepted => Meant::Accepted,
             Finished::Definitive(_) if doubts => Meant::Unknown,
@@ -100,11 +100,11 @@ impl Checker<'_> {
         call.key == key && call.boot == self.boot.number && call.start.is_none() && waits
     }
 
-    /// Whether it waited for the answer of an oracle when its caller left, and that has just come.
+    /// Whether it waited for the answer of an oracle when its caller left: until that comes, or an end from elsewhere.
     fn was_held(&self, call: &Call, left: u64) -> bool {
         self.inquiries.values().any(|inquiry| {
-            let ended = self.said(inquiry).is_some_and(|(_, at)| at >= left && self.is_soon(at, at));
-            inquiry.key == call.key && inquiry.boot == call.boot && inquiry.at <= left && ended
+            let waits = self.said(inquiry).is_none_or(|(_, at)| at >= left && self.is_soon(at, at));
+            inquiry.key == call.key && inquiry.boot == call.boot && inquiry.at <= left && waits
         })
     }
 

@@ -183,8 +183,8 @@ pub(super) struct Start {
     pub(super) token: [u8; 32],
     pub(super) saving: Option<(Bytes, Option<UnixMillis>, usize)>,
     pub(super) end: Option<(Finished, usize, u64)>,
-    /// The row it needs belongs to another.
-    pub(super) guarded: bool,
+    /// The row it needs belongs to another: where in the history the store said so.
+    pub(super) guarded: Option<usize>,
 }
 
 /// A question to an oracle.
@@ -331,6 +331,10 @@ impl<'a> Checker<'a> {
                 let last = self.keys.iter_mut().flat_map(|key| key.changes.iter_mut().rev().take(1));
                 let unknown = last.filter(|change| change.place + 1 == place);
                 unknown.for_each(|change| change.unknown = Some(at));
+                // That it was said is lost with the transaction: the engine asks again.
+                let unheard =
+                    self.starts.values_mut().filter(|start| start.guarded.is_some_and(|said| said + 1 == place));
+                unheard.for_each(|start| start.guarded = None);
                 self.boot.tries += 1;
                 if self.boot.tries == TRIES {
                     self.boot.given_up.push((place, None));
@@ -437,7 +441,7 @@ impl<'a> Checker<'a> {
         self.coverage.count("a row belonged to another");
         let registered = self.keys[key].registered.as_ref().and_then(|registered| registered.start);
         if let Some(start) = registered.and_then(|start| self.starts.get_mut(&start)) {
-            start.guarded = true;
+            start.guarded = Some(self.place);
         }
         Ok(())
     }
@@ -547,7 +551,7 @@ impl<'a> Checker<'a> {
             token: started.token,
             saving: None,
             end: None,
-            guarded: false,
+            guarded: None,
         };
         self.starts.insert(started.start, start);
         Ok(())
@@ -756,6 +760,10 @@ impl<'a> Checker<'a> {
         let staying: Vec<_> = self.calls.values().filter(stays).collect();
         let keys: BTreeSet<_> = staying.iter().map(|call| call.key).collect();
         let may_be = Held { live_actors: keys.len(), in_flight: staying.len(), ..Held::default() };
+        // The background pass asks about what is in flight at any time, and that takes an actor.
+        let asked = self.inquiries.values().filter(|inquiry| inquiry.boot == boot && inquiry.at == self.at);
+        let asked: BTreeSet<_> = asked.map(|inquiry| inquiry.key).collect();
+        let may_be = Held { live_actors: keys.union(&asked).count(), ..may_be };
         if held.live_actors > may_be.live_actors
             || held.in_flight > may_be.in_flight
             || (held.running, held.died_actors) != (0, 0)
