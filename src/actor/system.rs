@@ -151,6 +151,8 @@ impl Drop for Closing {
 struct Started {
     router: RouterAddr,
     supervisor: Addr<Supervisor>,
+    /// Only where it has no thread that ends does it have to be told to.
+    #[cfg(feature = "testing")]
     recoverer: Option<Addr<Recoverer>>,
     meters: Arc<Meters>,
     arbiter: ArbiterHandle,
@@ -216,7 +218,14 @@ fn start_actors(parts: Parts, writer: &ArbiterHandle) -> Started {
     if let Some(recoverer) = &recoverer {
         recoverer.do_send(Begin);
     }
-    Started { router, supervisor, recoverer, meters, arbiter: Arbiter::current() }
+    Started {
+        router,
+        supervisor,
+        #[cfg(feature = "testing")]
+        recoverer,
+        meters,
+        arbiter: Arbiter::current(),
+    }
 }
 
 /// How long aborted operations have to be gone.
