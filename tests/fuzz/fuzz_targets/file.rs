@@ -4,7 +4,7 @@
 
 use std::sync::OnceLock;
 
-use ibid::store::{Batch, Change, RedbOptions, Store, StoreError, Version};
+use ibid::store::{Batch, Change, IntegrityCheck, RedbOptions, Store, StoreError, Version};
 use ibid::testing::SimulatedDisk;
 use ibid::{AttemptId, BootId, Fingerprint, Flow, Key, Policy, Record, Row, State, Token, UnixMillis};
 
@@ -47,8 +47,8 @@ fn edited(image: &[u8], edits: &[u8]) -> Vec<u8> {
 }
 
 fn check(image: &Image, file: &[u8], integrity_check: bool) {
-    let disk = SimulatedDisk::holding(file.to_vec());
-    let store = match disk.open(RedbOptions::default().cache_bytes(1 << 20).integrity_check(integrity_check)) {
+    let disk = SimulatedDisk::holding(file).expect("there is room for it");
+    let store = match disk.open(RedbOptions::default().cache_bytes(1 << 20).integrity_check(if integrity_check { IntegrityCheck::Always } else { IntegrityCheck::Never })) {
         Ok(store) => store,
         Err(error) => return fails_as_documented(&error),
     };
