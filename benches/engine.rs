@@ -298,6 +298,8 @@ fn change(flow: &Flow, kind: Kind, number: usize, now: UnixMillis) -> Result<Cha
         lapses_at: None,
         tombstone_until: None,
         contradiction: None,
+        lapses_at_tick: None,
+        abandoned: false,
     };
     let (expected, record) = match kind {
         Kind::Register => (None, registered),

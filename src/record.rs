@@ -40,6 +40,10 @@ pub struct Record {
     pub tombstone_until: Option<UnixMillis>,
     /// An end that contradicts the recorded one and came later. The answer stays; somebody must hear of it.
     pub contradiction: Option<Bytes>,
+    /// From this tick on a completed record reads as absent. `None`: no number of ticks releases it.
+    pub lapses_at_tick: Option<u64>,
+    /// The host has given the request up: when it fails, its key is free at once.
+    pub abandoned: bool,
 }
 
 /// Where a record stands, with what belongs to that state alone.
@@ -212,6 +216,8 @@ impl fmt::Debug for Record {
             .field("lapses_at", &self.lapses_at)
             .field("tombstone_until", &self.tombstone_until)
             .field("contradiction", &self.contradiction.is_some())
+            .field("lapses_at_tick", &self.lapses_at_tick)
+            .field("abandoned", &self.abandoned)
             .finish()
     }
 }

@@ -118,6 +118,8 @@ fn register(stored: Option<&Record>, admission: &Admission, cx: Context<'_>) -> 
             lapses_at: None,
             tombstone_until: None,
             contradiction: None,
+            lapses_at_tick: None,
+            abandoned: false,
         }),
     }
 }
@@ -202,5 +204,7 @@ fn blank(now: UnixMillis) -> Record {
         lapses_at: None,
         tombstone_until: None,
         contradiction: None,
+        lapses_at_tick: None,
+        abandoned: false,
     }
 }

@@ -118,6 +118,8 @@ pub(super) fn tombstone(record: &Record, mark: Mark, until: Option<UnixMillis>, 
         expires_at: None,
         lapses_at: None,
         tombstone_until: until,
+        lapses_at_tick: None,
+        abandoned: false,
         contradiction: None,
         ..next(record, now)
     }

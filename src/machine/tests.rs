@@ -98,6 +98,8 @@ fn record(state: State) -> Record {
         lapses_at: None,
         tombstone_until: None,
         contradiction: None,
+        lapses_at_tick: None,
+        abandoned: false,
     }
 }
 

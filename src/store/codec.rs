@@ -226,6 +226,8 @@ impl RecordV1 {
             lapses_at: self.lapses_at.map(UnixMillis),
             tombstone_until: self.tombstone_until.map(UnixMillis),
             contradiction: self.contradiction.map(|blob| blob.0),
+            lapses_at_tick: None,
+            abandoned: false,
         };
         Some((key, record))
     }

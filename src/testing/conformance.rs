@@ -369,6 +369,8 @@ fn registered(token: u8) -> Record {
         lapses_at: None,
         tombstone_until: None,
         contradiction: None,
+        lapses_at_tick: None,
+        abandoned: false,
     }
 }
 

@@ -92,6 +92,8 @@ prop_compose! {
             created_at: UnixMillis(1),
             updated_at: UnixMillis(2),
             contradiction: None,
+            lapses_at_tick: None,
+            abandoned: false,
         }
     }
 }

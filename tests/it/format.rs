@@ -45,6 +45,8 @@ fn fixture_records() -> Vec<(Key, Record)> {
             lapses_at: Some(UnixMillis(1_700_000_200_000)),
             tombstone_until: (id % 2 == 1).then_some(UnixMillis(1_700_000_300_000)),
             contradiction: [Some(bytes("late")), None, Some(bytes(""))][usize::from(id) % 3].clone(),
+            lapses_at_tick: None,
+            abandoned: false,
         };
         (key(id), record)
     };

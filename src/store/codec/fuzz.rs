@@ -182,6 +182,8 @@ impl Source<'_> {
             lapses_at: self.time(),
             tombstone_until: self.time(),
             contradiction: self.perhaps(),
+            lapses_at_tick: None,
+            abandoned: false,
         }
     }
 }

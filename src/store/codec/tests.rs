@@ -28,6 +28,8 @@ fn record(state: State) -> Record {
         lapses_at: Some(UnixMillis(u64::MAX)),
         tombstone_until: None,
         contradiction: None,
+        lapses_at_tick: None,
+        abandoned: false,
     }
 }
 
@@ -234,6 +236,8 @@ prop_compose! {
             attempt: AttemptId { number, boot: BootId(boot), token: Token(token) },
             created_at: UnixMillis(created),
             updated_at: UnixMillis(updated),
+            lapses_at_tick: None,
+            abandoned: false,
         }
     }
 }

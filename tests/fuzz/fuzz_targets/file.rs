@@ -115,6 +115,8 @@ fn registered(id: u8) -> Record {
         lapses_at: None,
         tombstone_until: None,
         contradiction: None,
+        lapses_at_tick: None,
+        abandoned: false,
     }
 }
 

@@ -114,6 +114,8 @@ impl Forged {
             lapses_at: ends,
             tombstone_until: None,
             contradiction: None,
+            lapses_at_tick: None,
+            abandoned: false,
         }
     }
 

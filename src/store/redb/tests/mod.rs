@@ -59,6 +59,8 @@ fn registered(token: u64) -> Record {
         lapses_at: None,
         tombstone_until: None,
         contradiction: None,
+        lapses_at_tick: None,
+        abandoned: false,
     }
 }
 
