@@ -42,7 +42,10 @@ impl Attempt {
         }))
     }
 
-    pub(crate) fn id(&self) -> AttemptId {
+    /// What names this attempt to [`resolve`](crate::Engine::resolve): its number and its record's token, which no other record has,
+    /// before or after.
+    #[must_use]
+    pub fn id(&self) -> AttemptId {
         self.0.id
     }
 

@@ -16,7 +16,7 @@ use crate::key::Key;
 use crate::policy::Flow;
 use crate::record::Bytes;
 use crate::store::{MemoryStore, RedbOptions, RedbStore, Store, StoreError};
-use crate::time::{Clock, ClockState, HighWater, SystemClock};
+use crate::time::{Clock, ClockState, HighWater, SystemClock, Ticks};
 
 /// Settings of an [`Engine`]; every one has a default.
 pub struct Builder {
@@ -187,15 +187,17 @@ impl Builder {
         };
         let boot = entropy.boot_id();
         let permits = Permits::new(limits.in_flight, limits.in_flight_per_scope);
-        let asked = flows.asked();
+        let ticks = Arc::new(Ticks::from(0));
+        let recovery = Arc::new(Recovery { flows, permits: Arc::clone(&permits), boot, opened_at });
         let parts = Parts {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
+            ticks: Arc::clone(&ticks),
             limits: limits.clone(),
             jitter: entropy.jitter(),
             runtime: runtime.clone(),
             own_runtime,
-            recovery: Recovery { flows, permits: Arc::clone(&permits), boot, opened_at },
+            recovery: Arc::clone(&recovery),
         };
         #[cfg(feature = "testing")]
         let actors = if self.here { Actors::start_here(parts) } else { Actors::start(parts)? };
@@ -209,7 +211,8 @@ impl Builder {
             permits,
             entropy,
             boot,
-            asked,
+            ticks,
+            recovery,
             waiters,
             closing,
             runtime,

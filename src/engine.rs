@@ -6,14 +6,16 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use crate::actor::message::{Ask, Count, ExpirySweep, Question, Submit, Ticket};
-use crate::actor::{Actors, Ending, Front, Operation, Permit, Permits, Recipient, Submission, unavailable};
+use crate::actor::message::{Ask, Asked, Count, ExpirySweep, Question, Submit, Tick, Ticket, tell};
+use crate::actor::{
+    Actors, Ending, Front, Operation, Permit, Permits, Recipient, Recovery, Submission, said, unavailable,
+};
 use crate::attempt::Attempt;
 use crate::block_on::block_on;
 use crate::bounds::{Limits, PAYLOAD_BYTES_CEILING};
@@ -22,14 +24,17 @@ use crate::call::Call;
 use crate::entropy::Entropy;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
+use crate::inquiry::{Found, Inquiry};
 use crate::key::{InvalidKey, Key};
-use crate::ledger::StoredRow;
+use crate::ledger::{Row, StoredRow};
 use crate::machine::{self, Admission, Event, Said, Write};
-use crate::outcome::{End, Ended, Failure, Fenced, Forgotten, Outcome, Reason, Reply, Resolved};
+use crate::outcome::{
+    Abandoned, Acknowledged, End, Ended, Failure, Fenced, Forgotten, Outcome, Reason, Reply, Resolved,
+};
 use crate::policy::Flow;
-use crate::record::{BootId, Bytes, Record, Status, Token};
+use crate::record::{AttemptId, BootId, Bytes, Record, Status, Token};
 use crate::store::{self, Cursor, Store, StoreError, Totals};
-use crate::time::{ClockState, HighWater, UnixMillis};
+use crate::time::{ClockState, HighWater, Ticks, UnixMillis};
 use crate::waiting::{Done, PREPARED, SUBMITTED, Waiting, unexpected};
 
 /// The engine: a handle, cheap to clone, for any thread and any runtime.
@@ -49,8 +54,8 @@ pub(crate) struct Shared {
     pub(crate) permits: Arc<Permits>,
     pub(crate) entropy: Entropy,
     pub(crate) boot: BootId,
-    /// The flows that have an oracle.
-    pub(crate) asked: HashSet<Box<str>>,
+    pub(crate) ticks: Arc<Ticks>,
+    pub(crate) recovery: Arc<Recovery>,
     pub(crate) waiters: AtomicU64,
     pub(crate) closing: AtomicBool,
     pub(crate) runtime: tokio::runtime::Handle,
@@ -193,8 +198,20 @@ impl Engine {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) at once, which proves nothing; else as [`submit`](Self::submit).
     pub async fn track(&self, flow: &Flow, key: &Key) -> Result<Outcome, Error> {
+        self.track_as(flow, key, None).await
+    }
+
+    /// [`track`](Self::track) for one who knows the request: another one under the key is a [`Mismatch`](ErrorKind::Mismatch).
+    ///
+    /// # Errors
+    /// As [`track`](Self::track).
+    pub async fn track_request(&self, flow: &Flow, key: &Key, request: &[u8]) -> Result<Outcome, Error> {
+        self.track_as(flow, key, Some(Fingerprint::of(flow.name(), request))).await
+    }
+
+    async fn track_as(&self, flow: &Flow, key: &Key, fingerprint: Option<Fingerprint>) -> Result<Outcome, Error> {
         let permit = self.0.permits.take(key).ok_or(ErrorKind::Busy)?;
-        let waiting = self.0.ask(flow, key, Ask::Track(None), Some(permit))?;
+        let waiting = self.0.ask(flow, key, Ask::Track(fingerprint), Some(permit))?;
         match waiting.reply().await? {
             Reply::Answer(outcome) => Ok(outcome),
             Reply::Accepted => Err(ErrorKind::Internal.into()),
@@ -211,34 +228,117 @@ impl Engine {
     pub fn lookup(&self, key: &Key) -> Result<Option<Record>, Error> {
         let record = self.0.store.get(key).map_err(|error| unavailable(&error))?;
         let now = self.0.clock.now();
-        Ok(record.filter(|record| record.removable_at().is_none_or(|end| now < end)))
+        let tick = self.0.ticks.now();
+        Ok(record.filter(|record| !record.is_removable(now, tick)))
     }
 
     /// Removes finished records by name, each distinct key once, in order of first appearance. A record whose end is still to
-    /// come stays.
+    /// come stays. In a flow with an [oracle](Builder::oracle) so does one whose attempt the oracle still sees, or cannot say
+    /// that it does not: it is asked about each record.
     ///
     /// # Errors
     /// On an error it is not known which of the keys were forgotten: ask again.
     pub async fn forget(&self, flow: &Flow, keys: &[Key]) -> Result<Vec<(Key, Forgotten)>, Error> {
         let mut statuses: Vec<(Key, Forgotten)> = Vec::new();
-        for key in keys {
-            if statuses.iter().any(|(known, _)| known == key) {
-                continue;
-            }
-            match self.0.ask(flow, key, Ask::Forget, None)?.said().await? {
-                Said::Forgotten(forgotten) => statuses.push((key.clone(), forgotten)),
-                other => return Err(unexpected(other)),
-            }
+        let mut known = HashSet::new();
+        for key in keys.iter().filter(|key| known.insert(*key)) {
+            statuses.push((key.clone(), self.forget_one(flow, key).await?));
         }
         Ok(statuses)
     }
 
-    /// Records the end of a dispatched, registered or in-doubt record, told from outside. Without an attempt number it belongs to
-    /// whatever attempt is recorded. An end is recorded once: see [`Resolved`].
+    async fn forget_one(&self, flow: &Flow, key: &Key) -> Result<Forgotten, Error> {
+        let asked = match self.0.ask_downstream(key).await {
+            Err(error) if matches!(error.kind(), ErrorKind::Quarantined) => return Ok(Forgotten::Quarantined),
+            asked => asked?,
+        };
+        match self.0.ask(flow, key, Ask::Forget(asked), None)?.said().await {
+            Ok(Said::Forgotten(forgotten)) => Ok(forgotten),
+            Ok(other) => Err(unexpected(other)),
+            Err(error) if matches!(error.kind(), ErrorKind::Quarantined) => Ok(Forgotten::Quarantined),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives a request up: its key is free as soon as it fails, or at once if it has failed. What is under way may still succeed, and
+    /// then that is its end. Call it before downstream is told to give up, and tell downstream whenever the answer is [`Marked`](Abandoned::Marked), also at a restart. (LDK: `abandon_payment`.)
+    ///
+    /// # Errors
+    /// On an error it is not known whether the mark was recorded: ask again.
+    pub async fn abandon(&self, flow: &Flow, key: &Key) -> Result<Abandoned, Error> {
+        match self.0.ask(flow, key, Ask::Abandon, None)?.said().await? {
+            Said::Abandoned(abandoned) => Ok(abandoned),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// The host has dealt with the end of a completed request: from here on [ticks](Self::tick) count towards its release, where its
+    /// flow's retention is [`UntilAcknowledged`](crate::Retention::UntilAcknowledged). Said again, it changes nothing.
+    ///
+    /// # Errors
+    /// On an error it is not known whether it was recorded: say it again.
+    pub async fn acknowledge(&self, flow: &Flow, key: &Key) -> Result<Acknowledged, Error> {
+        self.0.acknowledged(flow, key, Ask::Acknowledge).await
+    }
+
+    /// Something more of an acknowledged request has happened: its quiet ticks are counted anew, from none.
+    ///
+    /// # Errors
+    /// As [`acknowledge`](Self::acknowledge).
+    pub async fn disturb(&self, flow: &Flow, key: &Key) -> Result<Acknowledged, Error> {
+        self.0.acknowledged(flow, key, Ask::Disturb).await
+    }
+
+    /// One more tick of the host's timer, durable when it returns. What it releases reads as absent from then on. The count is one
+    /// for the whole store, so a tick costs one small commit, whatever the number of records; it survives a restart.
+    ///
+    /// # Errors
+    /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed): the tick counts in this process, and is durable with the next
+    /// commit that succeeds. A crash before that delays what it would have released.
+    pub async fn tick(&self) -> Result<(), Error> {
+        self.0.ticks.advance();
+        let (reply, ticked) = oneshot::channel();
+        self.0.actors.supervisor.do_send(Tick(reply));
+        let ticked = ticked.await.map_err(|_| Error::from(ErrorKind::Closed))?;
+        ticked.map_err(|error| unavailable(&error))
+    }
+
+    /// Writes or removes rows of ledger tables that belong to no record, in one transaction: all, or, if a guard does not hold,
+    /// none, and then it says so by `false`. No row: nothing is done.
+    ///
+    /// # Errors
+    /// On an error it is not known whether the rows were written.
+    pub async fn write_rows(&self, rows: Vec<Row>) -> Result<bool, Error> {
+        let Some(first) = rows.first() else { return Ok(true) };
+        let key = rows_key(first)?;
+        match self.0.ask(&ROWS, &key, Ask::Rows(rows), None)?.said().await? {
+            Said::Saved => Ok(true),
+            Said::Guarded => Ok(false),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// [`write_rows`](Self::write_rows) on a plain thread: blocks it until the rows are durable.
+    ///
+    /// # Errors
+    /// As [`write_rows`](Self::write_rows).
+    pub fn write_rows_blocking(&self, rows: Vec<Row>) -> Result<bool, Error> {
+        block_on(self.write_rows(rows))
+    }
+
+    /// Records the end of a dispatched, registered or in-doubt record, told from outside. Without an attempt it belongs to whatever
+    /// attempt is recorded; with one, to a record in that attempt, whichever boot it was started by. An end is recorded once: see
+    /// [`Resolved`].
     ///
     /// # Errors
     /// On an error it is not known whether the end was recorded: ask again.
-    pub async fn resolve(&self, flow: &Flow, key: &Key, attempt: Option<u32>, end: Ended) -> Result<Resolved, Error> {
+    pub async fn resolve(
+        &self,
+        flow: &Flow,
+        key: &Key,
+        attempt: Option<AttemptId>,
+        end: Ended,
+    ) -> Result<Resolved, Error> {
         match self.0.ask(flow, key, Ask::Resolve { attempt, end }, None)?.said().await? {
             Said::Resolved(resolved) => Ok(resolved),
             other => Err(unexpected(other)),
@@ -267,7 +367,7 @@ impl Engine {
         let entries = self.0.store.in_flight(after, limit).map_err(|error| unavailable(&error))?;
         let listed = entries.into_iter().map(|store::Entry { cursor, found }| {
             let is_dead_letter = found.as_ref().is_some_and(|(key, record)| {
-                let is_asked = self.0.asked.contains(key.flow());
+                let is_asked = self.0.recovery.oracle(key).is_some();
                 machine::is_dead_letter(record, machine::recoveries_allowed(is_asked, self.0.limits.recoveries))
             });
             Listed { cursor, found, is_dead_letter }
@@ -451,6 +551,7 @@ impl Shared {
         let cx = machine::Context {
             now: reading.wall,
             trusted: reading.trusted,
+            tick: self.ticks.now(),
             policy: call.flow.policy(),
             live: false,
             recoveries: self.limits.recoveries,
@@ -492,6 +593,31 @@ impl Shared {
         Ok(waiting)
     }
 
+    async fn acknowledged(&self, flow: &Flow, key: &Key, ask: Ask) -> Result<Acknowledged, Error> {
+        match self.ask(flow, key, ask, None)?.said().await? {
+            Said::Acknowledged(acknowledged) => Ok(acknowledged),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// What the flow's oracle, if it has one, knows of a record that has ended. That somebody ends it meanwhile changes nothing: what
+    /// was said is of the attempt that was asked about.
+    async fn ask_downstream(&self, key: &Key) -> Result<Asked, Error> {
+        let Some((_, oracle)) = self.recovery.oracle(key) else { return Ok(Asked::NobodyKnows) };
+        let record = self.store.get(key).map_err(|error| unavailable(&error))?;
+        let Some(record) = record.filter(|record| !record.state.status().is_in_flight()) else {
+            return Ok(Asked::No);
+        };
+        let (oracle, inquiry) = (Arc::clone(oracle), Inquiry::about(key, &record));
+        let task = self.runtime.spawn(async move { oracle(inquiry).await });
+        let (reply, heard) = oneshot::channel();
+        let (timeout, of) = (self.limits.oracle_timeout, key.clone());
+        // The timer is on the engine's own thread: the host's runtime may have none.
+        self.actors.spawn(async move { tell(reply, said(task, timeout, &of).await) });
+        let found = heard.await.ok().flatten().unwrap_or(Found::CannotTell);
+        Ok(Asked::Said(record.attempt, found))
+    }
+
     fn question(&self, flow: Flow, key: Key, ask: Ask) -> (Waiting, Question) {
         let (reply, heard) = oneshot::channel();
         let waiter = self.waiters.fetch_add(1, Ordering::Relaxed);
@@ -503,6 +629,15 @@ impl Shared {
         let router = Arc::clone(&self.actors.router);
         self.actors.router.do_send(Submit(Ticket::new(Box::new(question), router)));
     }
+}
+
+/// Who writes rows that belong to no record. No flow of the host's has this name.
+static ROWS: LazyLock<Flow> = LazyLock::new(Flow::of_rows);
+
+/// What puts the writes of one row in order.
+fn rows_key(row: &Row) -> Result<Key, Error> {
+    let id = Fingerprint::of(row.table(), row.key());
+    Ok(ROWS.key(row.table(), id.as_bytes())?)
 }
 
 /// How a request begins.

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::key::InvalidKey;
-use crate::outcome::Reason;
+use crate::outcome::{Ended, Reason};
 use crate::record::Status;
 
 /// Why a request got no answer. [`Error::kind`] is there to match on, [`Error::class`] says what to do.
@@ -19,6 +19,7 @@ use crate::record::Status;
 pub struct Error {
     kind: ErrorKind,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    recorded: Option<Ended>,
 }
 
 /// Something registered to bring records out of doubt that their flow's policy would never use.
@@ -165,6 +166,22 @@ impl Error {
         }
     }
 
+    /// The recorded end of a [`Duplicate`](ErrorKind::Duplicate) that is completed or failed: its answer, if it was kept, or why it
+    /// failed.
+    #[must_use]
+    pub fn recorded(&self) -> Option<&Ended> {
+        self.recorded.as_ref()
+    }
+
+    /// A *Duplicate* of a request that has ended like this.
+    pub(crate) fn duplicate_of(ended: Ended) -> Self {
+        let status = match ended {
+            Ended::Completed(_) => Status::Completed,
+            Ended::Failed(_) => Status::Failed,
+        };
+        Self { recorded: Some(ended), ..ErrorKind::Duplicate(status).into() }
+    }
+
     /// The operation's own error as its type, for callers of the run that produced it.
     #[must_use]
     pub fn operation_error<E: std::error::Error + 'static>(&self) -> Option<&E> {
@@ -172,13 +189,13 @@ impl Error {
     }
 
     pub(crate) fn caused_by(kind: ErrorKind, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self { kind, source: Some(Arc::new(source)) }
+        Self { kind, source: Some(Arc::new(source)), recorded: None }
     }
 }
 
 impl From<ErrorKind> for Error {
     fn from(kind: ErrorKind) -> Self {
-        Self { kind, source: None }
+        Self { kind, source: None, recorded: None }
     }
 }
 

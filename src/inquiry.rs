@@ -4,15 +4,14 @@ use std::fmt;
 
 use crate::key::Key;
 use crate::outcome::Ended;
-use crate::record::{Bytes, Record, Status, Token};
+use crate::record::{AttemptId, Bytes, Record, Status, Token};
 
 /// The question to an [oracle](crate::Builder::oracle): how does this attempt stand downstream?
 #[derive(Clone)]
 pub struct Inquiry {
     key: Key,
     request: Bytes,
-    attempt: u32,
-    token: Token,
+    attempt: AttemptId,
     last_checkpoint: Option<Bytes>,
     status: Status,
 }
@@ -23,8 +22,7 @@ impl Inquiry {
         Self {
             key: key.clone(),
             request: record.request.clone(),
-            attempt: record.attempt.number,
-            token: record.attempt.token,
+            attempt: record.attempt,
             last_checkpoint: record.checkpoint.clone(),
             status: record.state.status(),
         }
@@ -42,16 +40,22 @@ impl Inquiry {
         &self.request
     }
 
-    /// The number of the attempt that is asked about, from 1.
+    /// The attempt that is asked about.
+    #[must_use]
+    pub fn id(&self) -> AttemptId {
+        self.attempt
+    }
+
+    /// Its number, from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.attempt
+        self.attempt.number
     }
 
     /// The 32 bytes that every attempt of this record was handed: what was given downstream as an idempotency token.
     #[must_use]
     pub fn token(&self) -> &Token {
-        &self.token
+        &self.attempt.token
     }
 
     /// What the attempt saved last on its way.
@@ -60,7 +64,8 @@ impl Inquiry {
         self.last_checkpoint.as_ref()
     }
 
-    /// [`Status::InDoubt`] or [`Status::Dispatched`].
+    /// [`Status::InDoubt`] or [`Status::Dispatched`]; where a record is to be forgotten, [`Status::Completed`] or
+    /// [`Status::Failed`].
     #[must_use]
     pub fn status(&self) -> Status {
         self.status
@@ -83,13 +88,19 @@ impl fmt::Debug for Inquiry {
 #[derive(Clone, PartialEq, Eq)]
 pub enum Found {
     /// A promise: it did not start and never will, whatever is still on its way. The record ends as
-    /// [failed without effect](crate::End::Definitive), also after a checkpoint, which the inquiry shows; a dispatched one as
-    /// failed. If this is wrong, somebody pays twice.
+    /// [failed without effect](crate::End::Definitive), also after a checkpoint, which the inquiry shows, and also if it had
+    /// been accepted. If this is wrong, somebody pays twice.
     NotStarted,
     /// It is under way downstream: the record is dispatched from now on, and ends by `resolve` or by a later answer.
     Live,
+    /// The same, and it has been given up there: no more is tried, though what is under way may still succeed. The record is
+    /// marked as by [`Engine::abandon`](crate::Engine::abandon).
+    Abandoned,
     /// It has ended like this.
     Done(Ended),
+    /// Downstream does not know it, and may still come to: what it has yet to replay or to catch up with may hold it. The record
+    /// is in doubt, a dispatched one too; it is asked about again, and this answer does not count towards a dead letter.
+    Missing,
     /// Anything else. After [`Limits::recoveries`](crate::Limits::recoveries) of these in a row, at least one, the record
     /// is a dead letter.
     CannotTell,
@@ -100,6 +111,8 @@ impl fmt::Debug for Found {
         match self {
             Self::NotStarted => f.write_str("NotStarted"),
             Self::Live => f.write_str("Live"),
+            Self::Abandoned => f.write_str("Abandoned"),
+            Self::Missing => f.write_str("Missing"),
             Self::Done(ended) => write!(f, "Done({ended:?})"),
             Self::CannotTell => f.write_str("CannotTell"),
         }

@@ -27,6 +27,8 @@ pub struct Key {
 pub enum InvalidKey {
     /// A flow's name holds 1 to 64 bytes; this one had the given number.
     FlowLength(usize),
+    /// The engine itself uses the flow name `ibid.rows`.
+    FlowReserved,
     /// A scope holds 1 to 255 bytes; this one had the given number.
     ScopeLength(usize),
     /// An id holds 1 to 255 bytes; this one had the given number.
@@ -41,6 +43,7 @@ impl fmt::Display for InvalidKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FlowLength(n) => write!(f, "a flow name holds 1 to {FLOW_NAME_BYTES} bytes, not {n}"),
+            Self::FlowReserved => f.write_str("this flow name is the engine's own"),
             Self::ScopeLength(n) => write!(f, "a scope holds 1 to {KEY_PART_BYTES} bytes, not {n}"),
             Self::IdLength(n) => write!(f, "an id holds 1 to {KEY_PART_BYTES} bytes, not {n}"),
             Self::OtherFlow => f.write_str("the key belongs to another flow"),

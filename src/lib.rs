@@ -83,7 +83,9 @@ pub use fingerprint::Fingerprint;
 pub use inquiry::{Found, Inquiry};
 pub use key::{InvalidKey, Key, NodeId};
 pub use ledger::{Guard, InvalidRow, Row, StoredRow};
-pub use outcome::{Completion, End, Ended, Failure, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved};
+pub use outcome::{
+    Abandoned, Acknowledged, Completion, End, Ended, Failure, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved,
+};
 pub use policy::{
     AfterCheckpoint, AfterCompleted, AfterExpiry, Flow, InDoubt, OnFailure, OnStoreFailure, Policy, Retention,
     WhileRunning,

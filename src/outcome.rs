@@ -65,6 +65,10 @@ pub enum End {
     Done(Completion),
     /// Downstream took it on; the end comes by `resolve`.
     Accepted,
+    /// Downstream knows this very request from before and goes on with it: as accepted, but the caller is told *Duplicate*.
+    AlreadyLive,
+    /// Downstream knows the key for another request. Ours never ran and leaves nothing behind; the caller is told *Conflict*.
+    Taken,
     /// Positive proof that nothing happened and nothing will.
     Definitive(Reason),
     /// Everything else.
@@ -134,6 +138,8 @@ impl fmt::Debug for End {
         f.write_str(match self {
             Self::Done(..) => "Done(..)",
             Self::Accepted => "Accepted",
+            Self::AlreadyLive => "AlreadyLive",
+            Self::Taken => "Taken",
             Self::Definitive(_) => "Definitive(..)",
             Self::Unknown(_) => "Unknown(..)",
         })
@@ -235,6 +241,10 @@ pub enum Forgotten {
     NotFound,
     /// Its end is still to come; it stays.
     InFlight(Status),
+    /// It has an end, and an attempt of it is still under way downstream, or that could not be ruled out; it stays.
+    Live,
+    /// What is stored cannot be read; it stays.
+    Quarantined,
     /// A tombstone is not forgotten.
     Tombstone,
 }
@@ -251,6 +261,28 @@ pub enum Resolved {
     /// The end belongs to an older attempt; nothing was written.
     FencedOff,
     /// There is no such record; nothing was created.
+    NotFound,
+}
+
+/// What `abandon` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abandoned {
+    /// The record, which stands like this, is marked: its key is free as soon as it fails. It may still succeed.
+    Marked(Status),
+    /// It had failed, and is gone: the key is free.
+    Released,
+    /// It has completed, or there is none: nothing was changed.
+    NoEffect,
+}
+
+/// What `acknowledge` and `disturb` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// Its quiet ticks are counted.
+    Counting,
+    /// There are none to count: it has not completed, has not been acknowledged, or its flow's retention counts none.
+    NoEffect(Status),
+    /// There is no record.
     NotFound,
 }
 

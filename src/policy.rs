@@ -94,6 +94,13 @@ pub enum Retention {
     Fixed(Duration),
     /// Until somebody forgets it by name.
     UntilForgotten,
+    /// A completed record until it has been [acknowledged](crate::Engine::acknowledge) and so many
+    /// [ticks](crate::Engine::tick) have gone by quietly since: the next tick releases it. A failed one until it is
+    /// [abandoned](crate::Engine::abandon) or forgotten. No clock releases either. (LDK: `IDEMPOTENCY_TIMEOUT_TICKS`.)
+    UntilAcknowledged {
+        /// The quiet ticks that it outlives.
+        quiet_ticks: u32,
+    },
 }
 
 /// A flow's answers to every question of the grid. Start from a preset and change what differs.
@@ -140,6 +147,28 @@ impl Policy {
             after_expiry: AfterExpiry::RefuseOnce,
             retention: Retention::FromRequest,
             grace: Duration::from_secs(120),
+            ..Self::replay(Duration::ZERO)
+        }
+    }
+
+    /// System 2, `send_payment` after LDK's `PaymentId`: whatever is known is a *Duplicate* with its state, a failure is kept
+    /// until the host abandons it, in doubt is asked about, a completed payment is released by the eighth quiet tick after
+    /// it was acknowledged.
+    #[must_use]
+    pub fn send_payment() -> Self {
+        Self { retention: Retention::UntilAcknowledged { quiet_ticks: 7 }, ..Self::send_onion() }
+    }
+
+    /// System 3, `send_onion` after lnd: whatever is known is a *Duplicate* with its state, the first definitive refusal is
+    /// kept and told again, in doubt is asked about, a record stays until it is forgotten by name.
+    #[must_use]
+    pub fn send_onion() -> Self {
+        Self {
+            while_running: WhileRunning::Refuse,
+            after_completed: AfterCompleted::Refuse,
+            on_failure: OnFailure::Keep,
+            in_doubt: InDoubt::Ask,
+            retention: Retention::UntilForgotten,
             ..Self::replay(Duration::ZERO)
         }
     }
@@ -217,6 +246,9 @@ impl Policy {
     }
 }
 
+/// The one name that a host's flow cannot have.
+const ROWS: &str = "ibid.rows";
+
 /// A kind of operation and its policy. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Flow(Arc<Named>);
@@ -231,13 +263,21 @@ impl Flow {
     /// A flow of that name: 1 to 64 bytes, part of every key, so it must stay the same for as long as records live.
     ///
     /// # Errors
-    /// [`InvalidKey::FlowLength`].
+    /// [`InvalidKey::FlowLength`], [`InvalidKey::FlowReserved`].
     pub fn new(name: impl Into<String>, policy: Policy) -> Result<Self, InvalidKey> {
         let name = name.into().into_boxed_str();
+        if &*name == ROWS {
+            return Err(InvalidKey::FlowReserved);
+        }
         if name.is_empty() || name.len() > FLOW_NAME_BYTES {
             return Err(InvalidKey::FlowLength(name.len()));
         }
         Ok(Self(Arc::new(Named { name, policy })))
+    }
+
+    /// The flow under whose keys the engine puts writes of rows in order. It has no records.
+    pub(crate) fn of_rows() -> Self {
+        Self(Arc::new(Named { name: ROWS.into(), policy: Policy::replay(Duration::ZERO) }))
     }
 
     /// The name.

@@ -177,6 +177,14 @@ impl Record {
         }
     }
 
+    /// Whether the store may remove it by itself, at this time and tick.
+    #[must_use]
+    pub fn is_removable(&self, now: UnixMillis, tick: u64) -> bool {
+        let by_ticks =
+            matches!(self.state, State::Completed(_)) && self.lapses_at_tick.is_some_and(|last| tick >= last);
+        by_ticks || self.removable_at().is_some_and(|end| now >= end)
+    }
+
     /// Roughly how many bytes a write of this record carries.
     #[must_use]
     pub fn weight(&self) -> usize {

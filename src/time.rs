@@ -1,6 +1,7 @@
 //! Unix milliseconds, and the one place that reads the machine's clock.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +26,26 @@ impl UnixMillis {
 impl fmt::Display for UnixMillis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ms", self.0)
+    }
+}
+
+/// The engine's count of ticks. It goes up by one at a time, and the store keeps the highest that a commit has carried.
+#[derive(Debug)]
+pub(crate) struct Ticks(AtomicU64);
+
+impl Ticks {
+    /// Going on from what the store has kept.
+    pub(crate) fn from(mark: u64) -> Self {
+        Self(AtomicU64::new(mark))
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// One more.
+    pub(crate) fn advance(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
     }
 }
 

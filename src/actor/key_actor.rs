@@ -14,7 +14,7 @@ use std::time::Duration;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
 
 use super::message::{
-    Alarmed, Answer, Ask, Finish, Gone, Idle, Kept, Origin, Proposal, Report, RouterAddr, TRIES, Ticket, ToKey,
+    Alarmed, Answer, Ask, Asked, Finish, Gone, Idle, Kept, Origin, Proposal, Report, RouterAddr, TRIES, Ticket, ToKey,
 };
 use super::meters::Meters;
 use super::oracle::{Inquiries, Recovery};
@@ -25,12 +25,12 @@ use super::supervisor::Supervisor;
 use crate::attempt::Attempt;
 use crate::bounds::Limits;
 use crate::error::{Error, ErrorKind};
-use crate::machine::{self, Alarm, Event, Release, Said, Step, Write};
+use crate::machine::{self, Alarm, Downstream, Event, Release, Said, Step, Write};
 use crate::outcome::{End, How, Outcome, Reply};
 use crate::policy::Flow;
 use crate::record::{Bytes, Record, Status};
 use crate::store::{Change, Store, StoreError, Verdict, Version};
-use crate::time::HighWater;
+use crate::time::{HighWater, Ticks};
 
 /// How long an end waits before the store is read again for it.
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -39,6 +39,7 @@ const READ_AGAIN_AFTER: Duration = Duration::from_millis(500);
 pub(super) struct Surroundings {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<HighWater>,
+    pub(super) ticks: Arc<Ticks>,
     pub(super) limits: Limits,
     pub(super) running: Running,
     pub(super) meters: Arc<Meters>,
@@ -259,6 +260,7 @@ impl KeyActor {
         machine::Context {
             now: reading.wall,
             trusted: reading.trusted,
+            tick: self.around.ticks.now(),
             policy: flow.policy(),
             live: self.is_live(),
             recoveries: self.around.limits.recoveries,
@@ -276,8 +278,14 @@ impl KeyActor {
                 Event::Checkpoint { attempt: *attempt, bytes: bytes.clone(), expires_at: *expires_at }
             }
             Ask::Resolve { attempt, end } => Event::Resolve { attempt: *attempt, end },
-            Ask::Forget => Event::Forget,
+            Ask::Forget(Asked::NobodyKnows) => Event::Forget(Downstream::NobodyKnows),
+            Ask::Forget(Asked::No) => Event::Forget(Downstream::NotAsked),
+            Ask::Forget(Asked::Said(attempt, found)) => Event::Forget(Downstream::Said(*attempt, found)),
             Ask::Fence => Event::Fence,
+            Ask::Abandon => Event::Abandon,
+            Ask::Acknowledge => Event::Acknowledge,
+            Ask::Disturb => Event::Disturb,
+            Ask::Rows(rows) => Event::Rows(rows),
         };
         Some(machine::step(record, event, self.context(&question.flow)))
     }
@@ -305,7 +313,7 @@ impl KeyActor {
         let change = match &pending.step.write {
             Write::Keep | Write::Touch => None,
             Write::Put(record) => change(Some(record.clone())),
-            Write::Remove => change(None),
+            Write::Remove | Write::Rows => change(None),
         };
         let is_end = matches!(pending.cause, Cause::Report(_));
         let proposal = Proposal::new(self.origin.clone(), change, is_end, Arc::clone(&self.around.router));
@@ -335,7 +343,7 @@ impl KeyActor {
         match verdict {
             Ok(Verdict::Applied) => {
                 match std::mem::replace(&mut pending.step.write, Write::Keep) {
-                    Write::Keep | Write::Touch => {}
+                    Write::Keep | Write::Touch | Write::Rows => {}
                     Write::Put(record) => self.record = Loaded::Is(Some(record)),
                     Write::Remove => self.record = Loaded::Is(None),
                 }
@@ -355,7 +363,7 @@ impl KeyActor {
                 }
             }
             Ok(Verdict::Guarded) => match pending.cause {
-                Cause::Ticket(ticket) => ticket.refuse(ErrorKind::Internal),
+                Cause::Ticket(ticket) => ticket.answer(Said::Guarded),
                 Cause::Report(mut report) => {
                     report.set_guarded();
                     self.decide(Cause::Report(report), pending.tries);
@@ -434,7 +442,10 @@ impl KeyActor {
             | Said::FencedOff
             | Said::Resolved(_)
             | Said::Forgotten(_)
-            | Said::Fenced(_)) => {
+            | Said::Fenced(_)
+            | Said::Abandoned(_)
+            | Said::Acknowledged(_)
+            | Said::Guarded) => {
                 ticket.answer(said);
             }
         }
@@ -488,10 +499,10 @@ impl KeyActor {
     fn release(&mut self, release: Release) {
         match release {
             Release::Nobody => {}
-            Release::Accepted => {
+            Release::Starter(reply) => {
                 let started = |ticket: &mut Ticket| ticket.how() == How::Executed;
-                let accepted = self.waiters.extract_if(.., started);
-                accepted.for_each(|ticket| ticket.answer(Said::Reply(Ok(Reply::Accepted))));
+                let starters = self.waiters.extract_if(.., started);
+                starters.for_each(|ticket| ticket.answer(Said::Reply(reply.clone())));
             }
             Release::All(end) => self.waiters.drain(..).for_each(|ticket| {
                 let how = ticket.how();

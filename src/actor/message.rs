@@ -62,6 +62,7 @@ notices!(
     LastRound,
     Count,
     ExpirySweep,
+    Tick,
 );
 
 /// What is asked of a key.
@@ -80,11 +81,22 @@ pub(crate) enum Ask {
         expires_at: Option<UnixMillis>,
     },
     Resolve {
-        attempt: Option<u32>,
+        attempt: Option<AttemptId>,
         end: Ended,
     },
-    Forget,
+    Forget(Asked),
     Fence,
+    Abandon,
+    Acknowledge,
+    Disturb,
+    Rows(Vec<Row>),
+}
+
+/// What is known, downstream, of a record that is to be forgotten.
+pub(crate) enum Asked {
+    NobodyKnows,
+    No,
+    Said(AttemptId, Found),
 }
 
 impl Ask {
@@ -523,3 +535,6 @@ pub(crate) struct Counts {
 
 /// Remove what is removable now; says how many records went.
 pub(crate) struct ExpirySweep(pub(crate) Option<oneshot::Sender<Result<u64, StoreError>>>);
+
+/// Make the count of ticks durable, and remove what it releases.
+pub(crate) struct Tick(pub(crate) oneshot::Sender<Result<(), StoreError>>);

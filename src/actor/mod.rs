@@ -43,7 +43,7 @@ pub(crate) use front::Front;
 pub use front::Submission;
 pub(crate) use key_actor::unavailable;
 pub use operation::Operation;
-pub(crate) use oracle::{Flows, Means, Recovery};
+pub(crate) use oracle::{Flows, Means, Recovery, said};
 pub(crate) use permits::{Permit, Permits};
 pub(crate) use recovery::interrupt_all;
 #[cfg(feature = "testing")]

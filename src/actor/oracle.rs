@@ -1,7 +1,7 @@
 //! Asking those who may know: who they are, what they have been asked, and the way of an answer back.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet, hash_map};
+use std::collections::{HashMap, hash_map};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,12 +50,6 @@ impl Flows {
         }
         Ok(Self(flows))
     }
-
-    /// The names of those that have an oracle.
-    pub(crate) fn asked(&self) -> HashSet<Box<str>> {
-        let asked = self.0.iter().filter(|(_, (_, means))| matches!(means, Means::Ask(_)));
-        asked.map(|(name, _)| name.clone()).collect()
-    }
 }
 
 /// What recovery goes by.
@@ -75,7 +69,7 @@ impl Recovery {
         self.flows.0.get(key.flow())
     }
 
-    pub(super) fn oracle(&self, key: &Key) -> Option<(&Flow, &Oracle)> {
+    pub(crate) fn oracle(&self, key: &Key) -> Option<(&Flow, &Oracle)> {
         match self.of(key) {
             Some((flow, Means::Ask(oracle))) => Some((flow, oracle)),
             Some((_, Means::Rerun(_))) | None => None,
@@ -161,9 +155,16 @@ impl Inquiries {
 }
 
 async fn hear(task: JoinHandle<Found>, timeout: Duration, key: Key, answer: Answer) {
+    if let Some(found) = said(task, timeout, &key).await {
+        answer.send(found);
+    }
+}
+
+/// What the oracle says, within its time.
+pub(crate) async fn said(task: JoinHandle<Found>, timeout: Duration, key: &Key) -> Option<Found> {
     let abort = task.abort_handle();
     match tokio::time::timeout(timeout, task).await {
-        Ok(Ok(found)) => answer.send(found),
+        Ok(Ok(found)) => return Some(found),
         Ok(Err(error)) if error.is_panic() => tracing::error!(%key, "the oracle panicked"),
         Ok(Err(_)) => tracing::debug!(%key, "the oracle was aborted"),
         Err(_) => {
@@ -171,4 +172,5 @@ async fn hear(task: JoinHandle<Found>, timeout: Duration, key: Key, answer: Answ
             tracing::warn!(%key, "the oracle gave no answer in time");
         }
     }
+    None
 }

@@ -373,7 +373,8 @@ impl Handler<Begin> for Recoverer {
         ctx.run_interval(self.limits.recovery_pause_max, Self::look_for_dead_letters);
         ctx.run_interval(self.limits.dispatched_silence, Self::look_for_dispatched);
         let in_doubt = Wanted { due: true, undue: true, dead_letters: true, ..Wanted::default() };
-        self.want(Wanted { dispatched: true, is_first: true, ..in_doubt }, ctx);
+        // Whether what an earlier boot has dispatched is still known downstream shows only now.
+        self.want(Wanted { dispatched: true, dispatched_undue: true, is_first: true, ..in_doubt }, ctx);
     }
 }
 

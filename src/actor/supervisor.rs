@@ -8,7 +8,7 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, SpawnHandle};
 use tokio::sync::oneshot;
 
-use super::message::{Decided, ExpirySweep, Halt, Proposal, RouterAddr, Unsaved, tell};
+use super::message::{Decided, ExpirySweep, Halt, Proposal, RouterAddr, Tick, Unsaved, tell};
 use super::meters::Meters;
 use crate::bounds::Limits;
 use crate::entropy::Jitter;
@@ -16,7 +16,7 @@ use crate::key::Key;
 use crate::machine::{self, TRIES, Write};
 use crate::record::Record;
 use crate::store::{Batch, Change, ExpiredRow, Store, StoreError, Verdict, Version};
-use crate::time::{HighWater, UnixMillis};
+use crate::time::{HighWater, Ticks, UnixMillis};
 
 /// How long nothing must have been committed before the store may tidy up for the next opening.
 const REST_AFTER: Duration = Duration::from_millis(50);
@@ -24,6 +24,7 @@ const REST_AFTER: Duration = Duration::from_millis(50);
 pub(crate) struct Supervisor {
     store: Arc<dyn Store>,
     clock: Arc<HighWater>,
+    ticks: Arc<Ticks>,
     limits: Limits,
     router: RouterAddr,
     queue: Vec<Proposal>,
@@ -37,6 +38,8 @@ pub(crate) struct Supervisor {
     jitter: Jitter,
     meters: Arc<Meters>,
     sweep: Option<Sweep>,
+    /// Those who wait for the tick count to be durable.
+    ticking: Vec<oneshot::Sender<Result<(), StoreError>>>,
     /// Whether anything was committed since the timer was set, and the timer.
     busy: bool,
     rest: Option<SpawnHandle>,
@@ -73,7 +76,7 @@ impl Message for Settle {
 impl Supervisor {
     pub(super) fn new(
         store: Arc<dyn Store>,
-        clock: Arc<HighWater>,
+        (clock, ticks): (Arc<HighWater>, Arc<Ticks>),
         limits: Limits,
         router: RouterAddr,
         (jitter, meters): (Jitter, Arc<Meters>),
@@ -81,6 +84,7 @@ impl Supervisor {
         Self {
             store,
             clock,
+            ticks,
             limits,
             router,
             queue: Vec::new(),
@@ -92,6 +96,7 @@ impl Supervisor {
             jitter,
             meters,
             sweep: None,
+            ticking: Vec::new(),
             busy: false,
             rest: None,
         }
@@ -118,7 +123,7 @@ impl Supervisor {
         let now = self.clock.now();
         let slice = self.expiry_slice(now);
         // An expiry sweep that finds nothing still makes its time durable: what it has seen expired stays expired.
-        if proposals.is_empty() && self.sweep.is_none() {
+        if proposals.is_empty() && self.sweep.is_none() && self.ticking.is_empty() {
             return;
         }
         let mut changes: Vec<Change> = proposals.iter_mut().filter_map(|proposal| proposal.change.take()).collect();
@@ -137,6 +142,7 @@ impl Supervisor {
                 if proposals.iter().any(Proposal::has_change) || self.queue.is_empty() {
                     self.failures = 0;
                 }
+                self.end_tick(&Ok(()));
                 let swept = verdicts.split_off(proposed.min(verdicts.len()));
                 self.tell(proposals, verdicts);
                 self.note_swept(&swept, &batch.expired_rows, ctx);
@@ -190,6 +196,7 @@ impl Supervisor {
         self.failures = self.failures.saturating_add(1);
         tracing::error!(%error, failures = self.failures, queued = self.queue.len(), "the store failed");
         self.end_sweep(Err(error.clone()));
+        self.end_tick(&Err(error.clone()));
         self.frees_first |= self.failures == TRIES;
         if self.failures >= TRIES {
             self.send_away(error);
@@ -290,14 +297,14 @@ impl Supervisor {
             self.end_sweep(Ok(()));
             return Slice::default();
         }
-        let limit = self.limits.expiry_slice;
+        let (limit, tick) = (self.limits.expiry_slice, self.ticks.now());
         let found = self.store.removable(now, limit).and_then(|records| {
             let rows = self.store.expired_rows(now, limit)?;
             Ok((records, rows))
         });
         match found {
             Ok((records, rows)) => {
-                let changes = records.iter().filter_map(|(key, record)| expiry(key, record, now)).collect();
+                let changes = records.iter().filter_map(|(key, record)| expiry(key, record, now, tick)).collect();
                 Slice { changes, rows }
             }
             Err(error) => {
@@ -318,6 +325,10 @@ impl Supervisor {
         } else {
             self.end_sweep(Ok(()));
         }
+    }
+
+    fn end_tick(&mut self, result: &Result<(), StoreError>) {
+        self.ticking.drain(..).for_each(|reply| tell(reply, result.clone()));
     }
 
     fn end_sweep(&mut self, result: Result<(), StoreError>) {
@@ -351,9 +362,9 @@ pub(super) fn unwinding<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Resu
 }
 
 /// How a record ends that has outlived its grace.
-fn expiry(key: &Key, record: &Record, now: UnixMillis) -> Option<Change> {
-    let put = match machine::expire(record, now) {
-        Write::Keep | Write::Touch => return None,
+fn expiry(key: &Key, record: &Record, now: UnixMillis, tick: u64) -> Option<Change> {
+    let put = match machine::expire(record, now, tick) {
+        Write::Keep | Write::Touch | Write::Rows => return None,
         Write::Put(put) => Some(put),
         Write::Remove => None,
     };
@@ -408,6 +419,20 @@ impl Handler<ExpirySweep> for Supervisor {
     }
 }
 
+impl Handler<Tick> for Supervisor {
+    type Result = ();
+
+    /// What the tick releases goes with it.
+    fn handle(&mut self, Tick(reply): Tick, ctx: &mut Self::Context) {
+        if self.is_down {
+            return tell(reply, Err(failed("the store is down")));
+        }
+        self.ticking.push(reply);
+        self.sweep.get_or_insert_default();
+        self.schedule_flush(ctx);
+    }
+}
+
 impl Handler<Settle> for Supervisor {
     type Result = ();
 
@@ -422,6 +447,7 @@ impl Handler<Settle> for Supervisor {
             }
         }
         self.end_sweep(Err(StoreError::Closed));
+        self.end_tick(&Err(StoreError::Closed));
         tell(done, ());
     }
 }

@@ -26,18 +26,19 @@ use super::supervisor::{Settle, Supervisor};
 use crate::bounds::Limits;
 use crate::entropy::Jitter;
 use crate::store::{Store, StoreError};
-use crate::time::HighWater;
+use crate::time::{HighWater, Ticks};
 
 /// What the actors are started with.
 pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<HighWater>,
+    pub(crate) ticks: Arc<Ticks>,
     pub(crate) limits: Limits,
     pub(crate) jitter: Jitter,
     /// Where operations run, and the runtime itself if it is ours.
     pub(crate) runtime: Handle,
     pub(crate) own_runtime: Option<Runtime>,
-    pub(crate) recovery: Recovery,
+    pub(crate) recovery: Arc<Recovery>,
 }
 
 /// The running actors, from outside.
@@ -185,15 +186,15 @@ fn run(mut parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: on
 
 /// Starts the router on this thread, and those who write or read much on that of `writer`.
 fn start_actors(parts: Parts, writer: &ArbiterHandle) -> Started {
-    let Parts { store, clock, limits, jitter, runtime, recovery, .. } = parts;
+    let Parts { store, clock, ticks, limits, jitter, runtime, recovery, .. } = parts;
     let meters = Arc::<Meters>::default();
     let router: RouterAddr = Arc::new(Router::new().start());
     let supervisor = {
-        let (store, clock, meters) = (Arc::clone(&store), Arc::clone(&clock), Arc::clone(&meters));
+        let (store, times, meters) =
+            (Arc::clone(&store), (Arc::clone(&clock), Arc::clone(&ticks)), Arc::clone(&meters));
         let (limits, router) = (limits.clone(), router.clone());
-        Supervisor::start_in_arbiter(writer, move |_| Supervisor::new(store, clock, limits, router, (jitter, meters)))
+        Supervisor::start_in_arbiter(writer, move |_| Supervisor::new(store, times, limits, router, (jitter, meters)))
     };
-    let recovery = Arc::new(recovery);
     let recoverer = (!recovery.is_empty()).then(|| {
         let (store, clock, limits) = (Arc::clone(&store), Arc::clone(&clock), limits.clone());
         let recoverer = Recoverer::new(store, clock, limits, Arc::clone(&router), Arc::clone(&recovery));
@@ -205,6 +206,7 @@ fn start_actors(parts: Parts, writer: &ArbiterHandle) -> Started {
     router.do_send(Surround(Surroundings {
         store,
         clock,
+        ticks,
         limits,
         running,
         meters: Arc::clone(&meters),

@@ -3,9 +3,9 @@
 use super::expire::{self, Seen, is_given_up, next, prune};
 use super::recover::is_exhausted;
 use super::{Admission, Context, Said, Step, failure};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
-use crate::outcome::Fenced;
+use crate::outcome::{Ended, Fenced};
 use crate::policy::{AfterCompleted, AfterExpiry, InDoubt, Retention, WhileRunning};
 use crate::record::{AttemptId, BootId, Mark, Record, State, Status, Token};
 use crate::time::UnixMillis;
@@ -29,7 +29,10 @@ pub(super) fn admit(stored: Option<&Record>, seen: Seen<'_>, admission: &Admissi
         State::InDoubt => admit_in_doubt(record, admission, cx),
         State::Dispatched => join(Status::Dispatched, cx),
         State::Completed(answer) => match (cx.policy.after_completed, answer) {
-            (AfterCompleted::Refuse, _) => Step::refuse(ErrorKind::Duplicate(Status::Completed)),
+            (AfterCompleted::Refuse, Some(answer)) => {
+                Step::refuse(Error::duplicate_of(Ended::Completed(answer.clone())))
+            }
+            (AfterCompleted::Refuse, None) => Step::refuse(ErrorKind::Duplicate(Status::Completed)),
             (AfterCompleted::Replay, None) => Step::refuse(ErrorKind::AnswerNotKept),
             (AfterCompleted::Replay, Some(answer)) => Step::replay(answer),
         },
@@ -132,7 +135,7 @@ fn bound(admission: &Admission, cx: Context<'_>) -> Result<Option<UnixMillis>, E
         (Retention::Fixed(retention), None) => {
             cx.now.checked_add(retention).map(|_| None).ok_or(ErrorKind::RetentionOverflow)
         }
-        (Retention::UntilForgotten, None) => Ok(None),
+        (Retention::UntilForgotten | Retention::UntilAcknowledged { .. }, None) => Ok(None),
     }
 }
 

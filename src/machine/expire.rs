@@ -1,8 +1,7 @@
-//! Time: expiry, grace, lapse, tombstone; and `forget`, which ends a record by hand.
+//! Time: expiry, grace, lapse by the clock or by ticks, tombstone.
 
 use super::recover::is_exhausted;
-use super::{Context, Said, Step, Write};
-use crate::outcome::Forgotten;
+use super::{Context, Write};
 use crate::policy::{InDoubt, Policy, Retention};
 use crate::record::{Mark, Record, State, Status};
 use crate::time::UnixMillis;
@@ -17,15 +16,21 @@ pub(super) enum Seen<'a> {
     Record(&'a Record),
 }
 
-/// What the store's record reads as at `now`, whether or not an expiry sweep has seen it.
-pub(super) fn seen(record: Option<&Record>, now: UnixMillis) -> Seen<'_> {
+/// What the store's record reads as by the trusted time and the ticks, whether or not an expiry sweep has seen it.
+pub(super) fn seen<'a>(record: Option<&'a Record>, cx: Context<'_>) -> Seen<'a> {
+    let now = cx.trusted;
     let Some(record) = record else { return Seen::Absent };
     match &record.state {
+        State::Completed(_) if has_lapsed_by_ticks(record, cx.tick) => Seen::Absent,
         State::Tombstone(_) if record.tombstone_until.is_some_and(|end| now >= end) => Seen::Absent,
         State::Tombstone(mark) => Seen::Tombstone(*mark),
         State::Completed(_) | State::Failed(..) => lapsing(record, (record.lapses_at, record.tombstone_until), now),
         State::Registered | State::Dispatched | State::InDoubt => Seen::Record(record),
     }
+}
+
+fn has_lapsed_by_ticks(record: &Record, tick: u64) -> bool {
+    record.lapses_at_tick.is_some_and(|last| tick >= last)
 }
 
 fn lapsing(record: &Record, ends: (Option<UnixMillis>, Option<UnixMillis>), now: UnixMillis) -> Seen<'_> {
@@ -78,7 +83,7 @@ pub(super) fn finished(record: &Record, state: State, stated: Option<UnixMillis>
     let retained = match cx.policy.retention {
         Retention::FromRequest => record.expires_at,
         Retention::Fixed(retention) => earliest(Some(cx.now.saturating_add(retention)), record.expires_at),
-        Retention::UntilForgotten => record.expires_at,
+        Retention::UntilForgotten | Retention::UntilAcknowledged { .. } => record.expires_at,
     };
     let expires_at = earliest(retained, stated);
     let (lapses_at, tombstone_until) = ends(expires_at, cx.policy);
@@ -99,7 +104,10 @@ pub(super) fn earliest(a: Option<UnixMillis>, b: Option<UnixMillis>) -> Option<U
 
 /// What the expiry sweep does with a record: nothing before it is removable, then a tombstone in place of a finished
 /// record that has one, else removal.
-pub(crate) fn expire(record: &Record, now: UnixMillis) -> Write {
+pub(crate) fn expire(record: &Record, now: UnixMillis, tick: u64) -> Write {
+    if matches!(record.state, State::Completed(_)) && has_lapsed_by_ticks(record, tick) {
+        return Write::Remove;
+    }
     match record.removable_at() {
         Some(end) if now >= end => match record.tombstone_until {
             Some(until) if now < until => Write::Put(Box::new(tombstone(record, Mark::Expired, Some(until), now))),
@@ -122,21 +130,6 @@ pub(super) fn tombstone(record: &Record, mark: Mark, until: Option<UnixMillis>, 
         abandoned: false,
         contradiction: None,
         ..next(record, now)
-    }
-}
-
-pub(super) fn forget(seen: Seen<'_>, cx: Context<'_>) -> Step {
-    let said = |forgotten| Step::say(Said::Forgotten(forgotten));
-    match seen {
-        Seen::Absent => said(Forgotten::NotFound),
-        Seen::Tombstone(_) => said(Forgotten::Tombstone),
-        Seen::Record(record) if record.state.status().is_in_flight() || cx.live => {
-            said(Forgotten::InFlight(record.state.status()))
-        }
-        Seen::Record(record) => {
-            let until = cx.policy.tombstone.map(|lifetime| cx.now.saturating_add(lifetime));
-            said(Forgotten::Forgotten).writing(end(record, until, cx.now))
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::expire::{Seen, earliest, end, finished, next};
 use super::recover::{in_doubt, used_up};
 use super::{Alarm, Context, Release, Said, Step, Write};
 use crate::error::{Error, ErrorKind};
-use crate::outcome::{Completion, End, Ended, Reason, Resolved};
+use crate::outcome::{Completion, End, Ended, Reason, Reply, Resolved};
 use crate::policy::{AfterCheckpoint, AfterExpiry, OnFailure};
 use crate::record::{AttemptId, Bytes, Origin, Record, State, Status};
 use crate::time::UnixMillis;
@@ -45,13 +45,13 @@ pub(super) fn finish(seen: Seen<'_>, attempt: AttemptId, end: &End, cx: Context<
         State::Dispatched => match end {
             End::Done(done) => complete(record, &done.answer, done.expires_at, cx).with_rows(&done.rows),
             End::Definitive(reason) => fail(record, Origin::Resolved, reason.bytes(), cx),
-            End::Accepted | End::Unknown(_) => Step::say(Said::Nothing),
+            End::Accepted | End::AlreadyLive | End::Taken | End::Unknown(_) => Step::say(Said::Nothing),
         },
         State::Completed(_) | State::Failed(..) => match end {
             End::Done(done) => second_end(record, &Ended::Completed(done.answer.clone()), cx),
             End::Definitive(reason) => second_end(record, &Ended::Failed(reason.bytes().clone()), cx),
             // The end overtook the operation's own return, which says nothing more.
-            End::Accepted | End::Unknown(_) => Step::say(Said::Nothing),
+            End::Accepted | End::AlreadyLive | End::Taken | End::Unknown(_) => Step::say(Said::Nothing),
         },
         State::Tombstone(_) => fenced_off(),
     }
@@ -60,9 +60,11 @@ pub(super) fn finish(seen: Seen<'_>, attempt: AttemptId, end: &End, cx: Context<
 fn finish_running(record: &Record, end: &End, cx: Context<'_>) -> Step {
     match end {
         End::Done(done) => complete_attempt(record, done, cx),
-        End::Accepted => {
-            let record = Record { state: State::Dispatched, ..next(record, cx.now) };
-            Step::say(Said::Nothing).putting(record).releasing(Release::Accepted)
+        End::Accepted => dispatched(record, Ok(Reply::Accepted), cx),
+        End::AlreadyLive => dispatched(record, Err(ErrorKind::Duplicate(Status::Dispatched).into()), cx),
+        End::Taken => {
+            let told = Release::All(Err(ErrorKind::Mismatch.into()));
+            Step::say(Said::Nothing).writing(Write::Remove).releasing(told)
         }
         End::Unknown(reason) => doubt(record, true, reason, cx),
         End::Definitive(reason) => match (cx.policy.after_checkpoint, &record.checkpoint) {
@@ -70,6 +72,11 @@ fn finish_running(record: &Record, end: &End, cx: Context<'_>) -> Step {
             (AfterCheckpoint::Doubt | AfterCheckpoint::Believe, _) => without_effect(record, reason, cx),
         },
     }
+}
+
+fn dispatched(record: &Record, told: Result<Reply, Error>, cx: Context<'_>) -> Step {
+    let record = Record { state: State::Dispatched, ..next(record, cx.now) };
+    Step::say(Said::Nothing).putting(record).releasing(Release::Starter(told))
 }
 
 /// The attempt ended with proof that it had no effect.
@@ -140,13 +147,16 @@ fn complete(record: &Record, answer: &Bytes, stated: Option<UnixMillis>, cx: Con
         .releasing(Release::All(Ok(answer.clone())))
 }
 
-/// A reason over the limit is cut: it is there to be read, and the key must not stay in flight for its length.
+/// A reason over the limit is cut: it is there to be read, and the key must not stay in flight for its length. Where the host
+/// has given the request up, its failure frees the key.
 pub(super) fn fail(record: &Record, origin: Origin, reason: &Bytes, cx: Context<'_>) -> Step {
     let kept = cut(reason, cx);
-    let error = super::failure(origin, &kept);
-    Step::say(Said::Nothing)
-        .putting(finished(record, State::Failed(origin, kept), None, cx))
-        .releasing(Release::All(Err(error.into())))
+    let step = Step::say(Said::Nothing).releasing(Release::All(Err(super::failure(origin, &kept))));
+    if record.abandoned {
+        step.writing(Write::Remove)
+    } else {
+        step.putting(finished(record, State::Failed(origin, kept), None, cx))
+    }
 }
 
 fn cut(bytes: &Bytes, cx: Context<'_>) -> Bytes {
@@ -172,13 +182,13 @@ pub(super) fn second_end(record: &Record, end: &Ended, cx: Context<'_>) -> Step 
     step.putting(Record { contradiction: Some(cut(bytes, cx)), ..next(record, cx.now) })
 }
 
-/// The end, told from outside. Without an attempt number it belongs to whatever attempt is recorded.
-pub(super) fn resolve(seen: Seen<'_>, attempt: Option<u32>, end: &Ended, cx: Context<'_>) -> Step {
+/// The end, told from outside. Without an attempt it belongs to whatever attempt is recorded.
+pub(super) fn resolve(seen: Seen<'_>, attempt: Option<AttemptId>, end: &Ended, cx: Context<'_>) -> Step {
     let record = match seen {
         Seen::Absent | Seen::Tombstone(_) => return Step::say(Said::Resolved(Resolved::NotFound)),
         Seen::Record(record) => record,
     };
-    if attempt.is_some_and(|attempt| attempt != record.attempt.number) {
+    if attempt.is_some_and(|attempt| !record.attempt.is_same(&attempt)) {
         return Step::say(Said::Resolved(Resolved::FencedOff)).raising(Alarm::FencedOff);
     }
     match &record.state {

@@ -24,7 +24,7 @@
 //! | given up, past it | as absent, or as its tombstone | the same | the same | as InDoubt | InFlight | found | - | - |
 //! | Completed, answering | replay or Duplicate | Mismatch | replay | no change; another end is a contradiction | removed | found | - | - |
 //! | Completed, in its grace | Expired (and pruned) or as absent | the same | Expired | as answering | removed | found | - | - |
-//! | Completed, lapsed | as absent | as absent | NotFound | as absent | NotFound | tombstone | - | removed |
+//! | Completed, lapsed by the clock or by ticks | as absent | as absent | NotFound | as absent | NotFound | tombstone | - | removed |
 //! | Completed, lapsed, tombstone to follow | Expired | Expired | Expired | as absent | Tombstone | found | - | tombstone |
 //! | Failed | the reason again, or Duplicate | as Completed | as admit | as Completed | as Completed | found | - | as Completed |
 //! | Tombstone(fenced) | Fenced | Fenced | Fenced | as absent | Tombstone | fenced | - | removed at its end |
@@ -33,21 +33,32 @@
 //!
 //! What one who was asked has *found*, and what comes of the engine's own *re-run* (under a policy that re-runs, or nothing):
 //!
-//! | record | NotStarted | Live | Done | CannotTell | re-run |
-//! |---|---|---|---|---|---|
-//! | in flight, its attempt runs here | - | - | - | - | - |
-//! | InDoubt (also Registered, not live) | removed, or Failed(rolled back) | Dispatched | Completed or Failed(resolved) | counted where the policy asks; the last one allowed makes it a dead letter | re-run |
-//! | InDoubt, given up or dead letter | as InDoubt | as InDoubt | as InDoubt | - | - |
-//! | Dispatched | Failed(resolved) | - | Completed or Failed(resolved) | - | - |
-//! | Completed | a contradiction | - | another end is a contradiction | - | - |
-//! | Failed | - | - | another end is a contradiction | - | - |
-//! | in another attempt | FencedOff | FencedOff | FencedOff, and an alarm | FencedOff | - |
-//! | absent, lapsed, Tombstone | FencedOff | FencedOff | FencedOff | FencedOff | - |
+//! | record | NotStarted | Live | Abandoned | Missing | Done | CannotTell | re-run |
+//! |---|---|---|---|---|---|---|---|
+//! | in flight, its attempt runs here | - | - | - | - | - | - | - |
+//! | InDoubt (also Registered, not live) | removed, or Failed(rolled back) | Dispatched | Dispatched, marked | - | Completed or Failed(resolved) | counted where the policy asks; the last one allowed makes it a dead letter | re-run |
+//! | InDoubt, given up or dead letter | as InDoubt | as InDoubt | as InDoubt | - | as InDoubt | - | - |
+//! | Dispatched | as InDoubt | - | marked | InDoubt | Completed or Failed(resolved) | - | - |
+//! | Completed | a contradiction | - | - | - | another end is a contradiction | - | - |
+//! | Failed | - | - | - | - | another end is a contradiction | - | - |
+//! | in another attempt | FencedOff | FencedOff | FencedOff | FencedOff | FencedOff, and an alarm | FencedOff | - |
+//! | absent, lapsed, Tombstone | FencedOff | FencedOff | FencedOff | FencedOff | FencedOff | FencedOff | - |
+//!
+//! What the host decides about a request, or tells of it:
+//!
+//! | record | abandon | acknowledge | disturb |
+//! |---|---|---|---|
+//! | absent, lapsed, Tombstone | - | NotFound | NotFound |
+//! | Registered, Dispatched, InDoubt | marked; a failure removes it | - | - |
+//! | Completed | - | counts ticks from here, unless it does already | counts anew, if it has begun |
+//! | Failed | removed | - | - |
 //!
 //! - A report of an older attempt is fenced off in every row. A checkpoint is saved while Registered or Dispatched and
 //!   fenced off in every other row.
 //! - A track with another fingerprint is a Mismatch wherever there is a record to compare with.
 //! - A barred request gets the same answers from a record; where it would start, it is told why not and nothing changes.
+//! - Where somebody knows how it stands downstream, `forget` removes only what is over there, by what was said of this attempt;
+//!   anything else is Live, as is a record whose operation still runs here.
 //! - `forget` leaves the flow's tombstone, if it has one; what is pruned in its grace leaves the one it was finished with.
 //! - Where the answer came of being late and nothing else is written, the clock mark is ([`Write::Touch`]).
 //! - Where the time is *suspect*, what has lapsed and which tombstone has ended is judged by the trusted time, as it is by the
@@ -63,6 +74,7 @@ mod backoff;
 mod expire;
 mod finish;
 mod recover;
+mod release;
 #[cfg(test)]
 mod tests;
 
@@ -72,7 +84,7 @@ use crate::error::{Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
 use crate::inquiry::Found;
 use crate::ledger::{Guard, Row};
-use crate::outcome::{End, Ended, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved};
+use crate::outcome::{Abandoned, Acknowledged, End, Ended, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved};
 use crate::policy::{OnStoreFailure, Policy};
 use crate::record::{AttemptId, BootId, Bytes, Origin, Record, Status, Token};
 use crate::time::UnixMillis;
@@ -84,6 +96,8 @@ pub(crate) struct Context<'a> {
     pub(crate) now: UnixMillis,
     /// The same, or an earlier time where `now` is suspect: see [`ClockState`](crate::ClockState). Only this one is made durable.
     pub(crate) trusted: UnixMillis,
+    /// How many ticks there have been.
+    pub(crate) tick: u64,
     pub(crate) policy: &'a Policy,
     /// Whether an attempt of the record runs in this process.
     pub(crate) live: bool,
@@ -114,7 +128,7 @@ pub(crate) enum Event<'a> {
         reason: &'a Reason,
     },
     Resolve {
-        attempt: Option<u32>,
+        attempt: Option<AttemptId>,
         end: &'a Ended,
     },
     /// Who was asked about the record, when it stood at this attempt and this count of recoveries, has answered.
@@ -128,8 +142,27 @@ pub(crate) enum Event<'a> {
         attempt: AttemptId,
         admission: &'a Admission,
     },
-    Forget,
+    Forget(Downstream<'a>),
     Fence,
+    /// The host gives the request up.
+    Abandon,
+    /// The host has dealt with the end.
+    Acknowledge,
+    /// Something of the request happens after it was acknowledged.
+    Disturb,
+    /// Rows of the host's own, which belong to no record.
+    Rows(&'a [Row]),
+}
+
+/// What is known of a finished record's attempt downstream, where its removal must wait for that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Downstream<'a> {
+    /// The flow has nobody to ask.
+    NobodyKnows,
+    /// Somebody could have been asked, and was not.
+    NotAsked,
+    /// About this attempt.
+    Said(AttemptId, &'a Found),
 }
 
 /// A request that asks to run.
@@ -165,6 +198,8 @@ pub(crate) enum Write {
     Touch,
     Put(Box<Record>),
     Remove,
+    /// Nothing but the step's rows.
+    Rows,
 }
 
 /// What the one who asked gets, after the write.
@@ -180,14 +215,18 @@ pub(crate) enum Said {
     Resolved(Resolved),
     Forgotten(Forgotten),
     Fenced(Fenced),
+    Abandoned(Abandoned),
+    Acknowledged(Acknowledged),
+    /// A row's guard does not hold: nothing was written.
+    Guarded,
 }
 
 /// What those who wait get, after the write.
 #[derive(Clone, Debug)]
 pub(crate) enum Release {
     Nobody,
-    /// The caller that started the operation hears that it was accepted; the others wait on.
-    Accepted,
+    /// The caller that started the operation hears this; the others wait on.
+    Starter(Result<Reply, Error>),
     All(Result<Bytes, Error>),
 }
 
@@ -210,15 +249,19 @@ impl Context<'_> {
 
 /// Decides. `record` is what the store holds, lapsed or not.
 pub(crate) fn step(record: Option<&Record>, event: Event<'_>, cx: Context<'_>) -> Step {
-    let stored = expire::seen(record, cx.trusted);
+    let stored = expire::seen(record, cx);
     let left = record.and_then(|record| recover::left(record, cx));
-    let read = expire::seen(left.as_ref().or(record), cx.trusted);
+    let read = expire::seen(left.as_ref().or(record), cx);
     let asked = expire::asked(read, cx);
     let (step, seen) = match event {
         Event::Admit(admission) => (admit::admit(record, asked, admission, cx), asked),
         Event::Track(fingerprint) => (admit::track(asked, fingerprint, cx), asked),
         Event::Fence => (admit::fence(record, read, cx), read),
-        Event::Forget => (expire::forget(read, cx), read),
+        Event::Forget(downstream) => (release::forget(read, downstream, cx), read),
+        Event::Abandon => (release::abandon(read, cx), read),
+        Event::Acknowledge => (release::acknowledge(read, cx), read),
+        Event::Disturb => (release::disturb(read, cx), read),
+        Event::Rows(rows) => return Step::say(Said::Saved).writing(Write::Rows).with_rows(rows),
         Event::Checkpoint { attempt, bytes, expires_at } => {
             (finish::checkpoint(stored, attempt, bytes, expires_at, cx), stored)
         }
@@ -240,8 +283,8 @@ impl Step {
         Self { write: Write::Keep, rows: Vec::new(), caller, waiters: Release::Nobody, alarm: None }
     }
 
-    fn refuse(kind: ErrorKind) -> Self {
-        Self::say(Said::Reply(Err(kind.into())))
+    fn refuse(error: impl Into<Error>) -> Self {
+        Self::say(Said::Reply(Err(error.into())))
     }
 
     fn replay(answer: &Bytes) -> Self {
@@ -271,7 +314,7 @@ impl Step {
         let is_conditional = self.rows.iter().any(|row| row.guard != Guard::Any);
         let end = match (&self.waiters, policy.on_store_failure) {
             (Release::All(end), OnStoreFailure::Reply) if !is_conditional => end,
-            (Release::All(_) | Release::Accepted | Release::Nobody, _) => return None,
+            (Release::All(_) | Release::Starter(_) | Release::Nobody, _) => return None,
         };
         let is_decided = end.as_ref().map_or_else(|error| matches!(error.kind(), ErrorKind::Failed(_)), |_| true);
         is_decided.then(|| end.clone())
@@ -294,9 +337,9 @@ impl Step {
 }
 
 /// What a retry or a tracker of a failed record is told.
-fn failure(origin: Origin, reason: &Bytes) -> ErrorKind {
+fn failure(origin: Origin, reason: &Bytes) -> Error {
     match origin {
-        Origin::RolledBack => ErrorKind::Failed(crate::outcome::Reason::from_bytes(reason.clone())),
-        Origin::Resolved => ErrorKind::Duplicate(Status::Failed),
+        Origin::RolledBack => ErrorKind::Failed(Reason::from_bytes(reason.clone())).into(),
+        Origin::Resolved => Error::duplicate_of(Ended::Failed(reason.clone())),
     }
 }

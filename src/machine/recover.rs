@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use super::expire::{Seen, next};
-use super::finish::{end_from_outside, fail, fenced_off, second_end, without_effect};
+use super::finish::{end_from_outside, fenced_off, second_end, without_effect};
+use super::release::marked;
 use super::{Admission, Alarm, Context, Release, Said, Step, admit};
 use crate::error::ErrorKind;
 use crate::inquiry::Found;
 use crate::outcome::{Ended, Reason};
 use crate::policy::{InDoubt, Policy};
-use crate::record::{AttemptId, Origin, Record, State, Status};
+use crate::record::{AttemptId, Record, State, Status};
 use crate::time::UnixMillis;
 
 /// The record of an attempt that no longer runs: in doubt. `None` if the record does not depend on a running attempt.
@@ -81,9 +82,11 @@ pub(super) fn found(seen: Seen<'_>, asked: (AttemptId, u8), found: &Found, cx: C
         State::Registered | State::InDoubt | State::Dispatched if cx.live => Step::say(Said::Nothing),
         State::Registered | State::InDoubt => found_in_doubt(record, asked.1, found, cx),
         State::Dispatched => match found {
-            Found::NotStarted => fail(record, Origin::Resolved, not_started().bytes(), cx),
+            Found::NotStarted => without_effect(record, &not_started(), cx),
+            Found::Abandoned if !record.abandoned => Step::say(Said::Nothing).putting(marked(record, cx)),
+            Found::Missing => Step::say(Said::Nothing).putting(in_doubt(record, false, cx.now)),
             Found::Done(end) => end_from_outside(record, end, cx),
-            Found::Live | Found::CannotTell => Step::say(Said::Nothing),
+            Found::Live | Found::Abandoned | Found::CannotTell => Step::say(Said::Nothing),
         },
         State::Completed(_) | State::Failed(..) => found_ended(record, found, cx),
         State::Tombstone(_) => silent(),
@@ -94,6 +97,8 @@ fn found_in_doubt(record: &Record, asked_at: u8, found: &Found, cx: Context<'_>)
     match found {
         Found::NotStarted => without_effect(record, &not_started(), cx),
         Found::Live => Step::say(Said::Nothing).putting(Record { state: State::Dispatched, ..next(record, cx.now) }),
+        Found::Abandoned => Step::say(Said::Nothing).putting(Record { state: State::Dispatched, ..marked(record, cx) }),
+        Found::Missing => Step::say(Said::Nothing),
         Found::Done(end) => end_from_outside(record, end, cx),
         Found::CannotTell => match cx.policy.in_doubt {
             InDoubt::Ask => cannot_tell(record, asked_at, cx),
@@ -126,7 +131,9 @@ fn found_ended(record: &Record, found: &Found, cx: Context<'_>) -> Step {
     let end = match (found, &record.state) {
         (Found::Done(end), _) => end.clone(),
         (Found::NotStarted, State::Completed(_)) => Ended::Failed(not_started().bytes().clone()),
-        (Found::NotStarted | Found::Live | Found::CannotTell, _) => return Step::say(Said::Nothing),
+        (Found::NotStarted | Found::Live | Found::Abandoned | Found::Missing | Found::CannotTell, _) => {
+            return Step::say(Said::Nothing);
+        }
     };
     Step { caller: Said::Nothing, ..second_end(record, &end, cx) }
 }

@@ -32,6 +32,8 @@ const GRACE: Duration = Duration::from_millis(120);
 const TOMBSTONE: Duration = Duration::from_millis(1000);
 const RECOVERIES: u8 = 5;
 const ANSWER_BYTES: usize = 8;
+/// Now, in ticks.
+const TICK: u64 = 100;
 
 const OLD_BOOT: BootId = BootId([1; 16]);
 const NEW_BOOT: BootId = BootId([2; 16]);
@@ -60,7 +62,15 @@ fn policy() -> Policy {
 }
 
 fn cx(policy: &Policy, now: u64) -> Context<'_> {
-    Context { now: at(now), trusted: at(now), policy, live: false, recoveries: RECOVERIES, answer_bytes: ANSWER_BYTES }
+    Context {
+        now: at(now),
+        trusted: at(now),
+        tick: TICK,
+        policy,
+        live: false,
+        recoveries: RECOVERIES,
+        answer_bytes: ANSWER_BYTES,
+    }
 }
 
 fn live(policy: &Policy, now: u64) -> Context<'_> {

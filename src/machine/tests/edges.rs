@@ -5,7 +5,9 @@ use crate::error::ErrorKind;
 use crate::inquiry::Found;
 use crate::ledger::{Guard, Row};
 use crate::machine::tests::show;
-use crate::machine::{Event, Pace, Said, Step, Write, interrupt, is_dead_letter, pause, retention_of, step};
+use crate::machine::{
+    Downstream, Event, Pace, Said, Step, Write, expire, interrupt, is_dead_letter, pause, retention_of, step,
+};
 use crate::outcome::{Completion, End, Ended};
 use crate::policy::{AfterCheckpoint, AfterCompleted, InDoubt, OnFailure, OnStoreFailure};
 use crate::record::{Mark, Origin};
@@ -29,7 +31,7 @@ impl Key {
 
     fn apply(&mut self, step: &Step) -> String {
         match &step.write {
-            Write::Keep | Write::Touch => {}
+            Write::Keep | Write::Touch | Write::Rows => {}
             Write::Put(record) => self.stored = Some((**record).clone()),
             Write::Remove => self.stored = None,
         }
@@ -476,7 +478,8 @@ fn the_error_of_a_kept_failure_reaches_the_callers_of_its_run_unless_its_reason_
 fn an_end_that_overtakes_the_acceptance_stays() {
     let mut key = Key::new(policy());
     key.admit(0);
-    key.event(1, Event::Resolve { attempt: Some(1), end: &Ended::Completed(bytes("A")) });
+    let attempt = Some(key.record().attempt);
+    key.event(1, Event::Resolve { attempt, end: &Ended::Completed(bytes("A")) });
     assert_eq!(key.finish(2, End::Accepted), "Nothing");
     assert_eq!(key.admit(3), "replayed A");
 }
@@ -515,13 +518,13 @@ fn a_fenced_key_holds_none_of_the_dead_record_it_replaced() {
 fn a_forgotten_key_is_free_again_unless_the_flow_leaves_a_tombstone() {
     let completed = ended(State::Completed(Some(bytes("A"))));
     let mut key = Key::holding(policy(), completed.clone());
-    assert_eq!(key.event(10, Event::Forget), "Forgotten(Forgotten)");
-    assert_eq!(key.event(10, Event::Forget), "Forgotten(NotFound)");
+    assert_eq!(key.event(10, Event::Forget(Downstream::NobodyKnows)), "Forgotten(Forgotten)");
+    assert_eq!(key.event(10, Event::Forget(Downstream::NobodyKnows)), "Forgotten(NotFound)");
     assert_eq!(key.admit(10), "Start");
 
     let mut key = Key::holding(policy().tombstone(TOMBSTONE), completed);
-    assert_eq!(key.event(10, Event::Forget), "Forgotten(Forgotten)");
-    assert_eq!(key.event(10, Event::Forget), "Forgotten(Tombstone)");
+    assert_eq!(key.event(10, Event::Forget(Downstream::NobodyKnows)), "Forgotten(Forgotten)");
+    assert_eq!(key.event(10, Event::Forget(Downstream::NobodyKnows)), "Forgotten(Tombstone)");
     assert_eq!(key.admit(1009), "Expired");
     assert_eq!(key.admit(1010), "Start");
 }
@@ -595,7 +598,7 @@ fn while_the_operation_of_a_record_ended_from_outside_still_runs_its_key_is_neit
     key.admit(0);
     key.event(1, Event::Resolve { attempt: None, end: &Ended::Failed(bytes("lost")) });
     assert!(key.live, "nobody has told the operation");
-    assert_eq!(key.event(2, Event::Forget), "Forgotten(InFlight(Failed))");
+    assert_eq!(key.event(2, Event::Forget(Downstream::NobodyKnows)), "Forgotten(Live)");
     key.stored = None;
     assert_eq!(key.admit(3), "InDoubt");
     assert_eq!(key.event(4, Event::Fence), "Fenced(Found(Registered))");
@@ -822,4 +825,118 @@ fn at_a_suspect_time_what_has_lapsed_by_the_trusted_one_reads_as_ever() {
         assert_eq!(show::caller(&step.caller), said, "trusted {trusted}");
         assert_eq!(step.write == Write::Keep, said == "Expired", "trusted {trusted}");
     }
+}
+
+fn payments() -> Policy {
+    Policy::send_payment()
+}
+
+fn payment(state: State) -> Key {
+    Key::holding(payments(), Record { expires_at: None, ..record(state) })
+}
+
+impl Key {
+    /// The event when so many ticks have gone by.
+    fn at_tick(&mut self, tick: u64, event: Event<'_>) -> String {
+        let cx = Context { tick, live: self.live, ..cx(&self.policy, 0) };
+        let step = step(self.stored.as_ref(), event, cx);
+        self.apply(&step)
+    }
+
+    fn send_at_tick(&mut self, tick: u64, request: &str) -> String {
+        self.at_tick(tick, Event::Admit(&Admission { retention: None, ..admission(request) }))
+    }
+}
+
+#[test]
+fn seven_quiet_ticks_keep_a_payment_and_the_eighth_releases_it_to_any_request() {
+    let mut key = payment(State::Completed(Some(bytes("A"))));
+    assert_eq!(key.send_at_tick(1_000, "same"), "Duplicate(Completed)", "unacknowledged, however many ticks");
+    assert_eq!(key.at_tick(1_000, Event::Acknowledge), "Acknowledged(Counting)");
+    assert_eq!(key.send_at_tick(1_007, "same"), "Duplicate(Completed)");
+    assert_eq!(key.send_at_tick(1_007, "other"), "Mismatch");
+    assert_eq!(key.at_tick(1_007, Event::Acknowledge), "Acknowledged(Counting)", "said again, it delays nothing");
+    assert_eq!(expire(key.record(), at(0), 1_007), Write::Keep);
+    assert_eq!(expire(key.record(), at(0), 1_008), Write::Remove);
+    assert_eq!(key.send_at_tick(1_008, "other"), "Start");
+    assert_eq!(key.record().lapses_at_tick, None, "a new record counts nothing");
+}
+
+#[test]
+fn whatever_happens_to_an_acknowledged_payment_begins_its_quiet_anew_and_before_that_begins_nothing() {
+    let mut key = payment(State::Completed(Some(bytes("A"))));
+    assert_eq!(key.at_tick(0, Event::Disturb), "Acknowledged(NoEffect(Completed))");
+    assert_eq!(key.send_at_tick(1_000, "same"), "Duplicate(Completed)");
+    key.at_tick(1_000, Event::Acknowledge);
+    assert_eq!(key.at_tick(1_005, Event::Disturb), "Acknowledged(Counting)");
+    assert_eq!(key.send_at_tick(1_012, "same"), "Duplicate(Completed)");
+    assert_eq!(key.send_at_tick(1_013, "same"), "Start");
+}
+
+#[test]
+fn a_duplicate_of_what_has_ended_carries_its_end_and_a_refusal_its_reason() {
+    let told = |state| {
+        let mut key = payment(state);
+        let admission = Admission { retention: None, ..admission("same") };
+        let step = step(key.stored.as_ref(), Event::Admit(&admission), cx(&key.policy, 0));
+        let Said::Reply(Err(error)) = step.caller else { panic!("{:?}", key.admit(0)) };
+        (error.class(), error.recorded().cloned(), error.reason().map(|reason| reason.bytes().clone()))
+    };
+    let duplicate = crate::Class::Duplicate;
+    assert_eq!(told(State::Completed(Some(bytes("A")))), (duplicate, Some(Ended::Completed(bytes("A"))), None));
+    assert_eq!(told(State::Completed(None)), (duplicate, None, None));
+    assert_eq!(told(State::Failed(Origin::Resolved, bytes("R"))), (duplicate, Some(Ended::Failed(bytes("R"))), None));
+    let definitive = crate::Class::Definitive;
+    assert_eq!(told(State::Failed(Origin::RolledBack, bytes("R"))), (definitive, None, Some(bytes("R"))));
+}
+
+#[test]
+fn a_failed_payment_stays_until_it_is_abandoned_and_an_abandoned_one_goes_when_it_fails() {
+    let mut key = payment(State::Failed(Origin::Resolved, bytes("R")));
+    assert_eq!(key.send_at_tick(u64::MAX, "same"), "Duplicate(Failed)");
+    assert_eq!(key.event(0, Event::Abandon), "Abandoned(Released)");
+    assert_eq!(key.send_at_tick(0, "other"), "Start");
+
+    let mut key = payment(State::Dispatched);
+    assert_eq!(key.event(0, Event::Abandon), "Abandoned(Marked(Dispatched))");
+    assert_eq!(key.send_at_tick(u64::MAX, "same"), "Duplicate(Dispatched)", "it may still succeed");
+    let end = Ended::Failed(bytes("R"));
+    assert_eq!(key.event(1, Event::Resolve { attempt: None, end: &end }), "Resolved(Recorded)");
+    assert_eq!(key.stored, None);
+
+    let mut key = payment(State::Dispatched);
+    key.event(0, Event::Abandon);
+    let end = Ended::Completed(bytes("A"));
+    key.event(1, Event::Resolve { attempt: None, end: &end });
+    assert_eq!(key.send_at_tick(0, "same"), "Duplicate(Completed)");
+}
+
+#[test]
+fn an_end_of_an_earlier_record_is_told_from_one_of_this_by_its_token() {
+    let mut key = payment(State::Dispatched);
+    let earlier = AttemptId { token: NEW_TOKEN, ..key.record().attempt };
+    let end = Ended::Failed(bytes("R"));
+    assert_eq!(key.event(0, Event::Resolve { attempt: Some(earlier), end: &end }), "Resolved(FencedOff)");
+    let adopted = AttemptId { boot: NEW_BOOT, ..key.record().attempt };
+    assert_eq!(key.event(0, Event::Resolve { attempt: Some(adopted), end: &end }), "Resolved(Recorded)");
+}
+
+#[test]
+fn what_downstream_may_still_come_to_know_is_in_doubt_and_asked_again_without_an_end() {
+    let mut key = payment(State::Dispatched);
+    for _ in 0..2 * RECOVERIES {
+        key.found(0, &Found::Missing);
+        assert_eq!((key.record().state.status(), key.record().recoveries), (crate::Status::InDoubt, 0));
+        assert_eq!(key.admit(0), "Duplicate(InDoubt)");
+    }
+    key.found(0, &Found::NotStarted);
+    assert_eq!(key.admit(0), "Failed(not star)");
+}
+
+#[test]
+fn rows_that_belong_to_no_record_are_written_beside_whatever_is_stored() {
+    let rows = [Row::new("t", *b"k", *b"v").unwrap()];
+    let key = payment(State::Dispatched);
+    let step = step(key.stored.as_ref(), Event::Rows(&rows), cx(&key.policy, 0));
+    assert_eq!((step.write, step.rows), (Write::Rows, rows.to_vec()));
 }

@@ -8,13 +8,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::inquiry::Found;
 use crate::machine::tests::show;
-use crate::machine::{Event, Release, Said, Step, Write, expire, interrupt, step};
+use crate::machine::{Downstream, Event, Release, Said, Step, Write, expire, interrupt, step};
 use crate::outcome::{End, Ended};
 use crate::policy::{AfterCheckpoint, AfterCompleted, InDoubt, OnFailure, WhileRunning};
 use crate::record::Status;
 
 /// Fewer than the default, so that random runs come to the end of them.
 const RERUNS: u8 = 1;
+const QUIET_TICKS: u32 = 2;
 const REQUESTS: [&str; 2] = ["same", "other"];
 
 #[derive(Clone, Debug)]
@@ -47,6 +48,10 @@ enum Op {
     },
     Forget,
     Fence,
+    Abandon,
+    Acknowledge,
+    Disturb,
+    Tick(u64),
     Restart {
         recorded: bool,
         clock_back: bool,
@@ -71,6 +76,8 @@ enum Ending {
     Done(u8, Option<u64>),
     TooLong,
     Accepted,
+    AlreadyLive,
+    Taken,
     Definitive,
     Unknown,
 }
@@ -79,6 +86,8 @@ enum Ending {
 enum Telling {
     NotStarted,
     Live,
+    Abandoned,
+    Missing,
     Done(Option<u8>),
     Nothing,
 }
@@ -102,6 +111,9 @@ struct Owned {
     /// `u64::MAX`: none.
     bound: u64,
     phase: Phase,
+    abandoned: bool,
+    /// The tick that releases it.
+    released_at: Option<u64>,
     /// Somebody was told that it is over.
     told_over: bool,
 }
@@ -135,12 +147,13 @@ struct World {
     ahead: u64,
     /// The durable clock mark: a restart may set the clock back to it.
     mark: u64,
+    tick: u64,
     tokens: u8,
 }
 
 impl World {
     fn new(policy: Policy) -> Self {
-        Self { policy, life: Life::Free, stored: None, live: false, now: 0, ahead: 0, mark: 0, tokens: 0 }
+        Self { policy, life: Life::Free, stored: None, live: false, now: 0, ahead: 0, mark: 0, tick: 0, tokens: 0 }
     }
 
     fn ends(&self, expires_at: u64) -> (u64, u64) {
@@ -167,6 +180,7 @@ impl World {
             Life::Fenced => Look::Fenced,
             Life::Marked { until } if self.now < *until => Look::Marked,
             Life::Marked { .. } => Look::Free,
+            Life::Owned(owned) if owned.released_at.is_some_and(|tick| self.tick >= tick) => Look::Free,
             Life::Owned(owned) => {
                 let over = matches!(owned.phase, Phase::Ended(_)) || self.given_up(owned);
                 let (lapses, tombstone) = self.ends(owned.bound);
@@ -217,7 +231,7 @@ impl World {
 
     fn context(&self) -> Context<'_> {
         let trusted = at(self.now);
-        Context { live: self.live, trusted, recoveries: RERUNS, ..cx(&self.policy, self.wall()) }
+        Context { live: self.live, trusted, tick: self.tick, recoveries: RERUNS, ..cx(&self.policy, self.wall()) }
     }
 
     /// Decides and applies; an expiry sweep or a recorded interruption just before must not have changed what is said.
@@ -226,8 +240,8 @@ impl World {
         let said = |step: &Step| format!("{:?}", (show::caller(&step.caller), &step.waiters, step.alarm));
         let step = decide(self.stored.as_ref());
         if let Some(stored) = &self.stored {
-            let swept = match expire(stored, at(self.now)) {
-                Write::Keep | Write::Touch => self.stored.clone(),
+            let swept = match expire(stored, at(self.now), self.tick) {
+                Write::Keep | Write::Touch | Write::Rows => self.stored.clone(),
                 Write::Put(record) => Some(*record),
                 Write::Remove => None,
             };
@@ -246,7 +260,7 @@ impl World {
             self.mark = self.now;
         }
         match write {
-            Write::Keep | Write::Touch => {}
+            Write::Keep | Write::Touch | Write::Rows => {}
             Write::Put(record) => self.stored = Some((**record).clone()),
             Write::Remove => self.stored = None,
         }
@@ -266,10 +280,14 @@ impl World {
             Op::Restart { recorded, clock_back } => self.restart(recorded, clock_back),
             Op::ExpirySweep if self.is_suspect() => {}
             Op::ExpirySweep => {
-                if let Some(write) = self.stored.as_ref().map(|record| expire(record, at(self.now))) {
+                if let Some(write) = self.stored.as_ref().map(|record| expire(record, at(self.now), self.tick)) {
                     self.write(&write);
                 }
             }
+            Op::Abandon => self.abandon(),
+            Op::Acknowledge => self.acknowledge(false),
+            Op::Disturb => self.acknowledge(true),
+            Op::Tick(count) => self.tick += count,
             Op::Wait(millis) => self.now += millis,
             Op::Leap(millis) => self.ahead = millis,
             Op::Trust { believed } => {
@@ -317,8 +335,18 @@ impl World {
             (life, "Start") => {
                 let (starts, recoveries, checkpointed) = (1, 0, false);
                 let phase = Phase::Running;
-                *life =
-                    Life::Owned(Owned { request, starts, recoveries, checkpointed, bound, phase, told_over: false });
+                let (abandoned, released_at, told_over) = (false, None, false);
+                *life = Life::Owned(Owned {
+                    request,
+                    starts,
+                    recoveries,
+                    checkpointed,
+                    bound,
+                    phase,
+                    abandoned,
+                    released_at,
+                    told_over,
+                });
                 self.live = true;
             }
             // Told at a suspect time, it may be taken back.
@@ -415,6 +443,8 @@ impl World {
             Ending::Done(answer, _) => done_until(bytes(&answer.to_string()), stated.map(at)),
             Ending::TooLong => End::done(bytes("much too long")),
             Ending::Accepted => End::Accepted,
+            Ending::AlreadyLive => End::AlreadyLive,
+            Ending::Taken => End::Taken,
             Ending::Definitive => End::Definitive(reason("R")),
             Ending::Unknown => End::Unknown(reason("U")),
         };
@@ -439,8 +469,9 @@ impl World {
             }
             (_, Ending::TooLong) => self.end("AnswerNotKept", None),
             (Phase::Dispatched, Ending::Definitive) => self.end("Duplicate(Failed)", None),
-            (Phase::Dispatched, Ending::Accepted | Ending::Unknown) => {}
-            (_, Ending::Accepted) => owned.phase = Phase::Dispatched,
+            (Phase::Dispatched, Ending::Accepted | Ending::AlreadyLive | Ending::Taken | Ending::Unknown) => {}
+            (_, Ending::Accepted | Ending::AlreadyLive) => owned.phase = Phase::Dispatched,
+            (_, Ending::Taken) => self.life = Life::Free,
             (_, Ending::Definitive) if policy.after_checkpoint == AfterCheckpoint::Doubt && owned.checkpointed => {
                 owned.phase = Phase::Doubt;
             }
@@ -467,8 +498,13 @@ impl World {
         self.life = if self.policy.tombstone.is_some() { Life::Marked { until } } else { Life::Free };
     }
 
-    /// The first end, and the time until which it is told.
+    /// The first end, and the time until which it is told. Given up, a failure is told to nobody who comes later.
     fn end(&mut self, told: &str, stated: Option<u64>) {
+        let fails = !told.starts_with("replayed") && told != "AnswerNotKept";
+        if fails && matches!(&self.life, Life::Owned(owned) if owned.abandoned) {
+            self.life = Life::Free;
+            return;
+        }
         let fixed = self.policy.retention == Retention::Fixed(RETENTION);
         let retained = if fixed { self.wall() + 600 } else { u64::MAX };
         if let Life::Owned(owned) = &mut self.life {
@@ -478,7 +514,7 @@ impl World {
     }
 
     fn resolve(&mut self, older: bool, answer: Option<u8>) {
-        let (attempt, before) = (Some(self.attempt(older).number).filter(|_| older), self.stored.clone());
+        let (attempt, before) = (Some(self.attempt(older)).filter(|_| older), self.stored.clone());
         let (end, told) = match answer {
             Some(answer) => (Ended::Completed(bytes(&answer.to_string())), format!("replayed {answer}")),
             None => (Ended::Failed(bytes("R")), "Duplicate(Failed)".into()),
@@ -501,6 +537,8 @@ impl World {
         let found = &match what {
             Telling::NotStarted => Found::NotStarted,
             Telling::Live => Found::Live,
+            Telling::Abandoned => Found::Abandoned,
+            Telling::Missing => Found::Missing,
             Telling::Done(Some(answer)) => Found::Done(Ended::Completed(bytes(&answer.to_string()))),
             Telling::Done(None) => Found::Done(Ended::Failed(bytes("R"))),
             Telling::Nothing => Found::CannotTell,
@@ -515,10 +553,15 @@ impl World {
         match (what, &mut owned.phase) {
             (_, Phase::Ended(_)) => assert!(matches!(step.waiters, Release::Nobody), "one end, one release"),
             (Telling::Done(Some(answer)), _) => self.end(&format!("replayed {answer}"), None),
-            (Telling::Done(None), _) | (Telling::NotStarted, Phase::Dispatched) => self.end("Duplicate(Failed)", None),
+            (Telling::Done(None), _) => self.end("Duplicate(Failed)", None),
             (Telling::NotStarted, _) if keep => self.end("Failed(not star)", None),
             (Telling::NotStarted, _) => self.life = Life::Free,
             (Telling::Live, phase) => *phase = Phase::Dispatched,
+            (Telling::Abandoned, phase) => {
+                *phase = Phase::Dispatched;
+                owned.abandoned = true;
+            }
+            (Telling::Missing, phase) => *phase = Phase::Doubt,
             (Telling::Nothing, Phase::Doubt) if ask && recoveries == asked_at && asked_at < RERUNS => {
                 owned.recoveries += 1;
                 let is_last = owned.recoveries == RERUNS;
@@ -550,7 +593,7 @@ impl World {
     }
 
     fn forget(&mut self) {
-        let said = show::caller(&self.decide(|| Event::Forget).caller);
+        let said = show::caller(&self.decide(|| Event::Forget(Downstream::NobodyKnows)).caller);
         if said == "Forgotten(Forgotten)" {
             let ended = matches!(&self.life, Life::Owned(owned) if matches!(owned.phase, Phase::Ended(_)));
             assert!(ended, "only what has ended is forgotten");
@@ -560,6 +603,43 @@ impl World {
             let stays =
                 self.live || !matches!(&self.life, Life::Owned(owned) if matches!(owned.phase, Phase::Ended(_)));
             assert!(stays || matches!(self.look(), Look::Free | Look::Marked), "{said}");
+        }
+    }
+
+    fn abandon(&mut self) {
+        let before = (self.stored.clone(), self.look());
+        let said = show::caller(&self.decide(|| Event::Abandon).caller);
+        match &mut self.life {
+            Life::Owned(owned) if !matches!(owned.phase, Phase::Ended(_)) => {
+                owned.abandoned = true;
+                assert!(said.starts_with("Abandoned(Marked"), "{said}");
+            }
+            Life::Owned(Owned { phase: Phase::Ended(told), .. }) if told.contains("Failed") => {
+                let is_there = matches!(before.1, Look::Alive | Look::Expired);
+                assert_eq!(said, if is_there { "Abandoned(Released)" } else { "Abandoned(NoEffect)" });
+                if is_there {
+                    self.life = Life::Free;
+                }
+            }
+            Life::Owned(_) | Life::Free | Life::Fenced | Life::Marked { .. } => {
+                assert_eq!((said.as_str(), &self.stored), ("Abandoned(NoEffect)", &before.0));
+            }
+        }
+    }
+
+    /// Or, if that is done, disturbs.
+    fn acknowledge(&mut self, disturbs: bool) {
+        let (before, is_there) = (self.stored.clone(), matches!(self.look(), Look::Alive | Look::Expired));
+        self.decide(|| if disturbs { Event::Disturb } else { Event::Acknowledge });
+        let counts = self.policy.retention == Retention::UntilAcknowledged { quiet_ticks: QUIET_TICKS };
+        let after_these = self.tick + u64::from(QUIET_TICKS) + 1;
+        match &mut self.life {
+            Life::Owned(Owned { phase: Phase::Ended(told), released_at, .. })
+                if counts && is_there && !told.contains("Failed") && disturbs == released_at.is_some() =>
+            {
+                *released_at = Some(after_these);
+            }
+            _ => assert_eq!(self.stored, before, "nothing begins to count, or counts anew"),
         }
     }
 
@@ -608,9 +688,15 @@ impl Owned {
 
 fn any_policy() -> impl Strategy<Value = Policy> {
     use crate::policy::AfterExpiry::{Refuse, RefuseOnce, Rerun};
+    let counted = Retention::UntilAcknowledged { quiet_ticks: QUIET_TICKS };
     let ends = (
         prop::sample::select(vec![RefuseOnce, Refuse, Rerun]),
-        prop::sample::select(vec![Retention::FromRequest, Retention::Fixed(RETENTION), Retention::UntilForgotten]),
+        prop::sample::select(vec![
+            Retention::FromRequest,
+            Retention::Fixed(RETENTION),
+            Retention::UntilForgotten,
+            counted,
+        ]),
         prop::sample::select(vec![Duration::ZERO, GRACE]),
         prop::option::of(Just(TOMBSTONE)),
     );
@@ -636,13 +722,17 @@ fn any_op() -> impl Strategy<Value = Op> {
     let told = prop_oneof![
         1 => Just(Telling::NotStarted),
         1 => Just(Telling::Live),
+        1 => Just(Telling::Abandoned),
+        1 => Just(Telling::Missing),
         1 => prop::option::of(0..3_u8).prop_map(Telling::Done),
         3 => Just(Telling::Nothing),
     ];
     let ending = prop_oneof![
         4 => (0..3_u8, prop::option::of(0..900_u64)).prop_map(|(answer, stated)| Ending::Done(answer, stated)),
         1 => Just(Ending::TooLong),
-        1 => Just(Ending::Accepted),
+        2 => Just(Ending::Accepted),
+        1 => Just(Ending::AlreadyLive),
+        1 => Just(Ending::Taken),
         1 => Just(Ending::Definitive),
         3 => Just(Ending::Unknown),
     ];
@@ -657,6 +747,10 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => rarely().prop_map(|older| Op::Rerun { older }),
         1 => Just(Op::Forget),
         1 => Just(Op::Fence),
+        2 => Just(Op::Abandon),
+        3 => Just(Op::Acknowledge),
+        1 => Just(Op::Disturb),
+        2 => (1..3_u64).prop_map(Op::Tick),
         2 => (any::<bool>(), any::<bool>()).prop_map(|(recorded, clock_back)| Op::Restart { recorded, clock_back }),
         1 => Just(Op::ExpirySweep),
         2 => (0..300_u64).prop_map(Op::Wait),

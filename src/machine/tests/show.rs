@@ -18,11 +18,15 @@ pub(super) fn step(step: &Step, now: UnixMillis) -> String {
         | Said::Reply(_)
         | Said::Resolved(_)
         | Said::Forgotten(_)
-        | Said::Fenced(_)) => format!("say {}", caller(said)),
+        | Said::Fenced(_)
+        | Said::Abandoned(_)
+        | Said::Acknowledged(_)
+        | Said::Guarded) => format!("say {}", caller(said)),
     });
     parts.push(match &step.waiters {
         Release::Nobody => String::new(),
-        Release::Accepted => "release accepted".into(),
+        Release::Starter(Ok(_)) => "release accepted".into(),
+        Release::Starter(Err(error)) => format!("release starter {}", kind(error)),
         Release::All(Ok(answer)) => format!("release {}", text(answer)),
         Release::All(Err(error)) => format!("release {}", kind(error)),
     });
@@ -36,6 +40,7 @@ pub(super) fn write(write: &Write, now: UnixMillis) -> String {
         Write::Keep => String::new(),
         Write::Touch => "touch".into(),
         Write::Remove => "remove".into(),
+        Write::Rows => "rows".into(),
         Write::Put(record) => format!("put {}", self::record(record, now)),
     }
 }
@@ -47,6 +52,7 @@ pub(super) fn caller(said: &Said) -> String {
         Said::Reply(Err(error)) => kind(error),
         Said::Nothing | Said::Start | Said::Wait | Said::Saved | Said::FencedOff => format!("{said:?}"),
         Said::Resolved(_) | Said::Forgotten(_) | Said::Fenced(_) => format!("{said:?}"),
+        Said::Abandoned(_) | Said::Acknowledged(_) | Said::Guarded => format!("{said:?}"),
     }
 }
 
@@ -85,6 +91,12 @@ fn record(record: &Record, now: UnixMillis) -> String {
     let counts = record.state.status() == Status::Registered || record.state.status() == Status::InDoubt;
     if counts && record.recoveries > 0 {
         line += &format!(" recoveries={}", record.recoveries);
+    }
+    if let Some(tick) = record.lapses_at_tick {
+        line += &format!(" tick={tick}");
+    }
+    if record.abandoned {
+        line += " abandoned";
     }
     line
 }
