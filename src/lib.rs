@@ -3,8 +3,8 @@
 //! # Architecture
 //!
 //! ```text
-//! values    key, fingerprint, record, outcome, inquiry, error, policy, bounds,  nothing of ours above them
-//!           time
+//! values    key, fingerprint, record, outcome, inquiry, error, class, policy,   nothing of ours above them
+//!           bounds, time
 //! machine   one pure function: (record, event, context) -> write and effects   no clock, no I/O, no log
 //! store     the Store trait, redb, memory                                      the only redb and postcard
 //! actor     router, key actors, supervisor, the two threads                    the only actix
@@ -53,6 +53,7 @@ mod block_on;
 mod bounds;
 mod builder;
 mod call;
+pub mod class;
 mod engine;
 mod entropy;
 mod error;

@@ -8,6 +8,7 @@
 //! The scope of every key is the peer's authenticated [`NodeId`](crate::NodeId). Nothing here opens a socket, reads a
 //! clock or holds memory for a peer that is idle; everything that lasts is a record of the engine.
 
+mod answer;
 mod frame;
 #[cfg(feature = "testing")]
 pub(crate) mod fuzz;
@@ -16,6 +17,7 @@ mod provider;
 mod request_invoice;
 mod rpc_error;
 
+pub use answer::json_rpc_answer;
 pub use frame::{ID_BYTES, MAX_FRAME_BYTES};
 pub use params::{InvoiceParams, WireParams};
 pub use provider::{Blocking, BlockingInvoiceProvider, InvoiceProvider, InvoiceRequest, Minted, Providing};

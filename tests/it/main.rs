@@ -4,6 +4,7 @@ mod aliasing;
 mod bounds;
 mod canaries;
 mod checkpoint;
+mod classes;
 mod clock;
 mod conformance;
 mod expiry;

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-const VALUES: [&str; 10] =
-    ["bounds", "error", "fingerprint", "inquiry", "key", "ledger", "outcome", "policy", "record", "time"];
+const VALUES: [&str; 11] =
+    ["bounds", "class", "error", "fingerprint", "inquiry", "key", "ledger", "outcome", "policy", "record", "time"];
 const TOP_LEVEL: [&str; 15] = [
     "Cargo.toml",
     "Cargo.lock",
