@@ -131,7 +131,8 @@ async fn is_heard(engine: &Engine, flow: &Flow, (found, on_failure): (Found, OnF
         (Found::Live, _) => {
             assert!(!tracker.is_finished(), "it waits on");
             let end = Ended::Completed((*b"preimage").into());
-            engine.resolve(flow, &key(flow, "a"), Some(1), end).await.unwrap();
+            let own = engine.lookup(&key(flow, "a")).unwrap().unwrap().attempt;
+            engine.resolve(flow, &key(flow, "a"), Some(own), end).await.unwrap();
             assert_eq!(&*tracker.await.unwrap().unwrap().answer, b"preimage");
             assert!(is_preimage(retry.await.unwrap()));
         }
@@ -139,7 +140,7 @@ async fn is_heard(engine: &Engine, flow: &Flow, (found, on_failure): (Found, OnF
             assert_eq!(&*tracker.await.unwrap().unwrap().answer, b"preimage");
             assert!(is_preimage(retry.await.unwrap()));
         }
-        (Found::Done(Ended::Failed(_)) | Found::CannotTell, _) => {
+        (Found::Done(Ended::Failed(_)) | Found::Abandoned | Found::Missing | Found::CannotTell, _) => {
             for error in [retry.await.unwrap_err(), tracker.await.unwrap().unwrap_err()] {
                 assert!(matches!(error.kind(), ErrorKind::Duplicate(Status::Failed)), "{error:?}");
             }
@@ -331,7 +332,7 @@ async fn a_retry_waits_for_the_first_answer_and_is_then_decided_anew_on_the_reco
         match found {
             Found::NotStarted => assert_eq!(heard(retry).await.how, How::Executed),
             Found::Done(_) => assert_eq!(&*heard(retry).await.answer, b"found"),
-            Found::Live | Found::CannotTell => {
+            Found::Live | Found::Abandoned | Found::Missing | Found::CannotTell => {
                 let refused = within_a_minute(retry).await.unwrap().unwrap_err();
                 assert!(matches!(refused.kind(), ErrorKind::Duplicate(Status::InDoubt)), "{refused:?}");
                 // The next inquiry is a second away; nobody waits for it, and nobody brings it about.

@@ -2,7 +2,8 @@
 
 use crate::support::*;
 use ibid::{
-    Class, End, Ended, ErrorKind, Fenced, Forgotten, How, Outcome, Policy, Reply, Resolved, Status, WhileRunning,
+    AttemptId, Class, End, Ended, ErrorKind, Fenced, Forgotten, How, Outcome, Policy, Reply, Resolved, Status,
+    WhileRunning,
 };
 use std::time::Duration;
 
@@ -135,8 +136,10 @@ async fn an_accepted_operation_ends_by_resolve_and_holds_no_permit_until_then() 
     assert_eq!(engine.fence(&flow, &key).await.unwrap(), Fenced::Found(Status::Dispatched));
 
     let end = Ended::Completed((*b"preimage").into());
-    assert_eq!(engine.resolve(&flow, &key, Some(2), end.clone()).await.unwrap(), Resolved::FencedOff);
-    assert_eq!(engine.resolve(&flow, &key, Some(1), end.clone()).await.unwrap(), Resolved::Recorded);
+    let own = engine.lookup(&key).unwrap().unwrap().attempt;
+    let other = AttemptId { number: 2, ..own };
+    assert_eq!(engine.resolve(&flow, &key, Some(other), end.clone()).await.unwrap(), Resolved::FencedOff);
+    assert_eq!(engine.resolve(&flow, &key, Some(own), end.clone()).await.unwrap(), Resolved::Recorded);
     assert_eq!(engine.resolve(&flow, &key, None, end).await.unwrap(), Resolved::Already);
     let other = Ended::Failed((*b"late").into());
     assert_eq!(engine.resolve(&flow, &key, None, other).await.unwrap(), Resolved::Contradicts(Status::Completed));
