@@ -5,7 +5,7 @@ use ibid::{
     Origin, Record, Resolved, Retention, State, Status, UnixMillis, WhileRunning,
 };
 
-use super::causes::{Meant, NOT_STARTED};
+use super::causes::{Meant, NOT_STARTED, is_of, is_over_there};
 use super::checker::{Call, Cause, Change, Checker, Start};
 use super::history::{Answer, Ask, Finished, Said, Submit};
 
@@ -275,9 +275,6 @@ impl Checker<'_> {
                 heard(Some(*start)) && (told.bytes() == reason || *told.bytes() == self.cut(reason))
             }
             (Cause::Failed, Err(ErrorKind::Duplicate(Status::Failed))) => heard(None),
-            (Cause::NotStarted, Err(ErrorKind::Duplicate(Status::Failed))) => {
-                before.state == State::Dispatched && heard(None)
-            }
             (Cause::NotStarted, Err(ErrorKind::Failed(told))) => {
                 let reason = NOT_STARTED.as_slice().into();
                 heard(None) && (*told.bytes() == reason || *told.bytes() == self.cut(&reason))
@@ -467,12 +464,19 @@ impl Checker<'_> {
             (Forgotten::Tombstone, Read::Tombstone { since, .. }) => self.is_marked(since),
             (Forgotten::InFlight(status), Read::InFlight(record)) => record.state.status() == status,
             (Forgotten::InFlight(status), Read::InDoubt(..)) => status == Status::InDoubt,
-            (Forgotten::InFlight(status), Read::Finished(record) | Read::Expired(record)) => {
-                record.state.status() == status && (self.may_run(call) || status == Status::InDoubt)
+            (Forgotten::Live, Read::Finished(record) | Read::Expired(record)) => {
+                self.may_run(call) || self.may_be_live_there(call, record)
             }
             _ => false,
         })
         .then_some("it is so")
+    }
+
+    /// Whether it cannot be ruled out that downstream has to do with a record that has ended: nobody has said of its attempt that
+    /// it is over there, or not everybody who was asked.
+    fn may_be_live_there(&self, call: &Call, record: &Record) -> bool {
+        let mut said = self.said_of_ended(call.key, record, call.place).peekable();
+        self.grid(call.key).is_asked() && (said.peek().is_none() || !said.all(is_over_there))
     }
 
     /// Nobody who decides about a record by name takes one that is given up for one that has lapsed.
@@ -509,7 +513,7 @@ impl Checker<'_> {
             (State::Failed(_, kept), ibid::Ended::Failed(told)) => *kept == self.cut(told),
             _ => false,
         };
-        let is_it = |record: &Record| attempt.is_none_or(|attempt| attempt == record.attempt.number);
+        let is_it = |record: &Record| is_of(attempt.as_ref(), &record.attempt);
         let fits = match resolved {
             Resolved::Recorded => self.changes_since(call).any(recorded),
             Resolved::NotFound => self.any_reading(call, |read| match read {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ibid::{
-    AfterCheckpoint, AfterExpiry, Bytes, Ended, Fingerprint, Found, InDoubt, Mark, OnFailure, Origin, Record,
-    Retention, State, Status, UnixMillis,
+    AfterCheckpoint, AfterExpiry, AttemptId, Bytes, Ended, Fingerprint, Found, InDoubt, Mark, OnFailure, Origin,
+    Record, Retention, State, Status, UnixMillis,
 };
 
 use super::checker::{Call, Cause, Checked, Checker, Inquiry, Rule, Start, object};
@@ -121,7 +121,7 @@ impl Checker<'_> {
         match (self.grid(key).retention, submit.retention) {
             (_, Some(retention)) => now.checked_add(retention).map(Some),
             (Retention::FromRequest, None) => None,
-            (Retention::Fixed(_) | Retention::UntilForgotten, None) => Some(None),
+            (Retention::Fixed(_) | Retention::UntilForgotten | Retention::UntilAcknowledged { .. }, None) => Some(None),
         }
     }
 
@@ -248,6 +248,7 @@ impl Checker<'_> {
             inquiry.key == key
                 && inquiry.boot == self.boot.number
                 && !inquiry.used
+                && inquiry.status.is_in_flight()
                 && (inquiry.number, inquiry.token) == attempt
         };
         self.inquiries.values().filter(about).filter_map(|inquiry| {
@@ -265,6 +266,18 @@ impl Checker<'_> {
             None if self.at >= end => Some((&Found::CannotTell, end)),
             None => None,
         }
+    }
+
+    /// What was said since then of a record that has ended.
+    pub(super) fn said_of_ended(&self, key: usize, record: &Record, since: usize) -> impl Iterator<Item = &Found> {
+        let attempt = (record.attempt.number, record.attempt.token.0);
+        let about = move |inquiry: &&Inquiry| {
+            (inquiry.key, inquiry.boot) == (key, self.boot.number)
+                && (inquiry.number, inquiry.token) == attempt
+                && inquiry.place >= since
+                && !inquiry.status.is_in_flight()
+        };
+        self.inquiries.values().filter(about).filter_map(|inquiry| self.said(inquiry).map(|(said, _)| said))
     }
 
     fn has_found(&self, key: usize, record: &Record, found: &Found) -> bool {
@@ -362,7 +375,7 @@ impl Checker<'_> {
     fn times(&self, key: usize, before: &Record, stated: Option<UnixMillis>, now: UnixMillis) -> Times {
         let retained = match self.grid(key).retention {
             Retention::Fixed(retention) => Some(now.saturating_add(retention)),
-            Retention::FromRequest | Retention::UntilForgotten => None,
+            Retention::FromRequest | Retention::UntilForgotten | Retention::UntilAcknowledged { .. } => None,
         };
         let expires_at = earliest(earliest(retained, before.expires_at), stated);
         let (lapses_at, tombstone_until) = self.ends(key, expires_at);
@@ -409,15 +422,15 @@ impl Checker<'_> {
 
     /// Ends told from outside to which nothing has been said yet, and that belong to this attempt.
     fn resolutions(&self, key: usize, record: &Record) -> impl Iterator<Item = &Ended> {
-        let number = record.attempt.number;
+        let recorded = record.attempt;
         let calls = self.calls.values().filter(move |call| self.asks(call, key));
         let told = calls.filter_map(move |call| match &call.ask {
-            Ask::Resolve { attempt, end } if attempt.is_none_or(|attempt| attempt == number) => Some(end),
+            Ask::Resolve { attempt, end } if is_of(attempt.as_ref(), &recorded) => Some(end),
             _ => None,
         });
         let found = self.findings(key, record).filter_map(|(said, _)| match said {
             Found::Done(end) => Some(end),
-            Found::NotStarted | Found::Live | Found::CannotTell => None,
+            Found::NotStarted | Found::Live | Found::Abandoned | Found::Missing | Found::CannotTell => None,
         });
         told.chain(found)
     }
@@ -443,11 +456,10 @@ impl Checker<'_> {
             *reason == self.cut(&NOT_STARTED.as_slice().into()) && self.has_found(key, before, &Found::NotStarted);
         match origin {
             Origin::RolledBack
-                if never && self.grid(key).on_failure == OnFailure::Keep && self.is_doubted(key, before) =>
+                if never && self.grid(key).on_failure == OnFailure::Keep && self.may_not_have_started(key, before) =>
             {
                 Some(Cause::NotStarted)
             }
-            Origin::Resolved if never && before.state == State::Dispatched => Some(Cause::NotStarted),
             Origin::RolledBack => match self.end_of(key, before)? {
                 (start, Meant::Definitive(told))
                     if self.grid(key).on_failure == OnFailure::Keep && *reason == self.cut(told) =>
@@ -513,10 +525,10 @@ impl Checker<'_> {
                 self.pruned(key, before, before.expires_at, self.ends(key, before.expires_at).1, after, now)
                     .filter(|_| self.is_given_up(key, before))
             }),
-            State::Dispatched => None,
+            State::Dispatched => self.never_started(key, before, after),
             State::Completed(_) | State::Failed(..) => self
                 .swept(before, after, now)
-                .or_else(|| self.forgotten(key, after))
+                .or_else(|| self.forgotten(key, before, after))
                 .or_else(|| self.pruned(key, before, before.expires_at, before.tombstone_until, after, now)),
             State::Tombstone(_) => {
                 let is_over = before.tombstone_until.is_some_and(|end| now >= end);
@@ -527,9 +539,8 @@ impl Checker<'_> {
 
     /// The attempt has ended, and nothing is to be kept of it.
     fn end_without_record(&self, key: usize, before: &Record, after: Option<&Record>) -> Option<Cause> {
-        let forgets = self.grid(key).on_failure == OnFailure::Forget && after.is_none();
-        if forgets && self.is_doubted(key, before) && self.has_found(key, before, &Found::NotStarted) {
-            return Some(Cause::NotStarted);
+        if let Some(cause) = self.never_started(key, before, after) {
+            return Some(cause);
         }
         match self.end_of(key, before)? {
             (start, Meant::Definitive(reason)) => {
@@ -553,14 +564,30 @@ impl Checker<'_> {
         }
     }
 
+    /// It never ran and never will, and nothing is to be kept of that.
+    fn never_started(&self, key: usize, before: &Record, after: Option<&Record>) -> Option<Cause> {
+        let forgets = self.grid(key).on_failure == OnFailure::Forget && after.is_none();
+        let never = self.may_not_have_started(key, before) && self.has_found(key, before, &Found::NotStarted);
+        (forgets && never).then_some(Cause::NotStarted)
+    }
+
+    /// Also what was thought to be under way: if nothing went out, it is rolled back.
+    fn may_not_have_started(&self, key: usize, record: &Record) -> bool {
+        record.state == State::Dispatched || self.is_doubted(key, record)
+    }
+
     fn swept(&self, before: &Record, after: Option<&Record>, now: UnixMillis) -> Option<Cause> {
         let is_due = before.lapses_at.is_some_and(|end| now >= end);
         let left = before.tombstone_until.filter(|end| now < *end);
         (is_due && after.map(|after| after.tombstone_until) == left.map(Some)).then_some(Cause::Swept)
     }
 
-    fn forgotten(&self, key: usize, after: Option<&Record>) -> Option<Cause> {
-        let forgets = self.calls.values().any(|call| self.asks(call, key) && matches!(call.ask, Ask::Forget));
+    /// Where somebody can be asked, only what is over there by what was said of this attempt.
+    fn forgotten(&self, key: usize, before: &Record, after: Option<&Record>) -> Option<Cause> {
+        let is_over =
+            |call: &Call| !self.grid(key).is_asked() || self.said_of_ended(key, before, call.place).any(is_over_there);
+        let forgets =
+            self.calls.values().any(|call| self.asks(call, key) && matches!(call.ask, Ask::Forget) && is_over(call));
         let runs =
             self.starts.values().any(|start| start.key == key && start.boot == self.boot.number && start.end.is_none());
         let lifetime = self.grid(key).tombstone;
@@ -601,6 +628,16 @@ impl Times {
         let Record { expires_at, lapses_at, tombstone_until, .. } = *record;
         Self { expires_at, lapses_at, tombstone_until }
     }
+}
+
+/// Whether an end from outside belongs to this attempt: one that names none belongs to whatever is recorded.
+pub(super) fn is_of(named: Option<&AttemptId>, recorded: &AttemptId) -> bool {
+    named.is_none_or(|named| (named.number, named.token) == (recorded.number, recorded.token))
+}
+
+/// Whether this says for certain that downstream has done with an attempt.
+pub(super) fn is_over_there(said: &Found) -> bool {
+    matches!(said, Found::NotStarted | Found::Done(_))
 }
 
 /// Nothing of the attempt has changed on the way.

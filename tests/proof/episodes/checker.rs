@@ -195,6 +195,9 @@ pub(super) struct Inquiry {
     pub(super) token: [u8; 32],
     /// Recoveries of the record at that time.
     pub(super) recoveries: u8,
+    /// How that stood: one that has ended is asked about where it is to be forgotten.
+    pub(super) status: Status,
+    pub(super) place: usize,
     pub(super) at: u64,
     /// What it said and when. Nothing in time is: it can't tell.
     pub(super) said: Option<(Found, u64)>,
@@ -559,14 +562,19 @@ impl<'a> Checker<'a> {
 
     /// Asked about is what is in doubt or dispatched, and does not run; one key at most once at a time.
     fn inquired(&mut self, inquired: &Inquired) -> Checked {
-        let Inquired { inquiry, boot, key, number, token, status, .. } = *inquired;
+        let Inquired { boot, key, number, token, status, .. } = *inquired;
         if !self.is_now(boot) {
             return if self.boot.number == boot { Ok(()) } else { object(Rule::AfterTheEnd, "an inquiry") };
         }
         if !self.grid(key).is_asked() {
             return object(Rule::NoCause, "an inquiry in a flow that has no oracle");
         }
-        let is_open = |other: &Inquiry| other.key == key && other.boot == boot && self.said(other).is_none();
+        if !status.is_in_flight() {
+            return self.inquired_about_ended(inquired);
+        }
+        let is_open = |other: &Inquiry| {
+            other.key == key && other.boot == boot && other.status.is_in_flight() && self.said(other).is_none()
+        };
         if self.inquiries.values().any(is_open) {
             return object(Rule::TwoAtOnce, "it is being asked about");
         }
@@ -597,17 +605,41 @@ impl<'a> Checker<'a> {
         if self.is_too_soon(key, record, recoveries) {
             return object(Rule::Bound, "it is asked again before its pause is over");
         }
-        let at = self.at;
-        self.inquiries.insert(inquiry, Inquiry { boot, key, number, token, recoveries, at, said: None, used: false });
-        self.coverage.count(format!("asked about: {status:?}"));
+        self.opens(inquired, recoveries);
         Ok(())
+    }
+
+    /// What has ended is asked about where somebody wants it forgotten.
+    fn inquired_about_ended(&mut self, inquired: &Inquired) -> Checked {
+        let forgets = |call: &Call| self.asks(call, inquired.key) && matches!(call.ask, Ask::Forget);
+        let is_it = |record: &Record| {
+            record.state.status() == inquired.status
+                && (record.attempt.number, record.attempt.token.0) == (inquired.number, inquired.token)
+                && record.request == inquired.request
+                && record.checkpoint == inquired.checkpoint
+        };
+        if !self.calls.values().any(forgets) || !self.record(inquired.key).is_some_and(is_it) {
+            return object(Rule::NoCause, "an inquiry about what has ended");
+        }
+        self.opens(inquired, 0);
+        Ok(())
+    }
+
+    fn opens(&mut self, inquired: &Inquired, recoveries: u8) {
+        let Inquired { inquiry, boot, key, number, token, status, .. } = *inquired;
+        let (place, at) = (self.place, self.at);
+        let open = Inquiry { boot, key, number, token, recoveries, status, place, at, said: None, used: false };
+        self.inquiries.insert(inquiry, open);
+        self.coverage.count(format!("asked about: {status:?}"));
     }
 
     /// Whoever could not tell is left alone for a second, then twice as long each time; a dead letter has its own turn.
     fn is_too_soon(&self, key: usize, record: &Record, recoveries: u8) -> bool {
         let attempt = (record.attempt.number, record.attempt.token.0);
         let mut earlier = self.inquiries.values().rev().filter(|inquiry| {
-            inquiry.key == key && inquiry.boot == self.boot.number && (inquiry.number, inquiry.token) == attempt
+            inquiry.status.is_in_flight()
+                && (inquiry.key, inquiry.boot) == (key, self.boot.number)
+                && (inquiry.number, inquiry.token) == attempt
         });
         let Some(last) = earlier.next().filter(|last| last.used) else { return false };
         let limits = &self.plan.limits;
@@ -631,6 +663,8 @@ impl<'a> Checker<'a> {
         self.coverage.count(match found {
             Some(Found::NotStarted) => "oracle: not started",
             Some(Found::Live) => "oracle: live",
+            Some(Found::Abandoned) => "oracle: given up",
+            Some(Found::Missing) => "oracle: missing",
             Some(Found::Done(_)) => "oracle: done",
             Some(Found::CannotTell) => "oracle: cannot tell",
             None if taken > 0 => "oracle: too late",
@@ -706,7 +740,9 @@ impl<'a> Checker<'a> {
         let Some(record) = self.record(key).filter(|record| record.state == State::InDoubt) else { return Ok(()) };
         let grid = self.grid(key);
         if grid.is_asked() {
-            let about = |inquiry: &&Inquiry| inquiry.key == key && inquiry.boot == self.boot.number;
+            let about = |inquiry: &&Inquiry| {
+                inquiry.key == key && inquiry.boot == self.boot.number && inquiry.status.is_in_flight()
+            };
             let last = self.inquiries.values().rev().find(about).map(|inquiry| &inquiry.said);
             match last {
                 None if !self.boot.clock_was_set => {

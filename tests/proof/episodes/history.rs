@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use ibid::store::Verdict;
 use ibid::testing::SimulatedClock;
-use ibid::{Bytes, Clock, Ended, ErrorKind, Fenced, Forgotten, Found, How, Record, Resolved, Row, Status, UnixMillis};
+use ibid::{
+    AttemptId, BootId, Bytes, Clock, Ended, ErrorKind, Fenced, Forgotten, Found, How, Record, Resolved, Row, Status,
+    Token, UnixMillis,
+};
 
 /// Events of one episode, at most: one that goes on for ever has to be noticed.
 const MOST: usize = 200_000;
@@ -120,7 +123,7 @@ pub(crate) enum Ask {
     Track,
     Lookup,
     Forget,
-    Resolve { attempt: Option<u32>, end: Ended },
+    Resolve { attempt: Option<AttemptId>, end: Ended },
     Fence,
     List,
     ExpirySweep,
@@ -261,6 +264,22 @@ impl History {
         inner.numbers
     }
 
+    /// The attempts of a key that were started, in order.
+    pub(crate) fn attempts(&self, key: usize) -> Vec<AttemptId> {
+        let inner = self.lock();
+        let started = inner.events.iter().filter_map(|event| match &event.what {
+            What::Started(started) if started.key == key => Some(started),
+            _ => None,
+        });
+        // Which boot started it makes no difference to anybody.
+        let attempt = |started: &Started| AttemptId {
+            number: started.number,
+            boot: BootId([0; 16]),
+            token: Token(started.token),
+        };
+        started.map(attempt).collect()
+    }
+
     /// The last start under this token, if there was one, and its end, if that has come.
     pub(crate) fn last_run(&self, token: &[u8; 32]) -> Option<Option<Finished>> {
         let inner = self.lock();
@@ -333,6 +352,10 @@ pub(crate) fn show_record(record: &Record) -> String {
         end(record.tombstone_until),
         record.revision,
     )
+}
+
+fn show_attempt(attempt: Option<&AttemptId>) -> String {
+    attempt.map_or_else(|| "-".to_owned(), |attempt| format!("{} of {}", attempt.number, token(&attempt.token.0)))
 }
 
 fn token(bytes: &[u8]) -> String {
@@ -415,10 +438,10 @@ impl fmt::Debug for Ask {
                 write!(f, " barred {}", shown(barred.as_ref()))
             }
             Self::Resolve { attempt, end: Ended::Completed(bytes) } => {
-                write!(f, "resolve {attempt:?} completed {}", text(bytes))
+                write!(f, "resolve {} completed {}", show_attempt(attempt.as_ref()), text(bytes))
             }
             Self::Resolve { attempt, end: Ended::Failed(bytes) } => {
-                write!(f, "resolve {attempt:?} failed {}", text(bytes))
+                write!(f, "resolve {} failed {}", show_attempt(attempt.as_ref()), text(bytes))
             }
             Self::Track => write!(f, "track"),
             Self::Lookup => write!(f, "lookup"),

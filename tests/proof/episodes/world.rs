@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ibid::store::{MemoryStore, Store};
 use ibid::testing::{Fault, FaultyStore, Outage, Random, Simulation};
-use ibid::{Bytes, Call, Clock, Ended, Engine, Error, ErrorKind, Outcome, Reason, Reply, Submission};
+use ibid::{AttemptId, Bytes, Call, Clock, Ended, Engine, Error, ErrorKind, Outcome, Reason, Reply, Submission};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
@@ -178,12 +178,17 @@ impl<'a> World<'a> {
         Submit { way, request, retention, barred, deadline }
     }
 
-    /// An end from outside: often the right attempt, sometimes an older or a later one.
+    /// An end from outside: often the right attempt, sometimes an older or a later one, also of an earlier record.
     fn resolution(&mut self, key: usize) -> Ask {
         let stored = self.disk.get(&self.plan.keys[key].key).ok().flatten();
-        let number = stored.map_or(1, |record| record.attempt.number);
+        let started = self.history.attempts(key);
         let random = &mut self.random;
-        let attempt = of(random, &[None, Some(number), Some(number), Some(number.saturating_sub(1)), Some(number + 1)]);
+        let earlier = random.pick(&started).copied();
+        let current = stored.map(|record| record.attempt).or(earlier);
+        let numbered = |number: u32| current.map(|attempt| AttemptId { number, ..attempt });
+        let number = current.map_or(1, |attempt| attempt.number);
+        let others = [numbered(number.saturating_sub(1)), numbered(number + 1)];
+        let attempt = of(random, &[None, current, current, current, others[0], others[1], earlier]);
         let told: Bytes = format!("told {}", random.below(2)).into_bytes().into();
         let told: Bytes = if random.once_in(10) { [b'!'; 100].into() } else { told };
         let end = if random.once_in(2) { Ended::Completed(told) } else { Ended::Failed(told) };
