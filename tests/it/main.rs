@@ -16,6 +16,7 @@ mod mailbox;
 mod mismatch;
 mod readme;
 mod recovery;
+mod release;
 mod replay;
 mod request_invoice;
 mod restart;
