@@ -15,7 +15,7 @@ use crate::time::UnixMillis;
 ///
 /// Memory grows with the number of live records, which [`Batch::records_per_scope`] bounds per scope, and with that of
 /// ledger rows, which nothing bounds but their ends.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemoryStore {
     /// `None` once it is closed.
     tables: Mutex<Option<Tables>>,
@@ -37,6 +37,13 @@ struct Tables {
     /// Whether the batch at hand has changed anything.
     wrote: bool,
     next_seq: u64,
+}
+
+/// An empty store, open like a [new](MemoryStore::new) one.
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl MemoryStore {

@@ -23,6 +23,11 @@ fn the_memory_store_passes_the_suite() {
 }
 
 #[test]
+fn a_default_memory_store_is_open() {
+    assert_eq!(MemoryStore::default().totals().unwrap(), Totals::default());
+}
+
+#[test]
 fn the_redb_store_passes_the_suite() {
     let directory = tempfile::tempdir().unwrap();
     let opened = std::cell::Cell::new(0);
