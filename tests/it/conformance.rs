@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ibid::store::{
     Batch, Change, Cursor, ExpiredRow, MemoryStore, RedbOptions, RedbStore, Store, Totals, Verdict, Version,
 };
-use ibid::testing::conformance;
+use ibid::testing::{FaultyStore, Layer, conformance};
 use ibid::{
     AttemptId, BootId, Bytes, Fingerprint, Flow, Guard, Key, Mark, Origin, Policy, Record, Row, State, StoredRow,
     Token, UnixMillis,
@@ -20,6 +20,21 @@ fn open(directory: &tempfile::TempDir) -> Arc<dyn Store> {
 #[test]
 fn the_memory_store_passes_the_suite() {
     conformance::suite(|| Arc::new(MemoryStore::new()));
+}
+
+/// Nothing but the store below.
+struct Bare(MemoryStore);
+
+impl Layer for Bare {
+    fn below(&self) -> &dyn Store {
+        &self.0
+    }
+}
+
+#[test]
+fn a_layer_passes_the_suite_with_what_is_below() {
+    conformance::suite(|| Arc::new(Bare(MemoryStore::new())));
+    conformance::suite(|| Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
 }
 
 #[test]
