@@ -401,6 +401,8 @@ fn every_state() -> Vec<Record> {
         lapses_at: Some(UnixMillis(u64::MAX)),
         tombstone_until: Some(UnixMillis(0)),
         contradiction: bytes(b"late"),
+        lapses_at_tick: Some(u64::MAX),
+        abandoned: true,
         ..registered(1)
     })
     .collect()

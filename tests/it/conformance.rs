@@ -102,6 +102,7 @@ prop_compose! {
         (state, request, token, revision) in (any_state(), any_bytes(), 0u8..3, 1u64..3),
         checkpoint in prop::option::of(any_bytes()),
         ends in prop::array::uniform3(prop::option::of((0u64..8).prop_map(UnixMillis))),
+        (lapses_at_tick, abandoned) in (prop::option::of(0u64..6), any::<bool>()),
     ) -> Record {
         let [expires_at, lapses_at, tombstone_until] = ends;
         Record {
@@ -112,8 +113,8 @@ prop_compose! {
             created_at: UnixMillis(1),
             updated_at: UnixMillis(2),
             contradiction: None,
-            lapses_at_tick: None,
-            abandoned: false,
+            lapses_at_tick,
+            abandoned,
         }
     }
 }
