@@ -177,6 +177,16 @@ impl Record {
         }
     }
 
+    /// From which tick on the store may remove the record by itself, whatever the time: the tick that a completed one lapses
+    /// at. `None`: from none.
+    #[must_use]
+    pub fn lapse_tick(&self) -> Option<u64> {
+        match self.state {
+            State::Completed(_) => self.lapses_at_tick,
+            State::Registered | State::Dispatched | State::InDoubt | State::Failed(..) | State::Tombstone(_) => None,
+        }
+    }
+
     /// Roughly how many bytes a write of this record carries.
     #[must_use]
     pub fn weight(&self) -> usize {

@@ -125,7 +125,7 @@ impl Supervisor {
         let proposed = changes.len();
         changes.extend(slice.changes);
         let records_per_scope = self.limits.records_per_scope;
-        let mut batch = Batch { now, records_per_scope, changes, expired_rows: slice.rows };
+        let mut batch = Batch { now, records_per_scope, changes, expired_rows: slice.rows, ..Batch::default() };
         let committed = unwinding(|| self.store.commit(&batch)).and_then(|verdicts| {
             let complete = verdicts.len() == batch.changes.len();
             if complete { Ok(verdicts) } else { Err(failed("the store gave too few verdicts")) }
@@ -277,7 +277,7 @@ impl Supervisor {
 
     fn has_removable(&self) -> bool {
         let now = self.clock.now();
-        let records = self.store.removable(now, 1).is_ok_and(|found| !found.is_empty());
+        let records = self.store.removable(now, 0, 1).is_ok_and(|found| !found.is_empty());
         records || self.store.expired_rows(now, 1).is_ok_and(|found| !found.is_empty())
     }
 
@@ -291,7 +291,7 @@ impl Supervisor {
             return Slice::default();
         }
         let limit = self.limits.expiry_slice;
-        let found = self.store.removable(now, limit).and_then(|records| {
+        let found = self.store.removable(now, 0, limit).and_then(|records| {
             let rows = self.store.expired_rows(now, limit)?;
             Ok((records, rows))
         });

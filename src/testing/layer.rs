@@ -65,8 +65,8 @@ pub trait Layer: Send + Sync + 'static {
     }
 
     /// [`Store::removable`].
-    fn removable(&self, now: UnixMillis, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
-        self.read(|below| below.removable(now, limit))
+    fn removable(&self, now: UnixMillis, tick: u64, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
+        self.read(|below| below.removable(now, tick, limit))
     }
 
     /// [`Store::row`].
@@ -92,6 +92,11 @@ pub trait Layer: Send + Sync + 'static {
     /// [`Store::clock_mark`].
     fn clock_mark(&self) -> Result<UnixMillis, StoreError> {
         self.read(<dyn Store>::clock_mark)
+    }
+
+    /// [`Store::tick_mark`].
+    fn tick_mark(&self) -> Result<u64, StoreError> {
+        self.read(<dyn Store>::tick_mark)
     }
 
     /// [`Store::generation`].
@@ -128,8 +133,8 @@ impl<T: Layer> Store for T {
         Layer::in_flight(self, after, limit)
     }
 
-    fn removable(&self, now: UnixMillis, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
-        Layer::removable(self, now, limit)
+    fn removable(&self, now: UnixMillis, tick: u64, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
+        Layer::removable(self, now, tick, limit)
     }
 
     fn row(&self, table: &str, key: &[u8]) -> Result<Option<StoredRow>, StoreError> {
@@ -150,6 +155,10 @@ impl<T: Layer> Store for T {
 
     fn clock_mark(&self) -> Result<UnixMillis, StoreError> {
         Layer::clock_mark(self)
+    }
+
+    fn tick_mark(&self) -> Result<u64, StoreError> {
+        Layer::tick_mark(self)
     }
 
     fn generation(&self) -> Result<u64, StoreError> {

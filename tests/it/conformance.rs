@@ -62,7 +62,7 @@ fn the_redb_store_keeps_its_records_when_it_is_reopened() {
 /// One step of a random run, over a handful of keys so that changes meet.
 #[derive(Clone, Debug)]
 enum Step {
-    Commit { now: u64, records_per_scope: u64, changes: Vec<Wish>, expired_rows: Vec<ExpiredRow> },
+    Commit { now: u64, tick: u64, records_per_scope: u64, changes: Vec<Wish>, expired_rows: Vec<ExpiredRow> },
     RemoveExpired { now: u64, limit: usize },
     Rest,
     Reopen,
@@ -165,9 +165,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         .prop_map(|(key, honest, put, rows)| Wish { key, honest, put, rows });
     let expired_rows = prop::collection::vec(any_expired_row(), 0..6);
     prop_oneof![
-        20 => (0u64..20, 0u64..5, prop::collection::vec(wish, 0..24), expired_rows).prop_map(
-            |(now, records_per_scope, changes, expired_rows)| {
-                Step::Commit { now, records_per_scope, changes, expired_rows }
+        20 => (0u64..20, 0u64..8, 0u64..5, prop::collection::vec(wish, 0..24), expired_rows).prop_map(
+            |(now, tick, records_per_scope, changes, expired_rows)| {
+                Step::Commit { now, tick, records_per_scope, changes, expired_rows }
             }
         ),
         4 => (0u64..20, 0usize..6).prop_map(|(now, limit)| Step::RemoveExpired { now, limit }),
@@ -194,6 +194,7 @@ struct View {
     expired_rows: Vec<Vec<ExpiredRow>>,
     totals: Totals,
     clock_mark: UnixMillis,
+    tick_mark: u64,
 }
 
 fn view(store: &dyn Store) -> View {
@@ -220,12 +221,15 @@ fn view(store: &dyn Store) -> View {
     View {
         records: (0..12).map(|n| store.get(&key(n)).unwrap()).collect(),
         in_flight,
-        removable: (0..9).map(|now| store.removable(UnixMillis(now), 4).unwrap()).collect(),
+        removable: (0..9)
+            .flat_map(|now| [0, 3, 5].map(|tick| store.removable(UnixMillis(now), tick, 4).unwrap()))
+            .collect(),
         rows,
         row,
         expired_rows: (0..21).map(|now| store.expired_rows(UnixMillis(now), 4).unwrap()).collect(),
         totals: store.totals().unwrap(),
         clock_mark: store.clock_mark().unwrap(),
+        tick_mark: store.tick_mark().unwrap(),
     }
 }
 
@@ -261,9 +265,9 @@ proptest! {
         let mut applied = 0;
         for step in steps {
             match step {
-                Step::Commit { now, records_per_scope, changes: wishes, expired_rows } => {
+                Step::Commit { now, tick, records_per_scope, changes: wishes, expired_rows } => {
                     let changes = changes(&memory, wishes);
-                    let batch = Batch { now: UnixMillis(now), records_per_scope, changes, expired_rows };
+                    let batch = Batch { now: UnixMillis(now), tick, records_per_scope, changes, expired_rows };
                     let verdicts = memory.commit(&batch).unwrap();
                     prop_assert_eq!(&redb.commit(&batch).unwrap(), &verdicts);
                     applied += verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();
@@ -281,6 +285,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(view(&memory), view(&*redb), "after {} applied changes", applied);
+            prop_assert_eq!(memory.generation().unwrap(), redb.generation().unwrap());
         }
     }
 }

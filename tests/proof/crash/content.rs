@@ -16,6 +16,7 @@ pub(crate) struct Content {
     rows: Vec<(Bytes, StoredRow)>,
     totals: Totals,
     pub(crate) mark: UnixMillis,
+    tick_mark: u64,
     generation: u64,
 }
 
@@ -26,6 +27,7 @@ impl Content {
             rows: store.rows(TABLE, None, 100)?,
             totals: store.totals()?,
             mark: store.clock_mark()?,
+            tick_mark: store.tick_mark()?,
             generation: store.generation()?,
         })
     }
