@@ -32,7 +32,7 @@ pub use redb::{IntegrityCheck, RedbOptions, RedbStore};
 /// `ibid::testing::conformance`.
 pub trait Store: Send + Sync + 'static {
     /// Applies the batch in one durable transaction and gives one verdict per change, in order. When it returns, what was
-    /// applied survives a power loss. A batch without changes still makes its clock mark durable.
+    /// applied survives a power loss. A batch without changes still makes its clock mark and its tick mark durable.
     ///
     /// # Errors
     /// On an error nothing is known about any change, except for [`StoreError::RolledBack`]; [`reopen`](Store::reopen)
@@ -52,12 +52,13 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]; an entry that does not decode is listed as such and stops nothing.
     fn in_flight(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<Entry>, StoreError>;
 
-    /// Records and tombstones with [`removable_at`](Record::removable_at) at or before `now`, oldest first, at most `limit`.
-    /// Reads the expiry index only.
+    /// Records and tombstones with [`removable_at`](Record::removable_at) at or before `now`, oldest first, then completed
+    /// records with [`lapse_tick`](Record::lapse_tick) at or before `tick`, likewise; none twice, in all at most `limit`.
+    /// Reads the expiry index and the tick index only.
     ///
     /// # Errors
     /// [`StoreError`]; an entry that does not decode is left out and stays.
-    fn removable(&self, now: UnixMillis, limit: usize) -> Result<Vec<(Key, Record)>, StoreError>;
+    fn removable(&self, now: UnixMillis, tick: u64, limit: usize) -> Result<Vec<(Key, Record)>, StoreError>;
 
     /// The row of a ledger table, expired or not.
     ///
@@ -89,7 +90,13 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`].
     fn clock_mark(&self) -> Result<UnixMillis, StoreError>;
 
-    /// Grows with every commit that changed anything, and never else: of two states of one store the older has the smaller
+    /// The highest [`Batch::tick`] ever committed; zero at first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn tick_mark(&self) -> Result<u64, StoreError>;
+
+    /// Grows with every commit that changed anything, a mark included, and never else: of two states of one store the older has the smaller
     /// one.
     ///
     /// # Errors
@@ -126,6 +133,8 @@ pub trait Store: Send + Sync + 'static {
 pub struct Batch {
     /// The engine's time. The highest one is kept as the clock mark, in the same transaction.
     pub now: UnixMillis,
+    /// The engine's count of ticks. The highest one is kept as the tick mark, in the same transaction.
+    pub tick: u64,
     /// A put that would give a scope more records than this gets [`Verdict::QuotaExceeded`]. Puts that replace a stored
     /// record always pass, and so do tombstones, which are counted all the same.
     pub records_per_scope: u64,

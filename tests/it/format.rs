@@ -85,7 +85,11 @@ fn a_file_of_format_1_opens_with_every_record_it_was_given() {
     assert_eq!(store.totals().unwrap(), expected);
     assert_eq!(store.clock_mark().unwrap(), UnixMillis(1_700_000_000_009));
     assert_eq!(store.in_flight(None, 9).unwrap().len(), 3);
-    assert_eq!(store.removable(UnixMillis(u64::MAX), 99).unwrap().len(), 6, "the fenced tombstone stands for ever");
+    assert_eq!(
+        store.removable(UnixMillis(u64::MAX), u64::MAX, 99).unwrap().len(),
+        6,
+        "the fenced tombstone stands for ever"
+    );
     // The file is older than the ledger's tables.
     assert_eq!(store.row("hashes", b"key").unwrap(), None);
     assert_eq!(store.rows("hashes", None, 9).unwrap(), vec![]);
@@ -94,6 +98,18 @@ fn a_file_of_format_1_opens_with_every_record_it_was_given() {
     let nothing = Change { key: key(99), expected: None, put: None, rows: vec![row] };
     assert_eq!(store.commit(&Batch { changes: vec![nothing], ..Batch::default() }).unwrap(), [Verdict::Applied]);
     assert!(store.row("hashes", b"key").unwrap().is_some());
+}
+
+#[test]
+fn a_file_of_a_newer_format_is_refused_by_name_and_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ibid.redb");
+    let content = unpack(include_str!("fixtures/newer-format.hex"));
+    fs::write(&path, &content).unwrap();
+    let error = open(&path).unwrap_err();
+    assert!(matches!(error, StoreError::UnsupportedVersion { found: 255, supported: 2 }), "{error:?}");
+    assert_eq!(error.to_string(), "the store has format 255, this version reads up to 2");
+    assert!(fs::read(&path).unwrap() == content);
 }
 
 #[test]

@@ -37,7 +37,8 @@ fn live(disk: &SimulatedDisk, dice: &mut Dice, batches: u64) -> Vec<Acknowledged
                 content.rows.remove(&key);
             }
         }
-        let verdicts = store.commit(&Batch { expired_rows, ..batch(now, changes) }).unwrap();
+        content.tick_mark = content.tick_mark.max(now / 2);
+        let verdicts = store.commit(&Batch { tick: now / 2, expired_rows, ..batch(now, changes) }).unwrap();
         assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Applied));
         states.push(Acknowledged { syncs: disk.syncs(), content: content.clone() });
         match dice.roll(8) {
@@ -50,7 +51,8 @@ fn live(disk: &SimulatedDisk, dice: &mut Dice, batches: u64) -> Vec<Acknowledged
     states
 }
 
-/// The next change of some key: it is registered, then completed with a row of its own, then removed.
+/// The next change of some key: it is registered, then completed with a row of its own, then put off by some ticks or
+/// removed.
 pub(super) fn change(content: &mut Content, dice: &mut Dice, now: u64) -> Change {
     let records = &mut content.records;
     let key = key(dice.roll(3) as u8, dice.roll(40) as u8);
@@ -59,7 +61,12 @@ pub(super) fn change(content: &mut Content, dice: &mut Dice, now: u64) -> Change
         None => Some(registered(dice.roll(u64::MAX))),
         Some(record) if record.state.status().is_in_flight() => {
             let len = if dice.roll(10) == 0 { 5_000 } else { 100 };
-            Some(completed(record, &vec![now as u8; len], now + dice.roll(20)))
+            let lapses_at_tick = (dice.roll(2) == 0).then(|| now + dice.roll(20));
+            Some(Record { lapses_at_tick, ..completed(record, &vec![now as u8; len], now + dice.roll(20)) })
+        }
+        Some(record) if dice.roll(3) == 0 => {
+            let (revision, lapses_at_tick) = (record.revision + 1, Some(now + dice.roll(20)));
+            Some(Record { revision, lapses_at_tick, ..record.clone() })
         }
         Some(_) => None,
     };
