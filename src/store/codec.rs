@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 use super::StoreError;
 use crate::fingerprint::Fingerprint;
 use crate::key::Key;
-use crate::ledger::{Row, StoredRow};
+use crate::ledger::StoredRow;
 use crate::record::{AttemptId, BootId, Bytes, Mark, Origin, Record, State, Token};
 use crate::time::UnixMillis;
 
@@ -67,10 +67,10 @@ fn decode(row: &[u8]) -> Option<(Key, Record)> {
 }
 
 /// The row of a ledger table. It carries the key it is stored under, so that a row found elsewhere is noticed.
-pub(super) fn encode_ledger_row(key: &[u8], row: &Row) -> Result<Vec<u8>, StoreError> {
+pub(super) fn encode_ledger_row(key: &[u8], row: &StoredRow) -> Result<Vec<u8>, StoreError> {
     let body =
         RowV1 { key: Blob(key.into()), value: Blob(Arc::clone(&row.value)), expires_at: row.expires_at.map(|at| at.0) };
-    seal(ROW_VERSION, &body, key.len() + row.weight())
+    seal(ROW_VERSION, &body, 32 + key.len() + row.value.len())
 }
 
 /// Reads back the ledger row that was found under `key`.

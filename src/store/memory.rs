@@ -169,7 +169,7 @@ impl Tables {
             return verdict;
         }
         for (key, write) in row_writes(change, &rows) {
-            self.put_row(key, &write);
+            self.put_row(key, write);
         }
         let seq = seq.unwrap_or_else(|| {
             self.next_seq += 1;
@@ -184,15 +184,19 @@ impl Tables {
         Verdict::Applied
     }
 
-    fn put_row(&mut self, key: Vec<u8>, write: &RowWrite<'_>) {
+    fn put_row(&mut self, key: Vec<u8>, write: RowWrite) {
         self.wrote = true;
         if let Some(end) = write.old_end {
             self.ledger_expiry.remove(&(end, key.clone()));
         }
-        if let Some(end) = write.row.expires_at {
+        let Some(row) = write.put else {
+            self.ledger.remove(&key);
+            return;
+        };
+        if let Some(end) = row.expires_at {
             self.ledger_expiry.insert((end, key.clone()));
         }
-        self.ledger.insert(key, StoredRow { value: write.row.value.clone(), expires_at: write.row.expires_at });
+        self.ledger.insert(key, row);
     }
 
     fn remove_expired(&mut self, expired: &ExpiredRow) {

@@ -165,6 +165,9 @@ impl ExpiredRow {
 }
 
 /// One change, decided on one version of one record.
+///
+/// Rows can also change alone: with `expected` and `put` both `None`, under a key that has no record. Such a change counts
+/// towards no quota and no total. Where the key has a record, it is fenced off like any other that expects none.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// Which record.
@@ -173,9 +176,9 @@ pub struct Change {
     pub expected: Option<Version>,
     /// The new record; `None`: it goes.
     pub put: Option<Box<Record>>,
-    /// Ledger rows of the same transaction. All guards are checked at [`Batch::now`], on what was there before the change,
+    /// Ledger rows of the same transaction, to write or to remove. All guards are checked at [`Batch::now`], on what was there before the change,
     /// earlier changes of the batch included; if one does not hold, nothing of the change is applied. Of two rows under
-    /// the same table and key, the later is kept.
+    /// the same table and key, the later counts. Removing a row that is not there changes nothing.
     pub rows: Vec<Row>,
 }
 

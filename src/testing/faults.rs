@@ -10,7 +10,7 @@ use super::Layer;
 use crate::block_on::block_on;
 use crate::key::Key;
 use crate::record::Record;
-use crate::store::{Batch, Store, StoreError, Verdict};
+use crate::store::{Batch, Change, Store, StoreError, Verdict};
 
 /// A [`Store`] over another one whose failures are the test's to choose, and that says what it is asked, so that a test can
 /// wait for it instead of sleeping.
@@ -63,7 +63,10 @@ impl Outage {
     fn stops(self, batch: &Batch) -> bool {
         match self {
             Self::Commits | Self::Everything => true,
-            Self::Full => batch.changes.iter().any(|change| change.put.is_some() || !change.rows.is_empty()),
+            Self::Full => {
+                let writes_row = |change: &Change| change.rows.iter().any(|row| row.value().is_some());
+                batch.changes.iter().any(|change| change.put.is_some() || writes_row(change))
+            }
         }
     }
 }

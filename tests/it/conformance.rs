@@ -129,7 +129,7 @@ fn any_place() -> impl Strategy<Value = (&'static str, &'static [u8])> {
 
 prop_compose! {
     fn any_row()(
-        ((table, key), value) in (any_place(), any_row_value()),
+        ((table, key), value) in (any_place(), prop::option::weighted(0.7, any_row_value())),
         end in prop::option::of((0u64..20).prop_map(UnixMillis)),
         guard in prop_oneof![
             3 => Just(Guard::Any),
@@ -137,7 +137,11 @@ prop_compose! {
             1 => any_row_value().prop_map(Guard::Equals),
         ],
     ) -> Row {
-        let row = Row::new(table, key, value).unwrap().guard(guard);
+        let row = match value {
+            Some(value) => Row::new(table, key, value),
+            None => Row::removal(table, key),
+        };
+        let row = row.unwrap().guard(guard);
         match end {
             Some(end) => row.expires_at(end),
             None => row,

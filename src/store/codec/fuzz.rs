@@ -84,14 +84,7 @@ fn record_reads_back(key: &Key, record: &Record) {
 }
 
 fn row_reads_back(key: &[u8], stored: &StoredRow) {
-    let row = Row {
-        table: "t".into(),
-        key: [].into(),
-        value: Arc::clone(&stored.value),
-        expires_at: stored.expires_at,
-        guard: crate::ledger::Guard::Any,
-    };
-    let row = encode_ledger_row(key, &row);
+    let row = encode_ledger_row(key, stored);
     assert!(row.is_ok(), "a row is encoded");
     let row = row.unwrap_or_default();
     assert_eq!(decode_ledger_row(key, &row).ok().as_ref(), Some(stored));

@@ -115,13 +115,17 @@ fn a_damaged_ledger_row_is_quarantined_whatever_is_asked_of_it_and_the_others_ar
     let bad = |guard| Row::new("hashes", *b"bad", *b"new").unwrap().guard(guard);
     let fine = Row::new("hashes", *b"fine", *b"new").unwrap();
     for guard in [Guard::Any, Guard::Absent, Guard::Equals((*b"value").into())] {
-        let rows = vec![fine.clone(), bad(guard)];
-        // Quarantined comes before fenced.
-        for expected in [None, Some(Version::of(&registered(9)))] {
-            let change = Change { expected, rows: rows.clone(), ..put(&key(2, 2), None, &registered(5)) };
-            assert_eq!(store.commit(&batch(9, vec![change])).unwrap(), [Verdict::Quarantined]);
+        let removal = Row::removal("hashes", *b"bad").unwrap().guard(guard.clone());
+        for row in [bad(guard), removal] {
+            let rows = vec![fine.clone(), row];
+            // Quarantined comes before fenced.
+            for expected in [None, Some(Version::of(&registered(9)))] {
+                let change = Change { expected, rows: rows.clone(), ..put(&key(2, 2), None, &registered(5)) };
+                assert_eq!(store.commit(&batch(9, vec![change])).unwrap(), [Verdict::Quarantined]);
+            }
         }
     }
+    assert!(matches!(store.row("hashes", b"bad"), Err(StoreError::Quarantined)), "and it is still there");
     assert_eq!(store.get(&key(2, 2)).unwrap(), None, "nothing of the change was applied");
     assert_eq!(store.row("hashes", b"fine").unwrap(), None, "nothing of the change was applied");
     let change = Change { rows: vec![fine], ..put(&key(2, 2), None, &registered(5)) };
