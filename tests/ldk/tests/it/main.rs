@@ -1,0 +1,3 @@
+//! One binary: linking LDK takes longer than the tests do.
+
+mod ldk_alone;
