@@ -46,7 +46,7 @@ use lightning::util::config::UserConfig;
 use lightning::util::logger::{Logger, Record};
 use lightning::util::persist::MonitorName;
 use lightning::util::ser::{LengthLimitedRead, ReadableArgs as _, Writeable, Writer};
-use lightning_invoice::Bolt11Invoice;
+use lightning_invoice::{Bolt11Invoice, Bolt11InvoiceDescription, Sha256};
 
 use crate::{Hash, Id, Invoice, PeerId, Preimage, Recent, Refusal, State, Told};
 
@@ -66,7 +66,7 @@ type Manager = ChannelManager<
     Arc<Log>,
 >;
 type Ignoring = Arc<IgnoringMessageHandler>;
-type Peers = PeerManager<Socket, Arc<Manager>, Ignoring, Ignoring, Arc<Log>, Arc<Frames>, Keys, Ignoring>;
+type Connections = PeerManager<Socket, Arc<Manager>, Ignoring, Ignoring, Arc<Log>, Arc<Frames>, Keys, Ignoring>;
 
 /// How long a wait may take before a test is given up.
 const GUARD: Duration = Duration::from_secs(60);
@@ -284,6 +284,20 @@ impl CustomMessageHandler for Frames {
     }
 }
 
+/// The peer manager, one caller of `process_events` at a time. LDK's own returns at once while another thread is in it,
+/// which then does the work of both; a test wants it done when the call returns.
+struct Peers {
+    connections: Connections,
+    turn: Mutex<()>,
+}
+
+impl Peers {
+    fn process_events(&self) {
+        let _turn = self.turn.lock().unwrap();
+        self.connections.process_events();
+    }
+}
+
 // ---- the wire --------------------------------------------------------------------------------------------------------
 
 /// Rings whenever a node writes to a socket or closes one.
@@ -368,7 +382,7 @@ impl Link {
         if bytes.is_empty() || socket.is_closed() {
             return false;
         }
-        match peers.read_event(&mut socket.clone(), &bytes) {
+        match peers.connections.read_event(&mut socket.clone(), &bytes) {
             Ok(()) => peers.process_events(),
             Err(_) => socket.clone().disconnect_socket(),
         }
@@ -383,7 +397,7 @@ impl Link {
     fn close(&self) {
         for (peers, socket) in &self.ends {
             socket.0.out.lock().unwrap().clear();
-            peers.socket_disconnected(socket);
+            peers.connections.socket_disconnected(socket);
             socket.0.closed.store(true, Ordering::SeqCst);
         }
     }
@@ -422,10 +436,10 @@ pub struct Node {
     peers: Arc<Peers>,
 }
 
-/// A handle for whoever pays: cheap to clone, usable from any thread. After a restart it still speaks to the manager that
+/// A handle for whoever pays or is paid: cheap to clone, usable from any thread. After a restart it still speaks to the manager that
 /// was there before.
 #[derive(Clone)]
-pub struct Payer(Arc<Manager>);
+pub struct Wallet(Arc<Manager>);
 
 /// Everything of a node but its manager and what hangs on that.
 struct Parts {
@@ -476,7 +490,7 @@ impl Parts {
         ))
     }
 
-    fn read_manager(&self, snapshot: &Snapshot) -> Arc<Manager> {
+    fn read_manager(&self, snapshot: &Snapshot) -> Result<Arc<Manager>, DecodeError> {
         let read = |bytes: &Vec<u8>| {
             let keys = (&*self.keys, &*self.keys);
             <(BlockHash, ChannelMonitor<InMemorySigner>)>::read(&mut &bytes[..], keys).unwrap().1
@@ -495,12 +509,12 @@ impl Parts {
             config(),
             monitors.iter().collect(),
         );
-        let (_, manager) = <(BlockHash, Arc<Manager>)>::read(&mut &snapshot.manager[..], args).unwrap();
+        let (_, manager) = <(BlockHash, Arc<Manager>)>::read(&mut &snapshot.manager[..], args)?;
         for monitor in monitors {
             self.disk.write(monitor.persistence_key(), &monitor);
             self.monitors.load_existing_monitor(monitor.channel_id(), monitor).unwrap();
         }
-        manager
+        Ok(manager)
     }
 }
 
@@ -516,7 +530,7 @@ impl Node {
         let parts = Parts::new(name, seed, starts);
         let manager = match from {
             None => parts.new_manager(),
-            Some(snapshot) => parts.read_manager(snapshot),
+            Some(snapshot) => parts.read_manager(snapshot).unwrap(),
         };
         let Parts { log, keys, mempool, disk, finder, monitors } = parts;
         let frames = Arc::new(Frames::new(16));
@@ -529,7 +543,8 @@ impl Node {
             send_only_message_handler: ignoring,
         };
         let random = [seed ^ 0xff, starts as u8].repeat(16).try_into().unwrap();
-        let peers = Arc::new(PeerManager::new(handlers, starts, &random, log, keys.clone()));
+        let connections = PeerManager::new(handlers, starts, &random, log, keys.clone());
+        let peers = Arc::new(Peers { connections, turn: Mutex::default() });
         assert!(frames.replies.peers.set(Arc::downgrade(&peers)).is_ok());
         Self { name: name.into(), seed, starts, keys, mempool, disk, finder, monitors, manager, frames, peers }
     }
@@ -543,9 +558,9 @@ impl Node {
         self.public_key().serialize()
     }
 
-    /// A handle for whoever pays.
-    pub fn payer(&self) -> Payer {
-        Payer(self.manager.clone())
+    /// A handle for whoever pays or is paid.
+    pub fn wallet(&self) -> Wallet {
+        Wallet(self.manager.clone())
     }
 
     /// What is on its disks now, if its manager is written now.
@@ -566,9 +581,8 @@ impl Node {
     /// Hands every event that is queued to `handle`, in order. One that is refused stops this, and comes again.
     pub fn handle_events(&self, mut handle: impl FnMut(Told) -> Result<(), ()>) {
         let handle = std::cell::RefCell::new(&mut handle);
-        self.manager.process_pending_events(&|event: Event| {
-            (*handle.borrow_mut())(told(event)).map_err(|()| ReplayEvent())
-        });
+        self.manager
+            .process_pending_events(&|event: Event| (*handle.borrow_mut())(told(event)).map_err(|()| ReplayEvent()));
     }
 
     /// Handles every event that is queued: these.
@@ -607,24 +621,14 @@ impl Node {
         *self.finder.then.lock().unwrap() = Some(Box::new(then));
     }
 
-    /// Whether a channel with this peer is there, usable or not.
-    pub fn has_channel_with(&self, peer: PeerId) -> bool {
-        self.manager.list_channels().iter().any(|channel| channel.counterparty.node_id.serialize() == peer)
-    }
-
     /// Whether this peer has gone through the handshake and not gone since.
     pub fn is_connected_to(&self, peer: PeerId) -> bool {
-        self.peers.list_peers().iter().any(|known| known.counterparty_node_id.serialize() == peer)
+        self.peers.connections.list_peers().iter().any(|known| known.counterparty_node_id.serialize() == peer)
     }
 
     /// From now on frames go to this host; without one the node keeps them for [`Node::received`].
     pub fn set_host(&self, host: Option<Arc<dyn OnFrame>>) {
         *self.frames.host.write().unwrap() = host;
-    }
-
-    /// Queues a frame, of any bytes, to a peer. It goes out with [`Net::deliver`].
-    pub fn send_frame(&self, to: PeerId, frame: impl Into<Vec<u8>>) {
-        self.frames.replies.push(to, frame);
     }
 
     /// The frames that have come since this was asked last.
@@ -642,7 +646,7 @@ impl Node {
     }
 }
 
-impl Payer {
+impl Wallet {
     /// Pays a BOLT11 invoice, without retries.
     ///
     /// # Errors
@@ -708,6 +712,30 @@ impl Payer {
     /// Stops the retries of a payment.
     pub fn abandon(&self, id: Id) {
         self.0.abandon_payment(PaymentId(id));
+    }
+
+    /// Makes an invoice for a hash whose preimage somebody else has. LDK stores nothing, and each call makes another one:
+    /// its text, and when it expires in unix ms.
+    pub fn mint(&self, hash: Hash, msat: u64, description: Hash, expiry_s: u32, final_cltv: u16) -> (String, u64) {
+        let invoice = self.0.create_bolt11_invoice(Bolt11InvoiceParameters {
+            amount_msats: Some(msat),
+            description: Bolt11InvoiceDescription::Hash(Sha256(sha256::Hash::from_byte_array(description))),
+            invoice_expiry_delta_secs: Some(expiry_s),
+            min_final_cltv_expiry_delta: Some(final_cltv),
+            payment_hash: Some(PaymentHash(hash)),
+        });
+        let invoice = invoice.unwrap();
+        (invoice.to_string(), u64::try_from(invoice.expires_at().unwrap().as_millis()).unwrap())
+    }
+
+    /// Claims what has come in to the hash of this preimage.
+    pub fn claim(&self, preimage: Preimage) {
+        self.0.claim_funds(PaymentPreimage(preimage));
+    }
+
+    /// Whether a channel with this peer is there, usable or not.
+    pub fn has_channel_with(&self, peer: impl AsRef<[u8]>) -> bool {
+        self.0.list_channels().iter().any(|channel| channel.counterparty.node_id.serialize() == peer.as_ref())
     }
 
     /// What LDK lists, by id.
@@ -825,8 +853,8 @@ impl Net {
     /// Connects two nodes: a new link, and LDK's handshake over it.
     pub fn connect(&mut self, from: usize, to: usize) {
         let [a, b] = [from, to].map(|n| (self.nodes[n].peers.clone(), Socket::new(&self.bell)));
-        let act_one = a.0.new_outbound_connection(self.nodes[to].public_key(), a.1.clone(), None).unwrap();
-        b.0.new_inbound_connection(b.1.clone(), None).unwrap();
+        let act_one = a.0.connections.new_outbound_connection(self.nodes[to].public_key(), a.1.clone(), None).unwrap();
+        b.0.connections.new_inbound_connection(b.1.clone(), None).unwrap();
         a.1.0.out.lock().unwrap().extend(act_one);
         self.links.push((from, to, Link { ends: [a, b] }));
         self.deliver();
@@ -847,6 +875,12 @@ impl Net {
     pub fn scissors(&self) -> impl FnOnce() + Send + 'static {
         let links: Vec<_> = self.links.iter().map(|(_, _, link)| link.clone()).collect();
         move || links.iter().for_each(Link::close)
+    }
+
+    /// One node sends another a frame of any bytes. It leaves the node, and is not carried yet.
+    pub fn send_frame(&self, from: usize, to: usize, frame: impl Into<Vec<u8>>) {
+        self.nodes[from].frames.replies.push(self.nodes[to].id(), frame);
+        self.nodes[from].peers.process_events();
     }
 
     /// Moves bytes until there are none. Only who gets bytes does anything, as behind a network.
@@ -986,6 +1020,12 @@ impl Net {
         let best = node.manager.current_best_block().height;
         self.blocks.iter().filter(|block| block.height > best).for_each(|block| node.confirm(block));
         self.nodes[0] = node;
+    }
+
+    /// Whether LDK would start the payer from this.
+    pub fn starts_from(&self, snapshot: &Snapshot) -> bool {
+        let Node { name, seed, starts, .. } = &self.nodes[0];
+        Parts::new(name, *seed, starts + 1).read_manager(snapshot).is_ok()
     }
 
     /// Mines what the nodes have broadcast, and as many blocks in all.

@@ -15,7 +15,7 @@
 
 mod ldk;
 
-pub use ldk::{Net, Node, OnFrame, Payer, Replies, Snapshot};
+pub use ldk::{Net, Node, OnFrame, Replies, Snapshot, Wallet};
 
 /// A PaymentId, 32 bytes.
 pub type Id = [u8; 32];

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use ibid_ldk::{Id, Invoice, Net, Recent, Refusal, State, Told};
+use ibid_ldk::{Id, Invoice, Net, Recent, Refusal, Snapshot, State, Told};
 
 const X: Id = [0x58; 32];
 const Y: Id = [0x59; 32];
@@ -15,7 +15,7 @@ const NEVER_S: u64 = 1 << 40;
 fn pending() -> (Net, Invoice) {
     let mut net = Net::channel();
     let invoice = net.payee().invoice(Some(MSAT));
-    net.payer().payer().pay(X, &invoice.text).unwrap();
+    net.payer().wallet().pay(X, &invoice.text).unwrap();
     net.deliver();
     (net, invoice)
 }
@@ -36,11 +36,11 @@ fn paid() -> (Net, Invoice) {
 }
 
 fn pay(net: &Net, id: Id, invoice: &Invoice) -> Result<(), Refusal> {
-    net.payer().payer().pay(id, &invoice.text)
+    net.payer().wallet().pay(id, &invoice.text)
 }
 
 fn state(net: &Net) -> Option<State> {
-    net.payer().payer().state(X)
+    net.payer().wallet().state(X)
 }
 
 fn is_sent(told: &Told) -> bool {
@@ -58,7 +58,7 @@ fn failed(told: &[Told]) -> Option<&str> {
 
 /// Every kind of payment that may be tried under a known id, the same one first.
 fn duplicates(net: &Net, same: &Invoice) -> Vec<Result<(), Refusal>> {
-    let (payer, to, other) = (net.payer().payer(), net.payee().id(), net.payee().invoice(Some(2 * MSAT)));
+    let (payer, to, other) = (net.payer().wallet(), net.payee().id(), net.payee().invoice(Some(2 * MSAT)));
     vec![
         payer.pay(X, &same.text),
         payer.pay(X, &other.text),
@@ -74,7 +74,7 @@ fn a_known_id_gives_duplicate_payment_in_every_state_whatever_is_paid() {
     let (mut net, invoice) = pending();
     let refused = vec![Err(Refusal::DuplicatePayment); 6];
     assert_eq!(duplicates(&net, &invoice), refused, "pending: the same request and others get one word");
-    net.payer().payer().abandon(X);
+    net.payer().wallet().abandon(X);
     assert_eq!(duplicates(&net, &invoice), refused, "abandoned");
     net.claim(invoice.hash);
     assert_eq!(duplicates(&net, &invoice), refused, "fulfilled, its event not handled");
@@ -82,7 +82,7 @@ fn a_known_id_gives_duplicate_payment_in_every_state_whatever_is_paid() {
     assert_eq!(duplicates(&net, &invoice), refused, "fulfilled, its event handled");
 
     let net = Net::channel();
-    net.payer().payer().await_refund(X, MSAT, NEVER_S).unwrap();
+    net.payer().wallet().await_refund(X, MSAT, NEVER_S).unwrap();
     assert_eq!(duplicates(&net, &invoice), refused, "awaiting an invoice");
 }
 
@@ -102,7 +102,7 @@ fn a_duplicate_is_told_route_not_found_when_its_own_first_attempt_holds_the_liqu
 fn of_24_sends_at_once_under_one_id_ldk_takes_one() {
     let net = Net::channel();
     let invoice = net.payee().invoice(Some(MSAT));
-    let payer = net.payer().payer();
+    let payer = net.payer().wallet();
     let sends: Vec<_> = (0..24)
         .map(|_| {
             let (payer, text) = (payer.clone(), invoice.text.clone());
@@ -162,12 +162,12 @@ fn a_failed_payment_frees_its_id_at_once_and_a_retry_pays() {
 #[test]
 fn a_payment_that_waits_for_an_invoice_fails_without_a_hash_and_frees_its_id() {
     let net = Net::channel();
-    net.payer().payer().await_refund(X, MSAT, 1).unwrap();
+    net.payer().wallet().await_refund(X, MSAT, 1).unwrap();
     net.payer().tick();
     assert_eq!(state(&net), None);
     let failed = Told::Failed { id: X, hash: None, reason: "InvoiceRequestExpired".into() };
     assert_eq!(net.payer().events(), [failed]);
-    net.payer().payer().await_refund(X, MSAT, NEVER_S).unwrap();
+    net.payer().wallet().await_refund(X, MSAT, NEVER_S).unwrap();
 }
 
 // ---- ticks -----------------------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ fn the_count_of_ticks_survives_a_restart() {
 #[test]
 fn an_abandoned_payment_is_kept_for_ever_and_may_still_succeed() {
     let (mut net, invoice) = pending();
-    net.payer().payer().abandon(X);
+    net.payer().wallet().abandon(X);
     net.payer().ticks(20);
     assert_eq!(net.payer().events(), []);
     assert_eq!(state(&net), Some(State::Abandoned));
@@ -267,21 +267,21 @@ fn an_abandoned_payment_is_kept_for_ever_and_may_still_succeed() {
 #[test]
 fn an_abandoned_payment_that_fails_says_so_and_abandoning_what_has_ended_does_nothing() {
     let (mut net, invoice) = pending();
-    net.payer().payer().abandon(X);
+    net.payer().wallet().abandon(X);
     net.fail(invoice.hash);
     assert_eq!(failed(&net.payer().events()), Some("UserAbandoned"));
-    net.payer().payer().abandon(X);
+    net.payer().wallet().abandon(X);
     assert_eq!(net.payer().events(), []);
 
     let (net, _) = paid();
-    net.payer().payer().abandon(X);
+    net.payer().wallet().abandon(X);
     assert_eq!((net.payer().events(), state(&net)), (vec![], Some(State::Fulfilled)));
 }
 
 #[test]
 fn recent_payments_are_listed_in_four_states_and_failed_ones_not_at_all() {
     let mut net = Net::channel();
-    let payer = net.payer().payer();
+    let payer = net.payer().wallet();
     let invoices = [1, 2, 3, 4].map(|n| net.payee().invoice(Some(n * MSAT)));
     for (n, invoice) in invoices.iter().enumerate() {
         payer.pay([n as u8; 32], &invoice.text).unwrap();
@@ -329,7 +329,7 @@ fn a_manager_from_before_the_send_gets_the_payment_back_from_newer_monitors_and_
     pay(&net, X, &invoice).unwrap();
     net.restart_payer(&before.with_monitors_of(&net.payer().snapshot()));
     assert_eq!(state(&net), Some(State::Pending));
-    assert!(!net.payer().has_channel_with(net.payee().id()));
+    assert!(!net.payer().wallet().has_channel_with(net.payee().id()));
     assert_eq!(pay(&net, X, &invoice), Err(Refusal::RouteNotFound), "and not that it is a duplicate");
 }
 
@@ -367,4 +367,76 @@ fn a_failure_that_was_handled_comes_again_after_a_restart_although_the_id_is_und
     let events = net.payer().events();
     assert_eq!(failed(&events), failed(&first));
     assert!(events.iter().any(is_sent), "in one queue: {events:?}");
+}
+
+/// Snapshots of one payment's life: before the send, under way, paid with PaymentSent on its way, and over.
+fn life() -> (Net, Invoice, [Snapshot; 4]) {
+    let mut net = Net::channel();
+    let before = net.payer().snapshot();
+    let invoice = net.payee().invoice(Some(MSAT));
+    pay(&net, X, &invoice).unwrap();
+    net.deliver();
+    let under_way = net.payer().snapshot();
+    net.claim(invoice.hash);
+    let claimed = net.payer().snapshot();
+    net.payer_events();
+    let over = net.payer().snapshot();
+    (net, invoice, [before, under_way, claimed, over])
+}
+
+#[test]
+fn until_payment_sent_is_handled_every_older_manager_tells_it_even_one_that_never_knew_the_payment() {
+    let (mut net, _, [before, under_way, claimed, _]) = life();
+    for manager in [before, under_way, claimed.clone()] {
+        net.restart_payer(&manager.with_monitors_of(&claimed));
+        assert_eq!(state(&net), Some(State::Fulfilled));
+        assert!(net.payer().events().iter().any(is_sent));
+    }
+}
+
+#[test]
+fn after_payment_sent_was_handled_a_manager_from_before_the_send_takes_the_id_again_and_pays_twice() {
+    let (mut net, invoice, [before, _, _, over]) = life();
+    net.restart_payer(&before.with_monitors_of(&over));
+    assert_eq!((state(&net), net.payer().events().iter().any(is_sent)), (None, false));
+    net.connect(0, 1);
+    net.open_channel(0, 1);
+    // The first try goes by the invoice's hint, which names the channel that is gone.
+    assert_eq!(net.payer().wallet().pay_with(X, &invoice.text, None, 1), Ok(()));
+    net.claim(invoice.hash);
+    assert_eq!(net.claims(invoice.hash), 2);
+}
+
+#[test]
+fn after_payment_sent_was_handled_a_manager_from_before_the_end_says_that_the_payment_failed() {
+    let (mut net, invoice, [_, under_way, _, over]) = life();
+    net.restart_payer(&under_way.with_monitors_of(&over));
+    let events = net.payer().events();
+    assert!(failed(&events).is_some() && !events.iter().any(is_sent), "{events:?}");
+    assert_eq!((state(&net), net.claims(invoice.hash)), (None, 1), "and the id is free");
+}
+
+#[test]
+fn a_manager_that_is_newer_than_its_monitors_does_not_start() {
+    let (net, _, [before, under_way, ..]) = life();
+    assert!(net.starts_from(&under_way.with_monitors_of(&under_way)));
+    assert!(!net.starts_from(&under_way.with_monitors_of(&before)));
+}
+
+#[test]
+fn a_payment_that_came_back_from_the_monitors_succeeds_on_the_chain() {
+    let mut net = Net::channel();
+    let before = net.payer().snapshot();
+    // Too much to be dust.
+    let invoice = net.payee().invoice(Some(600_000_000));
+    pay(&net, X, &invoice).unwrap();
+    let [preimage] = net.hold([invoice.hash]);
+    net.restart_payer(&before.with_monitors_of(&net.payer().snapshot()));
+    assert_eq!(state(&net), Some(State::Pending));
+    assert_eq!(net.payer().events(), [Told::Other("ChannelClosed".into())]);
+    net.mine(1);
+    net.claim_with(preimage.unwrap());
+    net.mine(6);
+    assert!(net.payer().events().iter().any(is_sent));
+    assert_eq!(state(&net), Some(State::Fulfilled));
 }
