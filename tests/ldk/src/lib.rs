@@ -11,7 +11,7 @@
 //! [`Node::tick`]. A node's disk is what its [`Snapshot`] holds: the manager as it was when the snapshot was taken, and
 //! the monitors as they were persisted last. A node can be restarted from any of them.
 //!
-//! All that is bound to a version of LDK is in `ldk.rs`.
+//! All that is bound to a version of LDK is in `ldk/`. `IBID_LDK_LOG=1` shows what the nodes log.
 
 mod ldk;
 
