@@ -62,6 +62,7 @@ async fn the_eighth_quiet_tick_releases_a_payment_and_no_restart_hastens_it() {
     assert_eq!(error(&engine, call(&flow, "a", "r"), counted.operation()).await.class(), Class::Duplicate);
     let other = error(&engine, call(&flow, "a", "other"), counted.operation()).await;
     assert!(matches!(other.kind(), ErrorKind::Mismatch), "{other:?}");
+    assert_eq!(engine.ticks(), 47);
     ticks(&engine, 1).await;
     assert!(engine.lookup(&key).unwrap().is_none());
     assert_eq!(engine.stats().await.unwrap().records.completed, 0, "what a tick releases goes with it");
