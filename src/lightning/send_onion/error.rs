@@ -101,9 +101,7 @@ impl OnionError {
                 cause: "malformed".into(),
                 reason: Some(invalid.to_string().into_bytes().into()),
             },
-            Why::Engine { error, .. } => {
-                Detail { state: self.state(), reason: self.reason(), ..Detail::of(error) }
-            }
+            Why::Engine { error, .. } => Detail { state: self.state(), reason: self.reason(), ..Detail::of(error) },
         }
     }
 

@@ -70,8 +70,8 @@ pub struct KnownOnion {
     pub updated_at: UnixMillis,
 }
 
-/// An onion whose end is still to come.
-#[derive(Clone, Debug)]
+/// An onion whose end is still to come. `Debug` shows how long the namespace is, not whose.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ListedOnion {
     /// Whose it is.
@@ -235,12 +235,7 @@ impl SendOnion {
     ///
     /// # Errors
     /// As [`Engine::list`].
-    pub fn list(
-        &self,
-        namespace: Option<&[u8]>,
-        after: Option<Cursor>,
-        limit: usize,
-    ) -> Result<OnionPage, OnionError> {
+    pub fn list(&self, namespace: Option<&[u8]>, after: Option<Cursor>, limit: usize) -> Result<OnionPage, OnionError> {
         let listed = self.engine.list(after, limit)?;
         let next = listed.last().filter(|_| listed.len() == limit).map(|last| last.cursor);
         let quarantined = listed.iter().filter(|listed| listed.found.is_none()).count();
@@ -296,8 +291,7 @@ fn named(key: &Key) -> Option<(&[u8], u64)> {
 
 async fn ask(switch: &dyn Switch, inquiry: Inquiry) -> Found {
     // A record that holds no onion of ours is nothing that a switch could know.
-    let (Some((namespace, attempt_id)), Some(onion)) =
-        (named(inquiry.key()), Onion::from_canonical(inquiry.request()))
+    let (Some((namespace, attempt_id)), Some(onion)) = (named(inquiry.key()), Onion::from_canonical(inquiry.request()))
     else {
         return Found::CannotTell;
     };
@@ -320,6 +314,19 @@ impl KnownOnion {
             created_at: record.created_at,
             updated_at: record.updated_at,
         }
+    }
+}
+
+impl fmt::Debug for ListedOnion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListedOnion")
+            .field("namespace_bytes", &self.namespace.len())
+            .field("attempt_id", &self.attempt_id)
+            .field("state", &self.state)
+            .field("attempt", &self.attempt)
+            .field("is_dead_letter", &self.is_dead_letter)
+            .field("created_at", &self.created_at)
+            .finish()
     }
 }
 
