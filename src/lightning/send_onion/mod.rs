@@ -80,6 +80,8 @@ pub struct ListedOnion {
     pub attempt_id: u64,
     /// [`Status::Registered`], [`Status::Dispatched`] or [`Status::InDoubt`].
     pub state: Status,
+    /// What was sent under it; `None` if the record holds something else.
+    pub onion: Option<Onion>,
     /// What names the attempt to [`SendOnion::resolve`].
     pub attempt: AttemptId,
     /// In doubt, and the switch could not tell so often that somebody should look: see [`Limits::recoveries`](crate::Limits::recoveries).
@@ -251,6 +253,7 @@ impl SendOnion {
             namespace: namespace.to_vec(),
             attempt_id,
             state: record.state.status(),
+            onion: Onion::from_canonical(&record.request),
             attempt: record.attempt,
             is_dead_letter: listed.is_dead_letter,
             created_at: record.created_at,
@@ -326,7 +329,7 @@ impl fmt::Debug for ListedOnion {
             .field("attempt", &self.attempt)
             .field("is_dead_letter", &self.is_dead_letter)
             .field("created_at", &self.created_at)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -362,7 +362,9 @@ async fn a_list_goes_on_where_it_ended_and_names_only_what_is_asked_for() {
         let page = onions.list(Some(B), after, 3).unwrap();
         ids.extend(page.onions.iter().map(|onion| onion.attempt_id));
         pages += 1;
-        assert!(page.onions.iter().all(|onion| onion.namespace == B && onion.state == Status::Dispatched));
+        assert!(page.onions.iter().all(|onion| onion.namespace == B
+            && onion.state == Status::Dispatched
+            && onion.onion == Some(self::onion(2_000))));
         match page.next {
             Some(next) => after = Some(next),
             None => break,
