@@ -338,6 +338,8 @@ mod tests {
         }
     }
 
+    type Change = fn(&mut WireOnion);
+
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -365,7 +367,7 @@ mod tests {
 
     #[test]
     fn every_field_that_goes_out_changes_the_bytes() {
-        let changes: [fn(&mut WireOnion); 10] = [
+        let changes: [Change; 10] = [
             |wire| wire.first_hop_channel = Some(1),
             |wire| (wire.first_hop_channel, wire.first_hop_node) = (None, Some([[3].as_slice(), &[7; 32]].concat())),
             |wire| wire.amount_msat += 1,
@@ -392,7 +394,7 @@ mod tests {
 
     #[test]
     fn what_is_malformed_is_named() {
-        let cases: [(fn(&mut WireOnion), InvalidOnion); 13] = [
+        let cases: [(Change, InvalidOnion); 13] = [
             (|wire| wire.first_hop_channel = None, InvalidOnion::FirstHopMissing),
             (|wire| wire.first_hop_node = Some([[3].as_slice(), &[7; 32]].concat()), InvalidOnion::FirstHopTwice),
             (

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ibid::lightning::{Circuit, Dispatch, OnionEnd, Tracked};
+use ibid::lightning::{Circuit, Dispatch, OnionEnd, SEND_ONION, SendOnion, Tracked};
 use ibid::store::{MemoryStore, RedbOptions, Store};
-use ibid::testing::{FaultyStore, Outage, simulate};
-use ibid::{Class, Engine, ErrorKind, Forgotten, Limits, Resolved, Status};
+use ibid::testing::{Fault, FaultyStore, Outage, simulate};
+use ibid::{Class, Engine, ErrorKind, Flow, Forgotten, Limits, Policy, Resolved, Status};
 use tokio::sync::Semaphore;
 
 use super::desk::*;
@@ -61,6 +61,64 @@ fn a_roll_back_that_cannot_be_saved_is_retried_and_ends_in_this_process() {
         engine.shutdown().await;
     })
     .unwrap();
+}
+
+#[test]
+fn a_registration_that_cannot_be_saved_sends_nothing_and_may_be_tried_again() {
+    simulate(6, async |simulation| {
+        let (disk, switch) = (Arc::new(MemoryStore::new()), FakeSwitch::new());
+        let store = over(&disk);
+        let engine = simulation.open(asking(Engine::builder(), &switch), store.clone()).unwrap();
+        let onions = handle(engine.clone(), &switch);
+        store.break_down(Outage::Commits);
+        let unsaved = onions.send(A, 1, &onion(2_000)).await.unwrap_err();
+        assert_eq!((unsaved.class(), unsaved.grpc_code()), (Class::Ambiguous, 14), "{unsaved:?}");
+        simulation.pass(Duration::from_secs(60)).await;
+        assert_eq!(switch.sent(1), 0);
+        store.heal();
+        // One whose fate is unknown is found again.
+        store.fail_commits(1, Fault::AfterEffect);
+        accepted(&onions, A, 1).await;
+        assert_eq!(refused(&onions, 1).await.class(), Class::Duplicate);
+        assert_eq!(switch.sent(1), 1);
+        engine.shutdown().await;
+    })
+    .unwrap();
+}
+
+#[tokio::test]
+async fn whoever_tracks_is_told_of_a_shutdown_and_tracks_again() {
+    let desk = Desk::new();
+    let (engine, onions) = desk.open();
+    accepted(&onions, A, 1).await;
+    let tracker = track(&onions, 1);
+    until(&engine, |stats| stats.in_flight == 1).await;
+    settled(&engine).await;
+    within_a_minute(engine.shutdown()).await;
+    let interrupted = tracker.await.unwrap().unwrap_err();
+    assert_eq!((interrupted.class(), interrupted.grpc_code()), (Class::Ambiguous, 14), "{interrupted:?}");
+    let (engine, onions) = desk.open();
+    let tracker = track(&onions, 1);
+    onions.resolve(A, 1, None, &OnionEnd::Failed(None)).await.unwrap();
+    assert_eq!(within_a_minute(tracker).await.unwrap().unwrap(), Tracked::Failed(None));
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn with_a_tombstone_a_late_retry_of_a_forgotten_id_is_a_conflict_and_sends_nothing() {
+    let switch = FakeSwitch::new();
+    let flow = Flow::new(SEND_ONION, Policy::send_onion().tombstone(Duration::from_secs(3_600))).unwrap();
+    let engine = Engine::builder().open_in_memory().unwrap();
+    let onions = SendOnion::new(engine.clone(), flow, Arc::new(switch.clone()));
+    accepted(&onions, A, 1).await;
+    onions.resolve(A, 1, None, &OnionEnd::Failed(None)).await.unwrap();
+    assert_eq!(onions.forget(A, &[1]).await.unwrap(), [(1, Forgotten::Forgotten)]);
+    let late = refused(&onions, 1).await;
+    assert!(matches!(late.error().unwrap().kind(), ErrorKind::Expired), "{late:?}");
+    assert_eq!((late.class(), late.grpc_code()), (Class::Conflict, 9));
+    assert_eq!(onions.forget(A, &[1]).await.unwrap(), [(1, Forgotten::Tombstone)]);
+    assert_eq!(switch.sent(1), 1);
+    engine.shutdown().await;
 }
 
 #[test]
