@@ -303,6 +303,12 @@ impl Engine {
         ticked.map_err(|error| unavailable(&error))
     }
 
+    /// How many ticks there have been in the life of the store.
+    #[must_use]
+    pub fn ticks(&self) -> u64 {
+        self.0.ticks.now()
+    }
+
     /// Writes or removes rows of ledger tables that belong to no record, in one transaction: all, or, if a guard does not hold,
     /// none, and then it says so by `false`. No row: nothing is done.
     ///

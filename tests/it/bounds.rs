@@ -165,7 +165,11 @@ fn flow_scope_id_and_row_are_accepted_up_to_their_length_and_refused_by_one_byte
         let part = vec![0xff; bytes];
         assert_eq!(keys.key(&part, "i").is_ok(), accepted, "a scope of {bytes} bytes");
         assert_eq!(keys.key("s", &part).is_ok(), accepted, "an id of {bytes} bytes");
-        assert_eq!(Row::new("t", part, *b"v").is_ok(), accepted, "a row's key of {bytes} bytes");
+    }
+    for (accepted, bytes) in [(false, 0), (true, 1), (true, 511), (true, 512), (false, 513), (false, 1 << 20)] {
+        let key = vec![0xff; bytes];
+        assert_eq!(Row::new("t", key.clone(), *b"v").is_ok(), accepted, "a row's key of {bytes} bytes");
+        assert_eq!(Row::removal("t", key).is_ok(), accepted, "a removal's key of {bytes} bytes");
     }
     for (accepted, bytes) in [(true, 0), (true, PAYLOAD_BYTES_CEILING - 1), (true, PAYLOAD_BYTES_CEILING)] {
         assert_eq!(Row::new("t", *b"k", vec![0; bytes]).is_ok(), accepted, "a row of {bytes} bytes");

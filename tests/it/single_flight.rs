@@ -242,7 +242,7 @@ async fn a_record_resolved_while_its_operation_runs_is_neither_forgotten_nor_run
     assert_eq!(engine.resolve(&flow, &key, None, end).await.unwrap(), Resolved::Recorded);
     assert_eq!(first.await.unwrap().unwrap_err().class(), Class::Duplicate);
     let stays = engine.forget(&flow, std::slice::from_ref(&key)).await.unwrap();
-    assert_eq!(stays[0].1, Forgotten::InFlight(Status::Failed));
+    assert_eq!(stays[0].1, Forgotten::Live);
     assert_eq!(engine.fence(&flow, &key).await.unwrap(), Fenced::Found(Status::Failed));
     assert_eq!(error(&engine, call(&flow, "a", "r"), counted.operation()).await.class(), Class::Duplicate);
     // Its time is no way around it either.
