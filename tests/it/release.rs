@@ -197,6 +197,24 @@ async fn what_downstream_still_sees_is_not_forgotten_and_what_cannot_be_read_is_
 }
 
 #[tokio::test]
+async fn a_fenced_key_is_not_asked_about_when_it_is_to_be_forgotten() {
+    let (bench, flow) = (Bench::new(), onions());
+    let asked = ibid::testing::Effects::new();
+    let noted = asked.clone();
+    let oracle = move |inquiry: ibid::Inquiry| {
+        noted.note(inquiry.status().to_string());
+        std::future::ready(Found::NotStarted)
+    };
+    let engine = Engine::builder().clock(bench.clock.clone()).oracle(&flow, oracle).open(bench.path()).unwrap();
+    let key = key(&flow, "fenced");
+    assert_eq!(engine.fence(&flow, &key).await.unwrap(), ibid::Fenced::Fenced);
+    let statuses = engine.forget(&flow, std::slice::from_ref(&key)).await.unwrap();
+    assert_eq!(statuses, [(key, Forgotten::Tombstone)]);
+    assert_eq!(asked.all(), [], "nothing was ever sent under it");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
 async fn an_oracle_that_panics_or_hangs_keeps_a_record_from_being_forgotten_and_nothing_else() {
     let (bench, flow, counted) = (Bench::new(), onions(), Counted::new());
     let oracle = |inquiry: ibid::Inquiry| async move {
