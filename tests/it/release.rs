@@ -329,6 +329,23 @@ async fn writes_of_one_row_keep_their_order_and_a_failed_commit_loses_none() {
 }
 
 #[tokio::test]
+async fn rows_whose_own_write_may_stand_in_their_way_are_not_said_to_be_unwritten() {
+    let faulty = Faulty::new();
+    let (store, engine) = faulty.open();
+    let claim = |value: &[u8]| row(b"claim", value).guard(Guard::Absent);
+    // Everything was written, and nobody was told so: on the second try the guard does not hold.
+    store.fail_commits(1, Fault::AfterEffect);
+    let error = within_a_minute(engine.write_rows(vec![claim(b"mine")])).await.unwrap_err();
+    assert_eq!((error.class(), matches!(error.kind(), ErrorKind::Store)), (Class::Ambiguous, true), "{error:?}");
+    assert_eq!(engine.ledger_row("t", b"claim").unwrap().unwrap().value.to_vec(), b"mine");
+    // What was never tried is guarded, and what was surely not written is written at the second try.
+    assert!(!engine.write_rows(vec![claim(b"another's")]).await.unwrap());
+    store.fail_commits(1, Fault::BeforeEffect);
+    assert!(within_a_minute(engine.write_rows(vec![row(b"free", b"1").guard(Guard::Absent)])).await.unwrap());
+    engine.shutdown().await;
+}
+
+#[tokio::test]
 async fn an_answer_ended_with_its_attempts_name_is_told_from_one_of_another_record() {
     let (bench, flow, (counted, mut starts)) = (Bench::new(), onions(), Counted::held());
     let engine = bench.open();
