@@ -71,6 +71,18 @@ def request(id="1", members=None, **changes):
     return f'{{"jsonrpc":"2.0","id":{id},"method":"{METHOD}","params":{body}}}'
 
 
+def call(method, id=1, **members):
+    return json.dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": members})
+
+
+def onion(attempt_id, outcome=None, *, delay_ms=None, **changes):
+    """A `send_onion`; a change to `...` leaves the member out."""
+    simulate = {name: value for name, value in (("outcome", outcome), ("delay_ms", delay_ms)) if value is not None}
+    members = {"attempt_id": attempt_id, "payment_hash": "5c" * 32, "amount_msat": 2000, "onion": "aa" * 1366}
+    members.update({"simulate": simulate} if simulate else {}, **changes)
+    return call("send_onion", **{name: value for name, value in members.items() if value is not ...})
+
+
 def error(id, code_and_message):
     code, message = code_and_message
     return f'{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":{json.dumps(message)}}}}}'
@@ -159,6 +171,17 @@ class Node:
         self.send(payload, n)
         return self.frame(n)
 
+    def result(self, payload, n=1):
+        answer = json.loads(self.ask(payload, n))
+        if "result" not in answer:
+            raise Failed(f"a result was expected, not {answer}")
+        return answer["result"]
+
+    def told(self, payload, n=1):
+        """(class, state, replayed) of a result."""
+        result = self.result(payload, n)
+        return result["class"], result["state"], result["replayed"]
+
     def control(self, name, **members):
         self.send_line(json.dumps({"control": name, **members}))
         return self.line()
@@ -235,9 +258,19 @@ class Bench:
         if os.path.exists(self.effects_path):
             with open(self.effects_path, encoding="ascii") as lines:
                 for line in lines:
-                    payment_hash, bolt11 = line.split()
-                    minted[payment_hash].append(bolt11)
+                    if not line.startswith("onion "):
+                        payment_hash, bolt11 = line.split()
+                        minted[payment_hash].append(bolt11)
         return dict(minted)
+
+    def dispatched(self):
+        """How often each onion went out, by attempt id, for whomever."""
+        if not os.path.exists(self.effects_path):
+            return {}
+        with open(self.effects_path, encoding="ascii") as lines:
+            onions = [line.split() for line in lines if line.startswith("onion ")]
+        expect("a line has its seven words, and the token", {(len(words), len(words[-1])) for words in onions} - {(7, 64)}, set())
+        return dict(collections.Counter(int(words[2]) for words in onions))
 
 
 def end_all():

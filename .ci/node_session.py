@@ -17,8 +17,8 @@ import time
 sys.dont_write_bytecode = True
 
 from node_driver import (
-    INVALID_PARAMS, METHOD, NO_PROVIDER, OVERFLOW, STALE, Bench, Failed, Node, Tally, bolt11_of, decode, end_all, error,
-    expect, hash_of, params, peer, request,
+    INVALID_PARAMS, METHOD, NO_PROVIDER, OVERFLOW, STALE, Bench, Failed, Node, Tally, bolt11_of, call, decode, end_all, error,
+    expect, hash_of, onion, params, peer, request,
 )
 
 
@@ -427,6 +427,156 @@ def killed_at_random(bench, seed):
     print(f"of {name} requests {returned_before} were answered before the kill, {minted_twice} were minted twice")
 
 
+NEW, KNOWN = ("success", "dispatched", False), ("duplicate", "dispatched", False)
+
+
+def onions_once(bench):
+    """Whatever an attempt comes to, it goes out at most once, and its retries are told the same, also after a restart."""
+    refused = ("definitive", "failed")
+    cases = {  # outcome: first answer, retries, lines
+        "accept": (NEW, KNOWN, 1),
+        "settle": (("success", "completed", False), ("duplicate", "completed", False), 1),
+        "reject_validation": ((*refused, False), (*refused, True), 0),
+        "definitive": ((*refused, False), (*refused, True), 1),
+        "duplicate": (KNOWN, KNOWN, 1),
+        "unknown": (("ambiguous", "in_doubt", False), KNOWN, 1),
+        "panic": (("ambiguous", "in_doubt", False), KNOWN, 1),
+    }
+    node = bench.node()
+    for id, (outcome, (first, _, _)) in enumerate(cases.items()):
+        expect(f"{outcome}: the first answer", node.told(onion(id, outcome)), first)
+    for restarts in range(3):
+        node.until("the switch has said what it knows", lambda stats: stats["records"]["in_doubt"] == stats["live_actors"] == 0)
+        for id, (outcome, (_, again, lines)) in enumerate(cases.items()):
+            expect(f"{outcome}: another amount", node.told(onion(id, amount_msat=2001))[0], "conflict")
+            for retry in (onion(id), onion(id, "settle"), onion(str(id), "reject_validation")):
+                expect(f"{outcome}: a retry after {restarts} restarts", node.told(retry), again)
+            expect(f"{outcome}: dispatches", bench.dispatched().get(id, 0), lines)
+        node.shutdown() if restarts else node.kill()
+        node = bench.node()
+    expect("the id comes back as it was given", node.result(onion("4"))["attempt_id"], "4")
+    preimage = node.result(call("track_onion", attempt_id=1))["preimage"]
+    expect("a duplicate carries the end", node.result(onion(1))["preimage"], preimage)
+    reason = node.result(onion(2))["reason"]
+    expect("and so does a tracker", node.result(call("track_onion", attempt_id=2)), {
+        "class": "success", "state": "failed", "replayed": True, "attempt_id": 2, "result": "failed", "reason": reason,
+        "rolled_back": True,
+    })
+    listed = node.result(call("list_onions"))["onions"]
+    expect("what has no end yet is listed", {(one["attempt_id"], one["state"]) for one in listed},
+           {(id, "dispatched") for id in (0, 4, 5, 6)})
+    expect("by state", node.result(call("list_onions", state="in_doubt"))["onions"], [])
+    node.shutdown()
+
+
+def onions_end(bench):
+    """Namespaces, ends, fences, and what is forgotten."""
+    node = bench.node()
+    for namespace in ("A", "B", None):
+        expect("namespaces never meet", node.told(onion(5, namespace=namespace)), NEW)
+    expect("nor do routers", node.told(onion(5), 2), NEW)
+    ask = lambda method, **members: node.result(call(method, attempt_id=5, **members))
+    node.send(call("track_onion", id="w", attempt_id=5, namespace="A"))
+    node.send(call("resolve_onion", id="r", attempt_id=5, namespace="A", result="settled", preimage="ab" * 32))
+    heard = {reply["id"]: reply["result"] for reply in (json.loads(node.frame(1)) for _ in range(2))}
+    expect("an end is recorded", [heard["r"][name] for name in ("class", "state", "resolved")], ["success", "completed", "recorded"])
+    expect("whoever waits hears it", heard["w"]["preimage"], "ab" * 32)
+    again = ask("resolve_onion", namespace="A", result="settled", preimage="AB" * 32)
+    expect("the same end again", (again["class"], again["replayed"], again["resolved"]), ("success", True, "already"))
+    other = ask("resolve_onion", namespace="A", result="failed", reason="no")
+    expect("another one", (other["class"], other["state"], other["resolved"]), ("conflict", "completed", "contradicts"))
+    ask("resolve_onion", namespace="B", result="failed", reason="")
+    ask("resolve_onion", result="failed")
+    expect("an empty reason", ask("track_onion", namespace="B")["reason"], "")
+    expect("and none", ask("track_onion")["reason"], None)
+    expect("the other router's goes on", node.told(call("track_onion", attempt_id=5, timeout_ms=1), 2),
+           ("ambiguous", "dispatched", False))
+    expect("no record, no end", node.result(call("resolve_onion", attempt_id=6, result="failed"))["resolved"], "not_found")
+    expect("a fence", node.result(call("fence_onion", attempt_id=6))["fenced"], True)
+    expect("the late send", node.told(onion(6)), ("definitive", "tombstone", False))
+    expect("a fence on what is there", node.told(call("fence_onion", attempt_id=5), 2), KNOWN)
+    node.send(onion(7, "hang"))
+    node.until("it hangs", lambda stats: stats["records"]["registered"] == 1)
+    forgotten = node.result(call("forget_onions", attempt_ids=["5", 6, 5, 7, 8]))
+    statuses = [(one["attempt_id"], one["status"]) for one in forgotten["statuses"]]
+    expect("what is forgotten", statuses, [("5", "forgotten"), (6, "tombstone"), (7, "in_flight"), (8, "not_found")])
+    expect("a forgotten id is free", node.told(onion(5)), NEW)
+    expect("and only that one", node.told(onion(5, namespace="A")), ("duplicate", "completed", False))
+    expect("dispatches", bench.dispatched(), {5: 5, 7: 1})
+    node.kill()
+    node = bench.node()
+    expect("what hung went out", node.told(onion(7)), KNOWN)
+    expect("the fence holds", node.told(onion(6)), ("definitive", "tombstone", False))
+    node.shutdown()
+
+
+def onions_malformed(bench):
+    """Wrong params are errors of the frame; wrong values are definitive."""
+    node = bench.node("--deny", peer(9))
+    wrong = lambda payload: json.loads(node.ask(payload))["error"]["code"]
+    for payload in (onion(...), onion("x"), onion(-1), onion(1.5), onion(2**64), onion(1, payment_hash=...), onion(1, onion=7),
+                    onion(1, amount_msat=...), onion(1, amount_msat="x"), onion(1, namespace=7), onion(1, namespace=""),
+                    onion(1, "explode"), onion(1, delay_ms=-1), onion(1, simulate=7), call("track_onion"),
+                    call("track_onion", attempt_id=1, timeout_ms="soon"), call("resolve_onion", attempt_id=1),
+                    call("resolve_onion", attempt_id=1, result="lost"), call("forget_onions"),
+                    call("forget_onions", attempt_ids=7), call("forget_onions", attempt_ids=[None]),
+                    call("list_onions", state="lost"), '{"jsonrpc":"2.0","id":1,"method":"send_onion"}'):
+        expect(f"a wrong param: {payload[:80]}", wrong(payload), -32602)
+    for changes in ({"onion": "aa" * 1365}, {"onion": "zz" * 1366}, {"payment_hash": "5c" * 31}, {"payment_hash": ""},
+                    {"amount_msat": 0}, {"amount_msat": -5}):
+        expect(f"a wrong value: {list(changes)}", node.told(onion(1, **changes)), ("definitive", None, False))
+    expect("burns no id", node.told(onion(1)), NEW)
+    node.send(onion(2), 9)
+    expect("the denied get silence", node.told(onion(3)), NEW)
+    expect("a call without an id", json.loads(node.ask('{"jsonrpc":"2.0","method":"send_onion","params":{}}'))["error"],
+           {"code": -32600, "message": "invalid request"})
+    expect("dispatches", bench.dispatched(), {1: 1, 3: 1})
+    node.shutdown()
+
+
+def onions_killed_at_random(bench, seed):
+    """A burst of sends, each four times, a kill at some moment, a restart, and everything again."""
+    rng = random.Random(seed)
+    outcomes = ("accept", "settle", "reject_validation", "definitive", "unknown", "panic", "hang")
+    next_id = 0
+    for _ in range(16):
+        node = bench.node()
+        wanted = {id: rng.choice(outcomes) for id in range(next_id, next_id + 16)}
+        next_id += len(wanted)
+        for _ in range(4):
+            for id in rng.sample(list(wanted), len(wanted)):
+                node.send(onion(id, wanted[id], delay_ms=rng.choice((0, 0, 5))))
+        seen, deadline = [], time.monotonic() + rng.uniform(0.0, rng.choice((0.02, 0.2)))
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                seen.append(node.line(left))
+            except Failed:
+                break
+        seen += node.kill()
+        told = collections.defaultdict(set)
+        for line in seen:
+            result = json.loads(line["payload"])["result"]
+            told[result["attempt_id"]].add(result["class"])
+        before = bench.dispatched()
+        node = bench.node()
+        for id, outcome in wanted.items():
+            first = node.result(onion(id))["class"]
+            if told[id] or id in before:
+                expect("what was registered runs no more", first in ("duplicate", "definitive"), True)
+            if "success" in told[id]:
+                expect("what was sent is known", (first, before[id]), ("duplicate", 1))
+            if "definitive" in told[id]:
+                expect("what was refused is refused", first, "definitive")
+            if first == "definitive":
+                expect("a refusal is proof", outcome == "definitive" or id not in before, True)
+            for _ in range(2):
+                expect("a retry", node.result(onion(id))["class"], "definitive" if first == "definitive" else "duplicate")
+            expect("it goes out at most once", bench.dispatched().get(id, 0), before.get(id, first == "success"))
+        node.kill()
+    expect("none went out twice", set(bench.dispatched().values()), {1})
+    print(f"of {next_id} onions {len(bench.dispatched())} went out")
+
+
 def the_end(bench):
     node = bench.node("--mint-delay-ms", 300)
     for id in ("1", "2"):
@@ -461,12 +611,13 @@ def session(binary, root):
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed of the random kills: {seed}")
     scenarios = [first_run_and_replay, mismatch, ledger, malformed, large_frames, operation_errors, concurrency,
-                 killed_during_a_mint, the_end]
+                 killed_during_a_mint, onions_once, onions_end, onions_malformed, the_end]
     steps = [(scenario.__name__, lambda scenario=scenario: scenario(fresh_bench())) for scenario in scenarios]
     timed = [expiry_refuses_once, expiry_reruns, *grace(expiry_sweep=False), *grace(expiry_sweep=True)]
     steps += [(scenario.__name__, lambda scenario=scenario: timely(scenario, fresh_bench)) for scenario in timed]
     steps.append(("other_times", lambda: other_times(fresh_bench)))
     steps.append(("killed_at_random", lambda: killed_at_random(fresh_bench(), seed)))
+    steps.append(("onions_killed_at_random", lambda: onions_killed_at_random(fresh_bench(), seed)))
     for name, step in steps:
         began = time.monotonic()
         try:

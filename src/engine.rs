@@ -32,7 +32,7 @@ use crate::outcome::{
     Abandoned, Acknowledged, End, Ended, Failure, Fenced, Forgotten, Outcome, Reason, Reply, Resolved,
 };
 use crate::policy::Flow;
-use crate::record::{AttemptId, BootId, Bytes, Record, Status, Token};
+use crate::record::{AttemptId, BootId, Bytes, Record, State, Status, Token};
 use crate::store::{self, Cursor, Store, StoreError, Totals};
 use crate::time::{ClockState, HighWater, Ticks, UnixMillis};
 use crate::waiting::{Done, PREPARED, SUBMITTED, Waiting, unexpected};
@@ -620,7 +620,8 @@ impl Shared {
     async fn ask_downstream(&self, key: &Key) -> Result<Asked, Error> {
         let Some((_, oracle)) = self.recovery.oracle(key) else { return Ok(Asked::NobodyKnows) };
         let record = self.store.get(key).map_err(|error| unavailable(&error))?;
-        let Some(record) = record.filter(|record| !record.state.status().is_in_flight()) else {
+        let Some(record) = record.filter(|record| matches!(record.state, State::Completed(_) | State::Failed(..)))
+        else {
             return Ok(Asked::No);
         };
         let (oracle, inquiry) = (Arc::clone(oracle), Inquiry::about(key, &record));

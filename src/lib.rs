@@ -94,4 +94,5 @@ pub use policy::{
     WhileRunning,
 };
 pub use record::{AttemptId, BootId, Bytes, Mark, Origin, Record, State, Status, Token};
+pub use store::Cursor;
 pub use time::{Clock, ClockState, SystemClock, UnixMillis};

@@ -11,7 +11,9 @@ pub(crate) const USAGE: &str = "\
 usage: node [flags]
 
   --db PATH              the engine's file; without it nothing outlives the process
-  --effects PATH         append `<payment_hash> <bolt11>` per mint, on disk before the answer
+  --effects PATH         append `<payment_hash> <bolt11>` per mint, and `onion <namespace, hex> <attempt_id> <payment_hash>
+                         <amount_msat> <outcome> <token>` per onion that goes out, on disk before the answer; what the
+                         simulated switch knows after a restart
   --mint-delay-ms N      the minter makes its invoice, then takes this long to hand it over (default 0)
   --deny HEX             get a frame of this node id: say nothing, keep nothing (repeatable)
   --no-provider          nobody is there to mint; records are replayed all the same

@@ -13,14 +13,81 @@
 //! out  {"to":"<the same, lower case>","payload":"<text of one JSON-RPC frame>"}
 //! ```
 //! Frames are handled concurrently and answered in whatever order they end. No line comes out for a peer that is denied,
-//! for a frame that is itself a response, or for one that answers and asks at once. The method is
+//! for a frame that is itself a response, or for one that answers and asks at once. The method of the peer protocol is
 //! `async_order.request_invoice`; its session is `params.claim_session_id`, or else the payment hash. A payload above the
 //! 65,533 bytes that BOLT 8 can carry is judged like any other: it is the transport that would not deliver it.
+//!
+//! # Onions
+//! A payment router tells the node to send onions. The same frames; `from` is the router, as it was authenticated.
+//! ```text
+//! send_onion     {attempt_id, namespace?, payment_hash, amount_msat, onion, simulate?}
+//! track_onion    {attempt_id, namespace?, timeout_ms?}
+//! resolve_onion  {attempt_id, namespace?, result: "settled" | "failed", preimage? | reason?}
+//! fence_onion    {attempt_id, namespace?}
+//! forget_onions  {attempt_ids, namespace?}
+//! list_onions    {state?, namespace?}
+//! ```
+//! - `attempt_id`: a u64, as a number or a decimal string, and echoed as it was given. So may `amount_msat` and the times be.
+//! - `namespace`: any text of 1 to 254 bytes, in place of the router's node id; it stands for what a transport would have
+//!   authenticated. One attempt id in two namespaces is two attempts, and no text meets a node id. `list_onions` without it lists all.
+//! - `payment_hash`: 32 bytes in hex. `onion`: 1,366 bytes in hex. `amount_msat`: more than zero. A wrong value is *definitive*
+//!   (`"cause":"malformed"`) and burns no attempt id. All three are the request: another value under the same attempt id is a
+//!   *conflict*. `simulate` is no part of it.
+//! - `preimage` and `reason` are any text and come back as they were given, but for 64 hex digits, which come back in lower case. No
+//!   reason and an empty one stay apart. A preimage that is left out is an empty one.
+//! - `timeout_ms`: without it `track_onion` waits until the end, or until the node shuts down.
+//! - A param that is missing, or of a wrong type, is the JSON-RPC error -32602, with a message that names it. Nothing else about an
+//!   onion is a JSON-RPC error. A param that is not known is ignored, and `null` equals absent.
+//!
+//! Every result says what the client does next, how the record stands, and whether the answer had been given before:
+//! ```text
+//! {"class":"success"|"duplicate"|"conflict"|"definitive"|"ambiguous",
+//!  "state":"registered"|"dispatched"|"in_doubt"|"completed"|"failed"|"tombstone"|null, "replayed":bool, "attempt_id":.., ..}
+//! ```
+//! and what is no success also says why (`"cause"`, and the `"grpc_code"` of a gRPC server in its place).
+//! ```text
+//! send_onion     success, dispatched                       it went out, by this call
+//!                success, completed, preimage              and arrived at once
+//!                duplicate, state, preimage? | reason?     it is known; a recorded end is attached
+//!                conflict, state                           the id is another onion's
+//!                definitive, failed, reason                refused; every retry gets it again, with "replayed":true
+//!                definitive, tombstone                     the id is fenced
+//!                ambiguous, state                          the same call again
+//! track_onion    success, completed, result "settled", preimage
+//!                success, failed, result "failed", reason, rolled_back     the payment failed; true: it never went out
+//!                ambiguous, state                          cause "not_found", "deadline", "closed", ..
+//!                "replayed": the end was recorded before the question
+//! resolve_onion  success, state, resolved "recorded" | "already" (replayed)
+//!                conflict, state, resolved "contradicts"   the first end stays, the other is kept beside it
+//!                ambiguous, null, resolved "not_found"
+//! fence_onion    success, tombstone, fenced true           nothing goes out under this id, ever
+//!                duplicate, state, fenced false            it is in use; nothing was changed
+//! forget_onions  success, statuses: [{attempt_id, status: "forgotten" | "not_found" | "in_flight" (and its state) | "live" |
+//!                "quarantined" | "tombstone"}], each id once, in order of first appearance
+//! list_onions    success, onions: [{attempt_id, namespace, state, payment_hash, amount_msat, dead_letter}]: those whose end is
+//!                still to come, so only `registered`, `dispatched` and `in_doubt` are ever listed
+//! ```
+//!
+//! # Simulated outcomes
+//! `"simulate":{"delay_ms":n,"outcome":".."}` scripts the switch for the one call that goes out; a retry that is answered from the
+//! record runs nothing. Each dispatch first appends its line to the file of effects, then takes `delay_ms` (default 0), then:
+//! ```text
+//! accept             (the default) it went out; its end comes by resolve_onion
+//! settle             it went out and arrived, with a preimage that is made up
+//! reject_validation  refused before the dispatch: no line
+//! definitive         the dispatch is refused, with proof that nothing went out
+//! duplicate          downstream knows it already and goes on with it
+//! unknown, panic     whether it went out is not known: in doubt
+//! hang               it never says
+//! ```
+//! The switch is asked about what is in doubt. What has a line is under way until its end is recorded (`settle` has arrived,
+//! `definitive` has not started); what has none has not started. After a restart it knows what is in the file of effects and nothing
+//! else. Without such a file it cannot tell.
 //!
 //! # Control lines
 //! ```text
 //! {"control":"stats"}                  {"control":"stats","minted":n,"live_actors":n,"records":{"registered":n,
-//!                                      "completed":n,"failed":n,"in_doubt":n,"tombstone":n}}
+//!                                      "dispatched":n,"completed":n,"failed":n,"in_doubt":n,"tombstone":n}}
 //! {"control":"advance_clock","ms":n}   no answer; a negative n steps the machine's clock back, which the engine's never does
 //! {"control":"expiry_sweep"}           {"control":"expiry_sweep","removed":n}
 //! {"control":"shutdown"}               {"control":"shutdown"}, after every frame is answered and the file is closed
@@ -37,13 +104,19 @@
 //! stderr), 64 for flags that are not understood.
 
 mod args;
+mod call;
 mod clock;
+mod effects;
 mod input;
 mod node;
+mod onions;
 mod output;
 mod provider;
+mod result;
+mod script;
 #[path = "../support/mod.rs"]
 mod support;
+mod switch;
 
 use std::process::ExitCode;
 

@@ -1,10 +1,11 @@
 //! The node: what a host owns, and the loop that reads.
 
-use std::fs::OpenOptions;
+use std::collections::BTreeSet;
 use std::io::BufRead;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 
 use ibid::lightning::{FLOW_NAME, Handled, RequestInvoice};
 use ibid::{Engine, Flow, NodeId};
@@ -12,11 +13,15 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use crate::args::Args;
+use crate::call::Call;
 use crate::clock::OffsetClock;
+use crate::effects::Effects;
 use crate::input::{self, Line};
+use crate::onions::Onions;
 use crate::output;
 use crate::provider::Provider;
 use crate::support::Minter;
+use crate::switch::Circuits;
 
 type OpenError = Box<dyn std::error::Error>;
 
@@ -26,6 +31,8 @@ pub(crate) struct Node {
     engine: Engine,
     handler: RequestInvoice,
     provider: Arc<Provider>,
+    onions: Onions,
+    denied: Arc<BTreeSet<NodeId>>,
     /// Frames taken in and not answered yet.
     pending: watch::Sender<usize>,
 }
@@ -34,17 +41,16 @@ impl Node {
     pub(crate) fn open(args: Args) -> Result<Self, OpenError> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build()?;
         let clock = OffsetClock::ahead(args.clock_offset_ms);
+        let (effects, lines) = match &args.effects {
+            Some(path) => Effects::open(path).map_err(|error| named("--effects", path, error))?,
+            None => (Effects::default(), String::new()),
+        };
+        let (flow, circuits) = (Onions::flow()?, Circuits::read(effects.clone(), &lines));
         let builder = Engine::builder().clock(clock.clone()).limits(args.limits).runtime(runtime.handle().clone());
+        let builder = Onions::asking(builder, &flow, &circuits);
         let engine = match &args.db {
             Some(path) => builder.open(path).map_err(|error| named("--db", path, error))?,
             None => builder.open_in_memory()?,
-        };
-        let effects = match &args.effects {
-            Some(path) => {
-                let file = OpenOptions::new().create(true).append(true).open(path);
-                Some(Arc::new(Mutex::new(file.map_err(|error| named("--effects", path, error))?)))
-            }
-            None => None,
         };
         let provider = Arc::new(Provider {
             minter: Minter::new()?,
@@ -54,13 +60,16 @@ impl Node {
             check_hash: args.check_hash,
             minted: AtomicU64::new(0),
         });
-        let denied = args.denied;
+        let denied = Arc::new(args.denied);
+        let silent = Arc::clone(&denied);
         let handler = RequestInvoice::new(engine.clone(), Flow::new(FLOW_NAME, args.policy)?)
-            .allow(move |peer| !denied.contains(peer));
+            .allow(move |peer| !silent.contains(peer));
         if args.has_provider {
             handler.set_provider(Some(provider.clone()));
         }
-        Ok(Self { runtime, clock, engine, handler, provider, pending: watch::Sender::new(0) })
+        let onions = Onions::new(engine.clone(), flow, circuits);
+        let pending = watch::Sender::new(0);
+        Ok(Self { runtime, clock, engine, handler, provider, onions, denied, pending })
     }
 
     /// Until the input ends or says so. This thread only reads: no frame waits for another.
@@ -85,7 +94,33 @@ impl Node {
         }
     }
 
+    /// A call of a method of this node's own, or else a frame of the peer protocol, malformed ones included.
     fn handle(&self, from: NodeId, payload: &str) {
+        match Call::read(payload, Onions::knows) {
+            Some(_) if self.denied.contains(&from) => {}
+            Some(call) => self.call(from, call),
+            None => self.take_in(from, payload),
+        }
+    }
+
+    /// It is begun here, so that calls reach the engine in the order of their lines, and goes on by itself.
+    fn call(&self, from: NodeId, call: Call) {
+        self.pending.send_modify(|pending| *pending += 1);
+        let (onions, pending) = (self.onions.clone(), self.pending.clone());
+        let mut answering = Box::pin(async move {
+            let answer = onions.answer(from, &call.method, &call.params).await;
+            output::frame(from, &call.answer(answer));
+            pending.send_modify(|pending| *pending -= 1);
+        });
+        let _timers = self.runtime.enter();
+        // The task polls it again, with a waker of its own.
+        match answering.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(()) => {}
+            Poll::Pending => drop(self.runtime.spawn(answering)),
+        }
+    }
+
+    fn take_in(&self, from: NodeId, payload: &str) {
         self.pending.send_modify(|pending| *pending += 1);
         let pending = self.pending.clone();
         let handled = self.handler.handle(from, payload.as_bytes(), move |frame| {

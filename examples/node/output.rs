@@ -12,9 +12,9 @@ pub(crate) fn frame(to: NodeId, payload: &str) {
 }
 
 pub(crate) fn stats(minted: u64, stats: &Stats) {
-    let Totals { registered, completed, failed, in_doubt, tombstone, .. } = stats.records;
+    let Totals { registered, dispatched, completed, failed, in_doubt, tombstone } = stats.records;
     let records = format!(
-        r#"{{"registered":{registered},"completed":{completed},"failed":{failed},"in_doubt":{in_doubt},"tombstone":{tombstone}}}"#
+        r#"{{"registered":{registered},"dispatched":{dispatched},"completed":{completed},"failed":{failed},"in_doubt":{in_doubt},"tombstone":{tombstone}}}"#
     );
     let live_actors = stats.live_actors;
     line(format!(r#"{{"control":"stats","minted":{minted},"live_actors":{live_actors},"records":{records}}}"#));

@@ -1,15 +1,13 @@
 //! Who mints: the rules of a real provider, one line in the file of effects per mint, and a delay.
 
-use std::fs::File;
-use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ibid::lightning::{InvoiceParams, InvoiceProvider, InvoiceRequest, Minted, Providing, RpcError};
 use ibid::{Attempt, Row, UnixMillis};
 use sha2::{Digest, Sha256};
 
+use crate::effects::{Effects, hex};
 use crate::support::{Minter, ledger};
 
 /// BIP 32 keeps the upper half of 32 bits for hardened children: an order has no hash there, and none at 0.
@@ -17,7 +15,7 @@ const LAST_HASH_INDEX: u64 = 0x7fff_ffff;
 
 pub(crate) struct Provider {
     pub(crate) minter: Minter,
-    pub(crate) effects: Option<Arc<Mutex<File>>>,
+    pub(crate) effects: Effects,
     pub(crate) delay: Duration,
     pub(crate) min_amount_msat: u64,
     pub(crate) check_hash: bool,
@@ -32,7 +30,8 @@ impl InvoiceProvider for Provider {
         Box::pin(async move {
             self.check(&request.params)?;
             let minted = self.minter.mint(&request.params, attempt.admitted_at())?;
-            self.append(format!("{} {}\n", hex(&request.params.payment_hash), minted.bolt11)).await?;
+            let line = format!("{} {}\n", hex(&request.params.payment_hash), minted.bolt11);
+            self.effects.append(line).await.map_err(RpcError::outbound_invoice_failed)?;
             self.minted.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(self.delay).await;
             Ok(minted)
@@ -67,27 +66,10 @@ impl Provider {
             (Some(_), Some(_)) | (None, None) => Ok(()),
         }
     }
-
-    /// One write, then a sync, both on the blocking pool.
-    async fn append(&self, line: String) -> Result<(), RpcError> {
-        let Some(effects) = self.effects.clone() else { return Ok(()) };
-        let append = move || {
-            let mut file = effects.lock().unwrap_or_else(PoisonError::into_inner);
-            file.write_all(line.as_bytes()).and_then(|()| file.sync_data())
-        };
-        tokio::task::spawn_blocking(append)
-            .await
-            .map_err(RpcError::outbound_invoice_failed)?
-            .map_err(RpcError::outbound_invoice_failed)
-    }
 }
 
 /// `--check-hash`: the hash of the preimage that stands at this index.
 fn payment_hash_at(index: u64) -> [u8; 32] {
     let preimage = Sha256::digest(format!("ibid example node {index}"));
     Sha256::digest(preimage).into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,12 +1,16 @@
-//! Lightning: what a node owns so that a peer's retry gets the answer the peer already got.
+//! Lightning: what a node owns so that a retry gets the answer that was already given.
 //!
 //! ```text
-//! peer --custom message--> RequestInvoice::handle --> Engine::try_submit --> InvoiceProvider (runs once)
-//!      <----- frame ------ the host's reply queue <-- callback <-- the committed record
+//! peer   --custom message--> RequestInvoice::handle --> Engine::try_submit --> InvoiceProvider (runs once)
+//!        <----- frame ------ the host's reply queue <-- callback <-- the committed record
+//!
+//! router --attempt id-----> SendOnion::send --> Engine::submit --> Switch::dispatch (runs once)
+//!        <-- four classes --                    Switch::find (asked about what is in doubt)
 //! ```
 //!
-//! The scope of every key is the peer's authenticated [`NodeId`](crate::NodeId). Nothing here opens a socket, reads a
-//! clock or holds memory for a peer that is idle; everything that lasts is a record of the engine.
+//! The scope of every key is the authenticated principal: the peer's [`NodeId`](crate::NodeId), the router's namespace.
+//! Nothing here opens a socket, reads a clock or holds memory for a peer that is idle; everything that lasts is a record of
+//! the engine.
 
 mod answer;
 mod frame;
@@ -16,6 +20,7 @@ mod params;
 mod provider;
 mod request_invoice;
 mod rpc_error;
+mod send_onion;
 
 pub use answer::json_rpc_answer;
 pub use frame::{ID_BYTES, MAX_FRAME_BYTES};
@@ -23,6 +28,10 @@ pub use params::{InvoiceParams, WireParams};
 pub use provider::{Blocking, BlockingInvoiceProvider, InvoiceProvider, InvoiceRequest, Minted, Providing};
 pub use request_invoice::{FLOW_NAME, Handled, METHOD, RequestInvoice, WAIT};
 pub use rpc_error::{RpcError, rpc_error};
+pub use send_onion::{
+    BlockingSwitch, Circuit, Dispatch, FirstHop, InvalidOnion, KnownOnion, ListedOnion, ONION_BYTES, Onion, OnionEnd,
+    OnionError, OnionPage, OnionRequest, SEND_ONION, SendOnion, Sent, Switch, Switching, Tracked, WireOnion,
+};
 
 /// The type number of the custom message that carries a frame. The payload is the frame's text, with no length before
 /// it. (rgb-lightning-node)

@@ -99,7 +99,8 @@ pub trait BlockingInvoiceProvider: Send + Sync + 'static {
     }
 }
 
-/// Runs a [`BlockingInvoiceProvider`] on the blocking pool of the runtime that the engine runs operations on.
+/// Runs a [`BlockingInvoiceProvider`], or a [`BlockingSwitch`](super::BlockingSwitch), on the blocking pool of the runtime that the
+/// engine runs operations on.
 pub struct Blocking<P>(Arc<P>);
 
 /// One request, as the provider sees it: the same for a first run and a re-run.
@@ -123,13 +124,19 @@ pub struct Minted {
     pub expires_at: UnixMillis,
 }
 
-impl<P: BlockingInvoiceProvider> Blocking<P> {
+impl<P> Blocking<P> {
     /// `provider`, off the async threads.
     #[must_use]
     pub fn new(provider: Arc<P>) -> Self {
         Self(provider)
     }
 
+    pub(super) fn inner(&self) -> Arc<P> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl<P: BlockingInvoiceProvider> Blocking<P> {
     fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&P) -> Result<T, RpcError> + Send + 'static,

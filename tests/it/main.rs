@@ -21,6 +21,7 @@ mod release;
 mod replay;
 mod request_invoice;
 mod restart;
+mod send_onion;
 mod shutdown;
 mod simulation;
 mod single_flight;

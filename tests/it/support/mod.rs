@@ -1,6 +1,6 @@
 //! What the tests share: an engine with a clock set by hand, an operation that counts its runs and can be held at a gate.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -175,6 +175,12 @@ pub(crate) async fn heard(caller: JoinHandle<Result<Reply, Error>>) -> Outcome<B
         Reply::Answer(outcome) => outcome,
         Reply::Accepted => panic!("accepted, not answered"),
     }
+}
+
+/// An example's program: they are built beside the tests.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().and_then(Path::parent).unwrap().join("examples").join(name)
 }
 
 /// Waits for it, and not for ever: a test that hangs tells nobody why.

@@ -1,0 +1,61 @@
+//! The result objects of the methods: a class, the state of the record, whether it was told before, and what belongs to it.
+
+use ibid::{Class, Status};
+use serde_json::{Map, Value};
+
+/// `{"class":..,"state":..,"replayed":..}`, to be added to.
+pub(crate) struct Answer(Map<String, Value>);
+
+impl Answer {
+    /// With this state, or none where there is no record or it does not matter.
+    pub(crate) fn success(state: Option<Status>) -> Self {
+        Self::of("success", state)
+    }
+
+    pub(crate) fn refused(class: Class, state: Option<Status>) -> Self {
+        let class = match class {
+            Class::Duplicate => "duplicate",
+            Class::Conflict => "conflict",
+            Class::Definitive => "definitive",
+            Class::Ambiguous => "ambiguous",
+        };
+        Self::of(class, state)
+    }
+
+    fn of(class: &str, state: Option<Status>) -> Self {
+        Self(Map::new()).with("class", class).with("state", state.map(state_name)).with("replayed", false)
+    }
+
+    pub(crate) fn replayed(self, replayed: bool) -> Self {
+        self.with("replayed", replayed)
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0.insert(name.into(), value.into());
+        self
+    }
+}
+
+impl From<Answer> for Value {
+    fn from(Answer(members): Answer) -> Self {
+        Self::Object(members)
+    }
+}
+
+pub(crate) fn state_name(state: Status) -> &'static str {
+    match state {
+        Status::Registered => "registered",
+        Status::Dispatched => "dispatched",
+        Status::InDoubt => "in_doubt",
+        Status::Completed => "completed",
+        Status::Failed => "failed",
+        Status::Tombstone => "tombstone",
+        _ => "unknown",
+    }
+}
+
+pub(crate) fn state_named(name: &str) -> Option<Status> {
+    let all =
+        [Status::Registered, Status::Dispatched, Status::InDoubt, Status::Completed, Status::Failed, Status::Tombstone];
+    all.into_iter().find(|state| state_name(*state) == name)
+}
