@@ -5,8 +5,9 @@
 //! an operation --Completion::row(KvStore::row(..))--------------------------------->  (one file, one transaction)
 //! ```
 //!
-//! So one file holds what the node knows and what ibid has promised, and a backup of it is a backup of both. A row made by
-//! [`KvStore::row`] commits with the completion that it is given to, or not at all.
+//! So one file holds what the node knows and what ibid has promised. A row made by [`KvStore::row`] commits with the completion
+//! that it is given to, or not at all. An old copy of the file holds old channel states, and must never be started from: see
+//! [`Builder::at_least_generation`](crate::Builder::at_least_generation).
 //!
 //! Written for `lightning` 0.2.
 
@@ -37,7 +38,7 @@ const PAGE: usize = 1_024;
 ///
 /// **Writes.** When `write` or `remove` returns, it is durable; before that nobody reads it. Writes of one entry happen in the
 /// order in which they were called, as far as there is one. Those of different entries, from different threads, share commits
-/// among themselves and with the engine's own. A `lazy` removal is one like any other.
+/// among themselves and with the engine's own, and wait for a large value among them. A `lazy` removal is one like any other.
 ///
 /// **Blocking.** `write` and `remove` park the calling thread for a commit, a tokio worker and a thread that holds LDK's locks
 /// included: none of that is needed for the commit. While the store fails they wait for the engine's five tries, a few
@@ -119,6 +120,8 @@ impl KvStore {
         match self.engine.write_rows_blocking(vec![row]) {
             Ok(true) => Ok(()),
             Ok(false) => Err(io::Error::new(io::ErrorKind::Other, "a row without a guard was refused by one")),
+            // What is damaged is found before anything is written.
+            Err(error) if matches!(error.kind(), ErrorKind::Quarantined) => Err(unread(&error)),
             Err(error) => Err(io::Error::new(kind(&error), format!("it may have been written: {}", told(&error)))),
         }
     }

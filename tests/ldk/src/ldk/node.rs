@@ -226,7 +226,8 @@ impl Node {
             ids.into_iter().map(|id| self.monitors.get_monitor(id).unwrap().get_latest_update_id()).collect();
         let stored = read_channel_monitors(store, self.keys.clone(), self.keys.clone()).unwrap();
         let mut stored: Vec<_> = stored.iter().map(|(_, monitor)| monitor.get_latest_update_id()).collect();
-        (held.sort_unstable(), stored.sort_unstable());
+        held.sort_unstable();
+        stored.sort_unstable();
         (held, stored)
     }
 
