@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ibid::lightning::{
-    Circuit, Dispatch, ONION_BYTES, Onion, OnionEnd, OnionRequest, SEND_ONION, SendOnion, Switch, Switching, Tracked,
+use ibid::lightning::send_onion::{
+    Circuit, Dispatch, FLOW_NAME, ONION_BYTES, Onion, OnionEnd, OnionRequest, SendOnion, Switch, Switching, Tracked,
     WireOnion,
 };
 use ibid::{Attempt, Class, Engine, Fenced, Flow, Inquiry, Policy, Status};
@@ -76,7 +76,7 @@ async fn main() -> Step<()> {
 }
 
 fn open(path: &Path, switch: &Arc<Counting>) -> Step<(Engine, SendOnion)> {
-    let flow = Flow::new(SEND_ONION, Policy::send_onion())?;
+    let flow = Flow::new(FLOW_NAME, Policy::send_onion())?;
     let engine = SendOnion::asking(Engine::builder(), &flow, switch.clone()).open(path)?;
     Ok((engine.clone(), SendOnion::new(engine, flow, switch.clone())))
 }

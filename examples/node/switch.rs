@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ibid::lightning::{Circuit, Dispatch, OnionEnd, OnionRequest, Switch, Switching};
+use ibid::lightning::send_onion::{Circuit, Dispatch, OnionEnd, OnionRequest, Switch, Switching};
 use ibid::{Attempt, Inquiry, Status, Token};
 use sha2::{Digest, Sha256};
 

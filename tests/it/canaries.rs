@@ -337,7 +337,7 @@ fn the_values_of_a_store_show_nothing() {
 
 #[test]
 fn what_a_lightning_peer_sends_shows_nothing() {
-    use ibid::lightning::{Handled, InvoiceParams, RpcError, WireParams};
+    use ibid::lightning::request_invoice::{Handled, InvoiceParams, RpcError, WireParams};
     let mut shown = Shown::new();
     let node = NodeId::new([3; 33]).unwrap();
     shown.words.push([3; 6].to_vec());
@@ -352,11 +352,15 @@ fn what_a_lightning_peer_sends_shows_nothing() {
         min_final_cltv_expiry_delta: 30,
     };
     shown.value((node, &params, WireParams { params: params.clone(), claim_session_id: Some(WORD.to_owned()) }));
-    let minted = ibid::lightning::Minted { bolt11: WORD.to_owned(), expires_at: UnixMillis(1) };
+    let minted = ibid::lightning::request_invoice::Minted { bolt11: WORD.to_owned(), expires_at: UnixMillis(1) };
     let session_id: Bytes = secret("session").into();
     shown.value((
         &minted,
-        ibid::lightning::InvoiceRequest { lsp_node_id: node, session_id: session_id[..].into(), params },
+        ibid::lightning::request_invoice::InvoiceRequest {
+            lsp_node_id: node,
+            session_id: session_id[..].into(),
+            params,
+        },
     ));
     let error = RpcError::new(1, WORD);
     shown.texts.push(error.to_string());

@@ -35,8 +35,8 @@ use crate::{
     Record, Resolved, State, Status, UnixMillis,
 };
 
-/// The usual name of the flow, part of every key: `Flow::new(SEND_ONION, Policy::send_onion())`.
-pub const SEND_ONION: &str = "send_onion";
+/// The usual name of the flow, part of every key: `Flow::new(FLOW_NAME, Policy::send_onion())`.
+pub const FLOW_NAME: &str = "send_onion";
 
 /// The handler that a node owns for its dispatchers. Cheap to clone; every method may be called from any thread.
 ///
@@ -108,7 +108,7 @@ impl SendOnion {
     /// without it they stay in doubt until [`resolve`](Self::resolve).
     ///
     /// The flow holds the policy: start from [`Policy::send_onion`](crate::Policy::send_onion). Its name belongs to
-    /// every key, so keep it; [`SEND_ONION`] is the usual one.
+    /// every key, so keep it; [`FLOW_NAME`] is the usual one.
     #[must_use]
     pub fn asking(builder: Builder, flow: &Flow, switch: Arc<dyn Switch>) -> Builder {
         builder.oracle(flow, move |inquiry| {

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use super::end::{OnionEnd, reason_bytes, settled_bytes};
 use super::onion::Onion;
@@ -111,28 +110,14 @@ impl Circuit {
 impl<S: BlockingSwitch> Switch for Blocking<S> {
     fn dispatch<'a>(&'a self, request: &'a OnionRequest, attempt: &'a Attempt) -> Switching<'a, Dispatch> {
         let (request, attempt) = (request.clone(), attempt.clone());
-        let sent = off_thread(self.inner(), move |switch| switch.dispatch(&request, &attempt));
+        let sent = self.run(move |switch| switch.dispatch(&request, &attempt));
         Box::pin(async move { sent.await.unwrap_or(Dispatch::Unknown(None)) })
     }
 
     fn find<'a>(&'a self, request: &'a OnionRequest, inquiry: &'a Inquiry) -> Switching<'a, Circuit> {
         let (request, inquiry) = (request.clone(), inquiry.clone());
-        let found = off_thread(self.inner(), move |switch| switch.find(&request, &inquiry));
+        let found = self.run(move |switch| switch.find(&request, &inquiry));
         Box::pin(async move { found.await.unwrap_or(Circuit::CannotTell) })
-    }
-}
-
-/// `None`: the runtime is going down and has not started it.
-async fn off_thread<S: BlockingSwitch, T: Send + 'static>(
-    switch: Arc<S>,
-    work: impl FnOnce(&S) -> T + Send + 'static,
-) -> Option<T> {
-    match tokio::task::spawn_blocking(move || work(&switch)).await {
-        Ok(done) => Some(done),
-        Err(ended) => match ended.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => None,
-        },
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use ibid::lightning::{
-    Blocking, BlockingSwitch, Circuit, Dispatch, Onion, OnionEnd, OnionRequest, SendOnion, Sent, Tracked, WireOnion,
+use ibid::lightning::Blocking;
+use ibid::lightning::send_onion::{
+    BlockingSwitch, Circuit, Dispatch, Onion, OnionEnd, OnionRequest, SendOnion, Sent, Tracked, WireOnion,
 };
 use ibid::{Attempt, Class, Engine, ErrorKind, Fenced, How, Inquiry, Limits, Policy, Status};
 use tokio::sync::{Semaphore, oneshot};

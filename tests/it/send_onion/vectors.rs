@@ -1,6 +1,6 @@
 //! The vectors V1 to V11 of the rules, each with its count of dispatches.
 
-use ibid::lightning::{Circuit, Dispatch, Onion, OnionEnd, OnionError, SendOnion, Sent, Tracked};
+use ibid::lightning::send_onion::{Circuit, Dispatch, Onion, OnionEnd, OnionError, SendOnion, Sent, Tracked};
 use ibid::{Class, ErrorKind, Fenced, Forgotten, Resolved, Status};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
