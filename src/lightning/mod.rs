@@ -6,6 +6,9 @@
 //!
 //! router --attempt id-----> SendOnion::send --> Engine::submit --> Switch::dispatch (runs once)
 //!        <-- four classes --                    Switch::find (asked about what is in doubt)
+//!
+//! wallet --PaymentId------> SendPayment::send --> Engine::try_submit --> Payer::send (runs once)
+//!        <-- how it stands --                   LDK's events, LDK's list (asked about what is in doubt)
 //! ```
 //!
 //! The scope of every key is the authenticated principal: the peer's [`NodeId`](crate::NodeId), the router's namespace.
@@ -21,6 +24,7 @@ mod provider;
 mod request_invoice;
 mod rpc_error;
 mod send_onion;
+pub mod send_payment;
 
 pub use answer::json_rpc_answer;
 pub use frame::{ID_BYTES, MAX_FRAME_BYTES};

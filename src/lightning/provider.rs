@@ -99,7 +99,8 @@ pub trait BlockingInvoiceProvider: Send + Sync + 'static {
     }
 }
 
-/// Runs a [`BlockingInvoiceProvider`], or a [`BlockingSwitch`](super::BlockingSwitch), on the blocking pool of the runtime that the
+/// Runs a [`BlockingInvoiceProvider`], a [`BlockingSwitch`](super::BlockingSwitch) or a
+/// [`BlockingPayer`](super::send_payment::BlockingPayer) on the blocking pool of the runtime that the
 /// engine runs operations on.
 pub struct Blocking<P>(Arc<P>);
 
