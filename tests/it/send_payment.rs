@@ -4,13 +4,14 @@ mod model;
 mod random;
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
+use ibid::lightning::Blocking;
 use ibid::lightning::send_payment::{
-    Counts, Ending, FLOW_NAME, Handled, Listing, Paid, Payee, Payer, Payment, PaymentError, PaymentFailed,
-    PaymentRequest, PaymentSent, SendError, SendPayment, SendPaymentSetup, Sent, Standing,
+    BlockingPayer, Counts, Dispatch, Ending, FLOW_NAME, Handled, Listed, Listing, Paid, Payee, Payer, Payment,
+    PaymentError, PaymentFailed, PaymentRequest, PaymentSent, SendError, SendPayment, SendPaymentSetup, Sent, Standing,
 };
 use ibid::store::MemoryStore;
 use ibid::testing::{FaultyStore, Outage};
@@ -756,6 +757,56 @@ async fn what_is_paid_before_its_call_has_begun_is_not_sent() {
     crate::support::until(&node.engine, |stats| stats.running == 0).await;
     assert_eq!(node.ldk.calls(), 0);
     node.engine.shutdown().await;
+}
+
+/// Its calls block their thread, and go on when they are told to.
+struct Slow {
+    ldk: Ldk,
+    begun: std::sync::mpsc::Sender<()>,
+    go_on: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl BlockingPayer for Slow {
+    fn send(&self, payment: &Dispatch) -> Result<(), SendError> {
+        self.begun.send(()).unwrap();
+        self.go_on.lock().unwrap().recv().unwrap();
+        self.ldk.list(payment.request.id, Listing::Pending, payment.request.payment_hash());
+        Ok(())
+    }
+
+    fn abandon(&self, id: &Id) {
+        self.ldk.abandon(id);
+    }
+
+    fn recent(&self, id: &Id) -> Option<Listed> {
+        self.ldk.recent(id)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocking_call_that_outlives_its_engine_is_not_taken_for_never_made() {
+    let (bench, ldk) = (Bench::new(), Ldk::new());
+    let ((begun, begins), (go_on, goes_on)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+    let slow = Slow { ldk: ldk.clone(), begun, go_on: Mutex::new(goes_on) };
+    let payer = Arc::new(Blocking::new(Arc::new(slow)));
+    let setup = SendPaymentSetup::new(flow(), own_node_id(), payer);
+    let engine = open(&bench, &setup);
+    let payments = setup.bind(engine.clone());
+    payments.synced();
+    let cut_off = tokio::spawn(async move { payments.send(invoice(X, P)).await });
+    tokio::task::spawn_blocking(move || begins.recv().unwrap()).await.unwrap();
+    engine.shutdown().await;
+    assert!(matches!(cut_off.await.unwrap(), Err(PaymentError::Ambiguous(_))));
+
+    let engine = open(&bench, &setup);
+    let payments = setup.bind(engine.clone());
+    assert_eq!(payments.send(invoice(X, P)).await.unwrap(), Sent::Known(Standing::InDoubt));
+    let mut failed = Box::pin(handle(&payments, failed_event(Some(hash(P)))));
+    assert!(is_pending(&mut failed).await, "what is inside LDK may be about to begin");
+    go_on.send(()).unwrap();
+    assert_eq!(within_a_minute(failed).await.unwrap(), Handled::Stale);
+    assert_eq!(payments.send(invoice(X, P)).await.unwrap(), Sent::Known(Standing::Dispatched));
+    engine.shutdown().await;
 }
 
 // ---- abandon -----------------------------------------------------------------------------------------------------------
