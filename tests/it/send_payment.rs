@@ -1033,6 +1033,19 @@ async fn in_flight_payments_are_listed_with_what_is_known_of_them() {
     node.engine.shutdown().await;
 }
 
+#[tokio::test]
+async fn a_send_via_another_payer_is_made_by_it_and_asked_about_as_ever() {
+    let (node, other) = (Node::new(), Ldk::new());
+    let via = node.payments.via(Arc::new(other.clone()));
+    assert_eq!(via.send(invoice(X, P)).await.unwrap(), Sent::Accepted);
+    assert_eq!((node.ldk.calls(), other.calls()), (0, 1));
+    assert_eq!(node.known(X, P).await, Standing::Dispatched);
+    // The setup's own LDK does not list it.
+    assert_eq!(handle(&via, failed_event(Some(hash(P)))).await.unwrap(), Handled::Recorded);
+    assert_eq!((node.ldk.calls(), other.calls()), (0, 1));
+    node.engine.shutdown().await;
+}
+
 #[test]
 fn the_blocking_forms_do_the_same_on_a_plain_thread() {
     let ldk = Ldk::new();

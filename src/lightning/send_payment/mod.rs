@@ -65,6 +65,8 @@ pub struct SendPaymentSetup {
 pub struct SendPayment {
     engine: Engine,
     shared: Arc<Shared>,
+    /// Who is called by sends; `shared` has who is asked.
+    payer: Arc<dyn Payer>,
     host_acknowledges: bool,
 }
 
@@ -167,11 +169,19 @@ impl SendPaymentSetup {
     /// The handler over an engine whose builder was given to [`recover`](Self::recover). Call [`resume`](SendPayment::resume) next.
     #[must_use]
     pub fn bind(&self, engine: Engine) -> SendPayment {
-        SendPayment { engine, shared: Arc::clone(&self.shared), host_acknowledges: self.host_acknowledges }
+        let (shared, payer) = (Arc::clone(&self.shared), Arc::clone(&self.shared.payer));
+        SendPayment { engine, shared, payer, host_acknowledges: self.host_acknowledges }
     }
 }
 
 impl SendPayment {
+    /// The same handler, whose sends go through `payer`: for what belongs to one call and to no request, such as the retry strategy.
+    /// It stands before the same LDK; the setup's own payer goes on being asked what LDK lists.
+    #[must_use]
+    pub fn via(&self, payer: Arc<dyn Payer>) -> Self {
+        Self { payer, ..self.clone() }
+    }
+
     /// Pays, unless the id is known. Of any number of sends under one id at once, one calls LDK.
     ///
     /// # Errors
@@ -205,14 +215,14 @@ impl SendPayment {
         let (shared, id) = (Arc::clone(&self.shared), request.id);
         let key = shared.key(id)?;
         let mut call = Call::new(&shared.flow, &key, request.canonical());
-        if let Err(error) = request.check().and_then(|()| shared.payer.check(&request)) {
+        if let Err(error) = request.check().and_then(|()| self.payer.check(&request)) {
             call = call.barred(Reason::from_error(error));
         }
         // From before the registration: a failure that comes in meanwhile must not be taken for this attempt's.
         let submission = shared.calls.begin(id, Kind::Submission);
         let operation = {
-            let (engine, shared, key) = (self.engine.clone(), Arc::clone(&shared), key.clone());
-            Operation::new(async move |attempt| shared.call(&engine, &key, request, attempt).await)
+            let (handler, key) = (self.clone(), key.clone());
+            Operation::new(async move |attempt| handler.call(&key, request, attempt).await)
         };
         let engine = self.engine.clone();
         let done = move |reply| {
@@ -333,6 +343,19 @@ impl SendPayment {
         }
     }
 
+    /// The operation: at most once per record.
+    async fn call(&self, key: &Key, request: PaymentRequest, attempt: Attempt) -> End {
+        let (id, calls) = (request.id, &self.shared.calls);
+        let dispatch = Dispatch::new(request, attempt, calls.begin(id, Kind::Call));
+        if let Err(end) = may_call(&self.engine, key, &dispatch.attempt) {
+            return end;
+        }
+        let result = self.payer.send(&dispatch).await;
+        let listed = if result.is_err() { self.shared.payer.recent(&id) } else { None };
+        let is_other_running = calls.count(id, Kind::Call) > 1;
+        refusal::end_of(result, listed.as_ref(), dispatch.request.payment_hash(), is_other_running)
+    }
+
     /// What became of the events since the setup was made.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -348,19 +371,6 @@ impl Shared {
     fn id_of(&self, key: &Key) -> Option<[u8; 32]> {
         let is_ours = key.flow() == self.flow.name() && key.scope() == self.own_node_id.as_ref();
         key.id().try_into().ok().filter(|_| is_ours)
-    }
-
-    /// The operation: at most once per record.
-    async fn call(&self, engine: &Engine, key: &Key, request: PaymentRequest, attempt: Attempt) -> End {
-        let id = request.id;
-        let dispatch = Dispatch::new(request, attempt, self.calls.begin(id, Kind::Call));
-        if let Err(end) = may_call(engine, key, &dispatch.attempt) {
-            return end;
-        }
-        let result = self.payer.send(&dispatch).await;
-        let listed = if result.is_err() { self.payer.recent(&id) } else { None };
-        let is_other_running = self.calls.count(id, Kind::Call) > 1;
-        refusal::end_of(result, listed.as_ref(), dispatch.request.payment_hash(), is_other_running)
     }
 
     /// The call has returned and its result is recorded: if the payment was given up meanwhile, LDK has to hear of it now.
