@@ -1,6 +1,6 @@
 //! System 2: the test vectors of `send_payment`, against a model of LDK. Each says how often LDK was asked to send.
 
-mod model;
+pub(crate) mod model;
 mod random;
 
 use std::pin::Pin;
