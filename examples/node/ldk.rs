@@ -171,8 +171,19 @@ impl Payer for ScriptedLdk {
     fn abandon(&self, _: &Id) {}
 
     fn recent(&self, id: &Id) -> Option<Listed> {
-        let last = *self.ldk.sent().get(id)?.last().filter(|sent| !sent.is_over)?;
-        let state = if last.outcome == Scripted::Settle { Listing::Fulfilled } else { Listing::Pending };
-        Some(Listed { state, payment_hash: Some(last.payment_hash) })
+        listed(self.ldk.sent().get(id)?)
     }
+
+    fn fulfilled(&self) -> Vec<Id> {
+        let sent = self.ldk.sent();
+        let is_paid = |sent: &[Dispatched]| listed(sent).is_some_and(|listed| listed.state == Listing::Fulfilled);
+        sent.iter().filter(|(_, sent)| is_paid(sent)).map(|(id, _)| *id).collect()
+    }
+}
+
+/// How it lists an id with these dispatches.
+fn listed(sent: &[Dispatched]) -> Option<Listed> {
+    let last = sent.last().filter(|sent| !sent.is_over)?;
+    let state = if last.outcome == Scripted::Settle { Listing::Fulfilled } else { Listing::Pending };
+    Some(Listed { state, payment_hash: Some(last.payment_hash) })
 }

@@ -781,6 +781,10 @@ impl BlockingPayer for Slow {
     fn recent(&self, id: &Id) -> Option<Listed> {
         self.ldk.recent(id)
     }
+
+    fn fulfilled(&self) -> Vec<Id> {
+        self.ldk.fulfilled()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -929,6 +933,7 @@ async fn a_tick_is_not_quiet_while_an_event_of_the_payment_is_being_handled() {
     assert_eq!(payments.send(invoice(X, P)).await.unwrap(), Sent::Accepted);
     ldk.claim(X, P, None);
     assert_eq!(ldk.deliver(&payments).await.unwrap(), Handled::Recorded);
+    (0..8).for_each(|_| ldk.tick());
     for _ in 0..7 {
         payments.tick().await.unwrap();
     }
@@ -946,6 +951,39 @@ async fn a_tick_is_not_quiet_while_an_event_of_the_payment_is_being_handled() {
     }
     payments.tick().await.unwrap();
     assert!(payments.lookup(X).unwrap().is_none());
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_ldk_still_has_as_paid_is_held_back_at_the_cost_of_one_write_and_the_rest_goes() {
+    let (ldk, store) = (Ldk::new(), Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
+    let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
+    let engine = setup.recover(Engine::builder()).open_store(store.clone()).unwrap();
+    let payments = setup.bind(engine.clone());
+    for (id, preimage) in [(X, P), (Y, P2)] {
+        assert_eq!(payments.send(invoice(id, preimage)).await.unwrap(), Sent::Accepted);
+        ldk.claim(id, preimage, None);
+        assert_eq!(ldk.deliver(&payments).await.unwrap(), Handled::Recorded);
+    }
+    let tick = async |commits: u64| {
+        let before = store.commits();
+        payments.tick().await.unwrap();
+        assert_eq!(store.commits() - before, commits);
+        [X, Y].map(|id| payments.lookup(id).unwrap().is_some())
+    };
+    for _ in 0..7 {
+        assert_eq!(tick(1).await, [true, true]);
+    }
+    // Its HTLC is still in the channel; that of Y has left it long ago.
+    (0..8).for_each(|_| ldk.tick());
+    ldk.list(X, Listing::Fulfilled, Some(hash(P)));
+    assert_eq!(tick(2).await, [true, false]);
+    // That tick was the first of its next eight.
+    (0..8).for_each(|_| ldk.tick());
+    for _ in 2..8 {
+        assert_eq!(tick(1).await, [true, false]);
+    }
+    assert_eq!(tick(1).await, [false, false]);
     engine.shutdown().await;
 }
 
@@ -974,6 +1012,7 @@ async fn a_store_that_fails_after_the_success_is_recorded_lets_the_event_acknowl
     ldk.tell(Event::Sent { id: Y, preimage: P2, fee_msat: None });
     assert_eq!(ldk.deliver(&payments).await.unwrap(), Handled::Repeated, "as if the acknowledgement had failed");
     for _ in 0..8 {
+        ldk.tick();
         payments.tick().await.unwrap();
     }
     assert!(payments.lookup(Y).unwrap().is_none());

@@ -1,4 +1,4 @@
-//! Who is asked to pay: the host's LDK, behind four methods, so that a host may carry whatever LDK it likes.
+//! Who is asked to pay: the host's LDK, behind five methods, so that a host may carry whatever LDK it likes.
 
 use std::fmt;
 use std::future::Future;
@@ -42,6 +42,10 @@ pub trait Payer: Send + Sync + 'static {
     /// What LDK's `list_recent_payments` has under this id, now. It must not wait for anything but LDK's locks, and a manager that
     /// is still being loaded must not be asked: what is not listed is taken for gone. A host that cannot say panics.
     fn recent(&self, id: &[u8; 32]) -> Option<Listed>;
+
+    /// The ids that LDK's `list_recent_payments` has as [`Fulfilled`](Listing::Fulfilled), now, in any order: asked once a
+    /// [tick](super::SendPayment::tick). As [`recent`](Self::recent) otherwise.
+    fn fulfilled(&self) -> Vec<[u8; 32]>;
 }
 
 /// A [`Payer`] whose `send` blocks, as LDK's does. Made into one by [`Blocking`].
@@ -66,6 +70,9 @@ pub trait BlockingPayer: Send + Sync + 'static {
 
     /// As [`Payer::recent`].
     fn recent(&self, id: &[u8; 32]) -> Option<Listed>;
+
+    /// As [`Payer::fulfilled`].
+    fn fulfilled(&self) -> Vec<[u8; 32]>;
 }
 
 /// One payment for LDK, now. While there is a clone of it, the call counts as being inside LDK.
@@ -132,6 +139,10 @@ impl<P: BlockingPayer> Payer for Blocking<P> {
 
     fn recent(&self, id: &[u8; 32]) -> Option<Listed> {
         self.inner().recent(id)
+    }
+
+    fn fulfilled(&self) -> Vec<[u8; 32]> {
+        self.inner().fulfilled()
     }
 }
 
