@@ -22,6 +22,9 @@
 //! the HTLC has left the channel, so with a payee that has gone away LDK may know an id for longer. Such an id is not released: sent
 //! again, it would be a duplicate to LDK, and wait for a PaymentSent that was handled long ago. What has failed is released by
 //! [`abandon`](SendPayment::abandon), and what is under way by its end.
+//!
+//! # LDK alone, and with ibid
+#![doc = include_str!("ldk.md")]
 
 mod answer;
 mod calls;

@@ -2,3 +2,4 @@
 
 mod ldk_alone;
 mod request_invoice;
+mod send_payment;
