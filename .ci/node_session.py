@@ -18,7 +18,8 @@ sys.dont_write_bytecode = True
 
 from node_driver import (
     INVALID_PARAMS, METHOD, NO_PROVIDER, OVERFLOW, STALE, Bench, Failed, Node, Tally, bolt11_of, call, decode, end_all, error,
-    expect, hash_of, onion, params, peer, request,
+    expect, hash_of, onion, params, payment,
+    payment_id, peer, request,
 )
 
 
@@ -469,6 +470,90 @@ def onions_once(bench):
     node.shutdown()
 
 
+def payments_once(bench):
+    """Whatever a payment comes to, LDK is asked once, and its retries are told the same, also after a restart."""
+    refused = ("definitive", "failed")
+    cases = {  # outcome: first answer, retries, calls
+        "accept": (NEW, KNOWN, 1),
+        "settle": (("success", "completed", False), ("duplicate", "completed", False), 1),
+        "reject_validation": ((*refused, False), (*refused, True), 0),
+        "definitive": ((*refused, False), (*refused, True), 1),
+        "duplicate": (KNOWN, KNOWN, 1),
+        "unknown": (("ambiguous", "in_doubt", False), KNOWN, 1),
+        "panic": (("ambiguous", "in_doubt", False), KNOWN, 1),
+    }
+    node = bench.node()
+    for n, (outcome, (first, _, _)) in enumerate(cases.items()):
+        expect(f"{outcome}: the first answer", node.told(payment(n, outcome)), first)
+    for restarts in range(3):
+        node.until("LDK has said what it lists", lambda stats: stats["records"]["in_doubt"] == stats["live_actors"] == 0)
+        for n, (outcome, (_, again, calls)) in enumerate(cases.items()):
+            expect(f"{outcome}: another amount", node.told(payment(n, amount_msat=2001))[0], "conflict")
+            for retry in (payment(n), payment(n, "settle"), payment(n, "reject_validation")):
+                expect(f"{outcome}: a retry after {restarts} restarts", node.told(retry, restarts + 1), again)
+            expect(f"{outcome}: calls", bench.paid().get(n, 0), calls)
+        node.shutdown() if restarts else node.kill()
+        node = bench.node()
+    listed = node.result(call("list_payments"))["payments"]
+    expect("what has no end yet is listed", {(int(one["payment_id"], 16), one["state"], one["attempt"]) for one in listed},
+           {(n, "dispatched", 1) for n in (0, 4, 5, 6)})
+    node.send(payment(9, "hang"))
+    node.until("it hangs inside LDK", lambda _: 9 in bench.paid())
+    node.kill()
+    node = bench.node()
+    expect("what hung was sent", node.told(payment(9)), KNOWN)
+    expect("once", bench.paid()[9], 1)
+    node.shutdown()
+
+
+def payments_end(bench):
+    """Events, release by ticks, and what is given up."""
+    node = bench.node()
+    tick = lambda n: [node.control("tick") for _ in range(n)]
+    ask = lambda method, n=1, **members: node.result(call(method, payment_id=payment_id(n), **members))
+    handled = lambda n, attempt, event, **members: ask("payment_event", n, attempt=attempt, event=event, **members)["handled"]
+    expect("accepted", node.told(payment(1)), NEW)
+    expect("the event of no dispatch", (handled(1, 2, "sent"), handled(3, 1, "failed")), (None, None))
+    expect("paid", handled(1, 1, "sent", preimage="AB" * 32), "recorded")
+    expect("told again", handled(1, 1, "sent", preimage="ab" * 32), "repeated")
+    expect("a late failure", handled(1, 1, "failed"), "late")
+    tick(20)
+    expect("not acknowledged", node.result(payment(1))["preimage"], "ab" * 32)
+    expect("acknowledged", ask("ack_payment_event")["acknowledged"], "counting")
+    tick(4)
+    node.kill()
+    node = bench.node()
+    tick(3)
+    expect("after seven ticks", node.told(payment(1)), ("duplicate", "completed", False))
+    tick(1)
+    again = node.result(payment(1, amount_msat=2001))
+    expect("after the eighth", (again["state"], again["attempt"]), ("dispatched", 2))
+    expect("an event of the first dispatch", (handled(1, 1, "failed"), handled(1, 1, "sent")), ("stale", "stale"))
+    expect("one of the second", handled(1, 2, "failed"), "recorded")
+    expect("failed", node.told(payment(1, amount_msat=2001)), ("duplicate", "failed", False))
+    after_all = ask("payment_event", attempt=2, event="sent")
+    expect("paid after all", (after_all["class"], after_all["handled"]), ("conflict", "contradiction"))
+    expect("given up", ask("abandon_payment")["abandoned"], "released")
+    expect("free", node.result(payment(1))["attempt"], 3)
+    expect("given up under way", ask("abandon_payment")["abandoned"], "marked")
+    node.kill()
+    node = bench.node()
+    expect("and still", node.result(call("list_payments"))["payments"][0]["abandoned"], True)
+    expect("still known", node.told(payment(1)), KNOWN)
+    expect("fails", handled(1, 3, "failed"), "recorded")
+    expect("and is free", node.result(payment(1))["attempt"], 4)
+    expect("nothing to give up", ask("abandon_payment", 8)["abandoned"], "no_effect")
+    expect("calls", bench.paid(), {1: 4})
+    wrong = lambda payload: json.loads(node.ask(payload))["error"]["code"]
+    for payload in (payment(1, payment_id="5c"), payment(1, payment_hash=...), payment(1, amount_msat="x"), payment(1, "explode"),
+                    call("payment_event", payment_id=payment_id(1), event="sent"), call("abandon_payment"),
+                    call("payment_event", payment_id=payment_id(1), attempt=1, event="lost")):
+        expect("wrong params", wrong(payload), -32602)
+    expect("no amount burns no id", node.told(payment(7, amount_msat=0)), ("definitive", None, False))
+    expect("so it is free", node.told(payment(7)), NEW)
+    node.shutdown()
+
+
 def onions_end(bench):
     """Namespaces, ends, fences, and what is forgotten."""
     node = bench.node()
@@ -611,7 +696,7 @@ def session(binary, root):
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed of the random kills: {seed}")
     scenarios = [first_run_and_replay, mismatch, ledger, malformed, large_frames, operation_errors, concurrency,
-                 killed_during_a_mint, onions_once, onions_end, onions_malformed, the_end]
+                 killed_during_a_mint, onions_once, onions_end, onions_malformed, payments_once, payments_end, the_end]
     steps = [(scenario.__name__, lambda scenario=scenario: scenario(fresh_bench())) for scenario in scenarios]
     timed = [expiry_refuses_once, expiry_reruns, *grace(expiry_sweep=False), *grace(expiry_sweep=True)]
     steps += [(scenario.__name__, lambda scenario=scenario: timely(scenario, fresh_bench)) for scenario in timed]

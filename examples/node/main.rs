@@ -27,19 +27,17 @@
 //! forget_onions  {attempt_ids, namespace?}
 //! list_onions    {state?, namespace?}
 //! ```
-//! - `attempt_id`: a u64, as a number or a decimal string, and echoed as it was given. So may `amount_msat` and the
-//!   times be.
-//! - `namespace`: any text of 1 to 254 bytes, in place of the router's node id; it stands for what a transport would
-//!   have authenticated. One attempt id in two namespaces is two attempts, and no text meets a node id. `list_onions`
-//!   without it lists all.
-//! - `payment_hash`: 32 bytes in hex. `onion`: 1,366 bytes in hex. `amount_msat`: more than zero. A wrong value is
-//!   *definitive* (`"cause":"malformed"`) and burns no attempt id. All three are the request: another value under the
-//!   same attempt id is a *conflict*. `simulate` is no part of it.
-//! - `preimage` and `reason` are any text and come back as they were given, but for 64 hex digits, which come back in
-//!   lower case. No reason and an empty one stay apart. A preimage that is left out is an empty one.
+//! - `attempt_id`: a u64, as a number or a decimal string, and echoed as it was given. So may `amount_msat` and the times be.
+//! - `namespace`: any text of 1 to 254 bytes, in place of the router's node id; it stands for what a transport would have
+//!   authenticated. One attempt id in two namespaces is two attempts, and no text meets a node id. `list_onions` without it lists all.
+//! - `payment_hash`: 32 bytes in hex. `onion`: 1,366 bytes in hex. `amount_msat`: more than zero. A wrong value is *definitive*
+//!   (`"cause":"malformed"`) and burns no attempt id. All three are the request: another value under the same attempt id is a
+//!   *conflict*. `simulate` is no part of it.
+//! - `preimage` and `reason` are any text and come back as they were given, but for 64 hex digits, which come back in lower case. No
+//!   reason and an empty one stay apart. A preimage that is left out is an empty one.
 //! - `timeout_ms`: without it `track_onion` waits until the end, or until the node shuts down.
-//! - A param that is missing, or of a wrong type, is the JSON-RPC error -32602, with a message that names it. Nothing
-//!   else about an onion is a JSON-RPC error. A param that is not known is ignored, and `null` equals absent.
+//! - A param that is missing, or of a wrong type, is the JSON-RPC error -32602, with a message that names it. Nothing else about an
+//!   onion is a JSON-RPC error. A param that is not known is ignored, and `null` equals absent.
 //!
 //! Every result says what the client does next, how the record stands, and whether the answer had been given before:
 //! ```text
@@ -70,10 +68,41 @@
 //!                still to come, so only `registered`, `dispatched` and `in_doubt` are ever listed
 //! ```
 //!
+//! # Payments
+//! The node pays, whoever asks; `from` does not matter. Its LDK is simulated, and tells nothing by itself: `payment_event` stands for
+//! LDK's PaymentSent and PaymentFailed, `tick` for its timer.
+//! ```text
+//! send_payment       {payment_id, payment_hash, amount_msat, simulate?}
+//! payment_event      {payment_id, attempt, event: "sent" | "failed", preimage?}
+//! ack_payment_event  {payment_id}
+//! abandon_payment    {payment_id}
+//! list_payments      {}
+//! ```
+//! - `payment_id`, `payment_hash`, `preimage`: 32 bytes in hex. `amount_msat`: zero is *definitive* and burns no id. Hash and amount are
+//!   the request: another value under the same id is a *conflict*. `simulate` is no part of it.
+//! - `attempt`: which of the dispatches under this id, counted from 1 by the lines of the file of effects, for ever. Every result about
+//!   an id has it, too: that of the record as it stands, or null if there is none or it has not been dispatched.
+//! - Without a preimage one is made up. An event that was handled may be told again, with no effect but `handled`.
+//! ```text
+//! send_payment       success, dispatched                   LDK has taken it on, by this call
+//!                    success, completed, preimage          and it has arrived at once
+//!                    duplicate, state, preimage? | reason? it is known; a recorded end is attached
+//!                    conflict, state                       the id is another payment's
+//!                    definitive, failed, reason            refused; every retry gets it again, with "replayed":true
+//!                    ambiguous, state                      the same call again
+//! payment_event      success, state, handled "recorded" | "repeated" | "late" | "stale" | "unknown", "replayed" if not recorded
+//!                    conflict, failed, handled "contradiction"  it had failed, and is paid
+//!                    ambiguous, handled "replay"           tell it again; cause "not_found": there is no such dispatch
+//! ack_payment_event  success, state, acknowledged "counting" | "no_effect" | "not_found"
+//! abandon_payment    success, state, abandoned "marked" | "released" | "no_effect"
+//! list_payments      success, payments: [{payment_id, attempt, state, payment_hash, abandoned}], those whose end is still to come
+//! ```
+//! A payment that has arrived stays until it is acknowledged and eight ticks have passed since; one that has failed until it is
+//! abandoned.
+//!
 //! # Simulated outcomes
-//! `"simulate":{"delay_ms":n,"outcome":".."}` scripts the switch for the one call that goes out; a retry that is
-//! answered from the record runs nothing. Each dispatch first appends its line to the file of effects, then takes
-//! `delay_ms` (default 0), then:
+//! `"simulate":{"delay_ms":n,"outcome":".."}` scripts the switch for the one call that goes out; a retry that is answered from the
+//! record runs nothing. Each dispatch first appends its line to the file of effects, then takes `delay_ms` (default 0), then:
 //! ```text
 //! accept             (the default) it went out; its end comes by resolve_onion
 //! settle             it went out and arrived, with a preimage that is made up
@@ -83,9 +112,12 @@
 //! unknown, panic     whether it went out is not known: in doubt
 //! hang               it never says
 //! ```
-//! The switch is asked about what is in doubt. What has a line is under way until its end is recorded (`settle` has
-//! arrived, `definitive` has not started); what has none has not started. After a restart it knows what is in the file
-//! of effects and nothing else. Without such a file it cannot tell.
+//! For a payment it is LDK that is scripted: `settle` is told as a PaymentSent at once, `reject_validation` is an expired invoice,
+//! `definitive` that there is no route.
+//!
+//! The switch is asked about what is in doubt. What has a line is under way until its end is recorded (`settle` has arrived,
+//! `definitive` has not started); what has none has not started. After a restart it knows what is in the file of effects and nothing
+//! else. Without such a file it cannot tell.
 //!
 //! # Control lines
 //! ```text
@@ -93,6 +125,7 @@
 //!                                      "dispatched":n,"completed":n,"failed":n,"in_doubt":n,"tombstone":n}}
 //! {"control":"advance_clock","ms":n}   no answer; a negative n steps the machine's clock back, which the engine's never does
 //! {"control":"expiry_sweep"}           {"control":"expiry_sweep","removed":n}
+//! {"control":"tick"}                   {"control":"tick"}, when it is durable
 //! {"control":"shutdown"}               {"control":"shutdown"}, after every frame is answered and the file is closed
 //! ```
 //! They take effect in the order of the lines, behind the frames before them. `minted` counts the mints of this process.
@@ -111,9 +144,11 @@ mod call;
 mod clock;
 mod effects;
 mod input;
+mod ldk;
 mod node;
 mod onions;
 mod output;
+mod payments;
 mod provider;
 mod result;
 mod script;

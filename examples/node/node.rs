@@ -17,8 +17,10 @@ use crate::call::Call;
 use crate::clock::OffsetClock;
 use crate::effects::Effects;
 use crate::input::{self, Line};
+use crate::ldk::Ldk;
 use crate::onions::Onions;
 use crate::output;
+use crate::payments::{Asking, Payments};
 use crate::provider::Provider;
 use crate::support::Minter;
 use crate::switch::Circuits;
@@ -32,6 +34,7 @@ pub(crate) struct Node {
     handler: RequestInvoice,
     provider: Arc<Provider>,
     onions: Onions,
+    payments: Payments,
     denied: Arc<BTreeSet<NodeId>>,
     /// Frames taken in and not answered yet.
     pending: watch::Sender<usize>,
@@ -46,8 +49,9 @@ impl Node {
             None => (Effects::default(), String::new()),
         };
         let (flow, circuits) = (Onions::flow()?, Circuits::read(effects.clone(), &lines));
+        let asking = Asking::new(Ldk::read(effects.clone(), &lines))?;
         let builder = Engine::builder().clock(clock.clone()).limits(args.limits).runtime(runtime.handle().clone());
-        let builder = Onions::asking(builder, &flow, &circuits);
+        let builder = asking.recover(Onions::asking(builder, &flow, &circuits));
         let engine = match &args.db {
             Some(path) => builder.open(path).map_err(|error| named("--db", path, error))?,
             None => builder.open_in_memory()?,
@@ -68,8 +72,9 @@ impl Node {
             handler.set_provider(Some(provider.clone()));
         }
         let onions = Onions::new(engine.clone(), flow, circuits);
+        let payments = runtime.block_on(asking.bind(engine.clone(), args.db.is_none()))?;
         let pending = watch::Sender::new(0);
-        Ok(Self { runtime, clock, engine, handler, provider, onions, denied, pending })
+        Ok(Self { runtime, clock, engine, handler, provider, onions, payments, denied, pending })
     }
 
     /// Until the input ends or says so. This thread only reads: no frame waits for another.
@@ -81,6 +86,7 @@ impl Node {
                 Ok(Line::Stats) => self.stats(),
                 Ok(Line::AdvanceClock { ms }) => self.advance_clock(ms),
                 Ok(Line::ExpirySweep) => self.expiry_sweep(),
+                Ok(Line::Tick) => self.tick(),
                 Ok(Line::Shutdown) => {
                     asked = true;
                     break;
@@ -96,7 +102,7 @@ impl Node {
 
     /// A call of a method of this node's own, or else a frame of the peer protocol, malformed ones included.
     fn handle(&self, from: NodeId, payload: &str) {
-        match Call::read(payload, Onions::knows) {
+        match Call::read(payload, |method| Onions::knows(method) || Payments::knows(method)) {
             Some(_) if self.denied.contains(&from) => {}
             Some(call) => self.call(from, call),
             None => self.take_in(from, payload),
@@ -106,9 +112,12 @@ impl Node {
     /// It is begun here, so that calls reach the engine in the order of their lines, and goes on by itself.
     fn call(&self, from: NodeId, call: Call) {
         self.pending.send_modify(|pending| *pending += 1);
-        let (onions, pending) = (self.onions.clone(), self.pending.clone());
+        let (onions, payments, pending) = (self.onions.clone(), self.payments.clone(), self.pending.clone());
         let mut answering = Box::pin(async move {
-            let answer = onions.answer(from, &call.method, &call.params).await;
+            let answer = match Payments::knows(&call.method) {
+                true => payments.answer(&call.method, &call.params).await,
+                false => onions.answer(from, &call.method, &call.params).await,
+            };
             output::frame(from, &call.answer(answer));
             pending.send_modify(|pending| *pending -= 1);
         });
@@ -154,6 +163,13 @@ impl Node {
     fn expiry_sweep(&self) {
         match self.runtime.block_on(self.engine.expiry_sweep()) {
             Ok(removed) => output::expiry_sweep(removed),
+            Err(error) => output::error(&error.to_string()),
+        }
+    }
+
+    fn tick(&self) {
+        match self.runtime.block_on(self.payments.tick()) {
+            Ok(()) => output::tick(),
             Err(error) => output::error(&error.to_string()),
         }
     }

@@ -6,6 +6,9 @@
 //!
 //! router --attempt id-----> SendOnion::send --> Engine::submit --> Switch::dispatch (runs once)
 //!        <-- four classes --                    Switch::find (asked about what is in doubt)
+//!
+//! wallet --PaymentId------> SendPayment::send --> Engine::try_submit --> Payer::send (runs once)
+//!        <-- how it stands --                   LDK's events, LDK's list (asked about what is in doubt)
 //! ```
 //!
 //! The scope of every key is the authenticated principal: the peer's [`NodeId`](crate::NodeId), the router's namespace.

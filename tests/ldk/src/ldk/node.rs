@@ -268,6 +268,11 @@ impl Node {
         next
     }
 
+    /// Whether no event is queued. None is handled by asking.
+    pub fn has_no_event(&self) -> bool {
+        self.refuse_event().is_none()
+    }
+
     /// Makes an invoice, of this many msat or of any amount.
     pub fn invoice(&self, msat: Option<u64>) -> Invoice {
         let params = Bolt11InvoiceParameters { amount_msats: msat, ..Default::default() };
@@ -275,6 +280,7 @@ impl Node {
         Invoice {
             text: invoice.to_string(),
             hash: invoice.payment_hash().to_byte_array(),
+            msat,
             secret: invoice.payment_secret().0,
         }
     }

@@ -3,3 +3,4 @@
 mod kv_store;
 mod ldk_alone;
 mod request_invoice;
+mod send_payment;
