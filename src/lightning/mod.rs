@@ -16,6 +16,7 @@ mod params;
 mod provider;
 mod request_invoice;
 mod rpc_error;
+pub mod send_payment;
 
 pub use answer::json_rpc_answer;
 pub use frame::{ID_BYTES, MAX_FRAME_BYTES};
