@@ -25,12 +25,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ibid::store::{
-    Batch, Change, Cursor, Entry, ExpiredRow, RedbOptions, RedbStore, Store, StoreError, Totals, Verdict, Version,
-};
+use ibid::store::{Batch, Change, RedbOptions, RedbStore, Store, StoreError, Verdict, Version};
+use ibid::testing::Layer;
 use ibid::{
-    AttemptId, BootId, Bytes, Call, End, Engine, Fingerprint, Flow, Key, Limits, Operation, Policy, Record, State,
-    StoredRow, Token, UnixMillis,
+    AttemptId, BootId, Call, End, Engine, Fingerprint, Flow, Key, Limits, Operation, Policy, Record, State, Token,
+    UnixMillis,
 };
 
 const ROUNDS: usize = 5;
@@ -474,7 +473,11 @@ impl Noting {
     }
 }
 
-impl Store for Noting {
+impl Layer for Noting {
+    fn below(&self) -> &dyn Store {
+        &self.store
+    }
+
     fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError> {
         let began = now();
         let verdicts = self.store.commit(batch);
@@ -484,53 +487,5 @@ impl Store for Noting {
         noted.0.push(batch.changes.iter().map(kind).collect());
         noted.1 += took;
         verdicts
-    }
-
-    fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
-        self.store.get(key)
-    }
-
-    fn in_flight(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        self.store.in_flight(after, limit)
-    }
-
-    fn removable(&self, now: UnixMillis, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
-        self.store.removable(now, limit)
-    }
-
-    fn row(&self, table: &str, key: &[u8]) -> Result<Option<StoredRow>, StoreError> {
-        self.store.row(table, key)
-    }
-
-    fn rows(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, StoredRow)>, StoreError> {
-        self.store.rows(table, after, limit)
-    }
-
-    fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {
-        self.store.expired_rows(now, limit)
-    }
-
-    fn totals(&self) -> Result<Totals, StoreError> {
-        self.store.totals()
-    }
-
-    fn clock_mark(&self) -> Result<UnixMillis, StoreError> {
-        self.store.clock_mark()
-    }
-
-    fn generation(&self) -> Result<u64, StoreError> {
-        self.store.generation()
-    }
-
-    fn rest(&self) -> Result<(), StoreError> {
-        self.store.rest()
-    }
-
-    fn reopen(&self) -> Result<(), StoreError> {
-        self.store.reopen()
-    }
-
-    fn close(&self) -> Result<(), StoreError> {
-        self.store.close()
     }
 }

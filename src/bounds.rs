@@ -6,6 +6,8 @@ use std::time::Duration;
 pub(crate) const FLOW_NAME_BYTES: usize = 64;
 /// Bytes of a scope and of an id, at most.
 pub(crate) const KEY_PART_BYTES: usize = 255;
+/// Bytes of a ledger row's key, at most: three names of 120 bytes, with what keeps them apart, and to spare.
+pub(crate) const ROW_KEY_BYTES: usize = 512;
 /// Bytes that a request, an answer, a reason or a checkpoint may be configured to hold, at most: 16 MiB.
 pub const PAYLOAD_BYTES_CEILING: usize = 16 * 1024 * 1024;
 

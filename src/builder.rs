@@ -187,7 +187,7 @@ impl Builder {
         };
         let boot = entropy.boot_id();
         let permits = Permits::new(limits.in_flight, limits.in_flight_per_scope);
-        let ticks = Arc::new(Ticks::from(0));
+        let ticks = Arc::new(Ticks::from(store.tick_mark()?));
         let recovery = Arc::new(Recovery { flows, permits: Arc::clone(&permits), boot, opened_at });
         let parts = Parts {
             store: Arc::clone(&store),

@@ -3,18 +3,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::bounds::{FLOW_NAME_BYTES, KEY_PART_BYTES, PAYLOAD_BYTES_CEILING};
+use crate::bounds::{FLOW_NAME_BYTES, PAYLOAD_BYTES_CEILING, ROW_KEY_BYTES};
 use crate::record::Bytes;
 use crate::time::UnixMillis;
 
-/// A row to write into a ledger table, with what must hold for it.
+/// A row to write into a ledger table, or to remove from it, with what must hold for that.
 ///
-/// Tables are named by their first use: 1 to 64 bytes. A key holds 1 to 255 bytes, a value up to 16 MiB.
+/// Tables are named by their first use: 1 to 64 bytes. A key holds 1 to 512 bytes, a value up to 16 MiB.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Row {
     pub(crate) table: Arc<str>,
     pub(crate) key: Bytes,
-    pub(crate) value: Bytes,
+    /// `None`: the row goes.
+    pub(crate) value: Option<Bytes>,
     pub(crate) expires_at: Option<UnixMillis>,
     pub(crate) guard: Guard,
 }
@@ -23,7 +24,7 @@ pub struct Row {
 /// A row reads as absent from its `expires_at` on, removed or not.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Guard {
-    /// Nothing: the row is replaced.
+    /// Nothing: the row is replaced, or removed.
     Any,
     /// There is none.
     Absent,
@@ -46,7 +47,7 @@ pub struct StoredRow {
 pub enum InvalidRow {
     /// A table's name holds 1 to 64 bytes; this one had the given number.
     TableLength(usize),
-    /// A key holds 1 to 255 bytes; this one had the given number.
+    /// A key holds 1 to 512 bytes; this one had the given number.
     KeyLength(usize),
     /// A value holds at most 16 MiB; this one had the given number of bytes.
     ValueLength(usize),
@@ -58,17 +59,27 @@ impl Row {
     /// # Errors
     /// [`InvalidRow`].
     pub fn new(table: impl Into<Arc<str>>, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<Self, InvalidRow> {
-        let (table, key, value) = (table.into(), key.into(), value.into());
-        if table.is_empty() || table.len() > FLOW_NAME_BYTES {
-            return Err(InvalidRow::TableLength(table.len()));
-        }
-        if key.is_empty() || key.len() > KEY_PART_BYTES {
-            return Err(InvalidRow::KeyLength(key.len()));
-        }
+        let (removal, value) = (Self::removal(table, key)?, value.into());
         if value.len() > PAYLOAD_BYTES_CEILING {
             return Err(InvalidRow::ValueLength(value.len()));
         }
-        Ok(Self { table, key, value, expires_at: None, guard: Guard::Any })
+        Ok(Self { value: Some(value), ..removal })
+    }
+
+    /// That the row goes, with its end. Where there is none, nothing is to be done, and that is no error. Without a guard; one
+    /// holds as for a write.
+    ///
+    /// # Errors
+    /// [`InvalidRow`].
+    pub fn removal(table: impl Into<Arc<str>>, key: impl Into<Bytes>) -> Result<Self, InvalidRow> {
+        let (table, key) = (table.into(), key.into());
+        if table.is_empty() || table.len() > FLOW_NAME_BYTES {
+            return Err(InvalidRow::TableLength(table.len()));
+        }
+        if key.is_empty() || key.len() > ROW_KEY_BYTES {
+            return Err(InvalidRow::KeyLength(key.len()));
+        }
+        Ok(Self { table, key, value: None, expires_at: None, guard: Guard::Any })
     }
 
     /// Its table.
@@ -83,16 +94,22 @@ impl Row {
         &self.key
     }
 
-    /// Its value.
+    /// Its value; `None`: it is a [removal](Self::removal).
     #[must_use]
-    pub fn value(&self) -> &Bytes {
-        &self.value
+    pub fn value(&self) -> Option<&Bytes> {
+        self.value.as_ref()
     }
 
     /// Its own end, see [`expires_at`](Self::expires_at).
     #[must_use]
     pub fn end(&self) -> Option<UnixMillis> {
         self.expires_at
+    }
+
+    /// What stands there once this is written.
+    pub(crate) fn outcome(&self) -> Option<StoredRow> {
+        let value = self.value.clone()?;
+        Some(StoredRow { value, expires_at: self.expires_at })
     }
 
     /// What must hold of the stored row, see [`guard`](Self::guard).
@@ -102,7 +119,7 @@ impl Row {
     }
 
     /// The row's own end: it reads as absent from then on, and is removed some time after. It has nothing to do with the end of
-    /// the record it was written with.
+    /// the record it was written with. To a removal it means nothing.
     #[must_use]
     pub fn expires_at(mut self, end: UnixMillis) -> Self {
         self.expires_at = Some(end);
@@ -118,7 +135,7 @@ impl Row {
 
     /// Roughly how many bytes it adds to a transaction.
     pub(crate) fn weight(&self) -> usize {
-        100 + self.table.len() + self.key.len() + self.value.len()
+        100 + self.table.len() + self.key.len() + self.value.as_ref().map_or(0, |value| value.len())
     }
 }
 
@@ -140,7 +157,7 @@ impl fmt::Debug for Row {
         f.debug_struct("Row")
             .field("table", &self.table)
             .field("key_bytes", &self.key.len())
-            .field("value_bytes", &self.value.len())
+            .field("value_bytes", &self.value.as_ref().map(|value| value.len()))
             .field("expires_at", &self.expires_at)
             .field("guard", &self.guard)
             .finish()
@@ -167,7 +184,7 @@ impl fmt::Display for InvalidRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TableLength(n) => write!(f, "a table's name holds 1 to {FLOW_NAME_BYTES} bytes, not {n}"),
-            Self::KeyLength(n) => write!(f, "a row's key holds 1 to {KEY_PART_BYTES} bytes, not {n}"),
+            Self::KeyLength(n) => write!(f, "a row's key holds 1 to {ROW_KEY_BYTES} bytes, not {n}"),
             Self::ValueLength(n) => write!(f, "a row's value holds up to {PAYLOAD_BYTES_CEILING} bytes, not {n}"),
         }
     }
@@ -200,7 +217,22 @@ mod tests {
         assert_eq!(Row::new("", *b"k", *b"v"), Err(InvalidRow::TableLength(0)));
         assert_eq!(Row::new("t".repeat(65), *b"k", *b"v"), Err(InvalidRow::TableLength(65)));
         assert_eq!(Row::new("t", *b"", *b"v"), Err(InvalidRow::KeyLength(0)));
-        assert_eq!(Row::new("t", [0; 256], *b"v"), Err(InvalidRow::KeyLength(256)));
-        assert!(Row::new("t".repeat(64), [0; 255], *b"").is_ok());
+        assert_eq!(Row::new("t", [0; 513], *b"v"), Err(InvalidRow::KeyLength(513)));
+        let long = vec![0; PAYLOAD_BYTES_CEILING + 1];
+        assert_eq!(Row::new("t", *b"k", long), Err(InvalidRow::ValueLength(PAYLOAD_BYTES_CEILING + 1)));
+        assert!(Row::new("t".repeat(64), [0; 512], *b"").is_ok());
+        assert_eq!(Row::removal("", *b"k"), Err(InvalidRow::TableLength(0)));
+        assert_eq!(Row::removal("t", [0; 513]), Err(InvalidRow::KeyLength(513)));
+        assert!(Row::removal("t".repeat(64), [0; 512]).is_ok());
+    }
+
+    #[test]
+    fn a_removal_has_no_value_and_leaves_nothing_whatever_end_it_is_given() {
+        let removal = Row::removal("t", *b"k").unwrap().expires_at(UnixMillis(7));
+        assert_eq!((removal.value(), removal.outcome()), (None, None));
+        let write = Row::new("t", *b"k", *b"").unwrap().expires_at(UnixMillis(7));
+        assert_eq!(write.value(), Some(&(*b"").into()), "nothing and empty stay apart");
+        let stored = StoredRow { value: (*b"").into(), expires_at: Some(UnixMillis(7)) };
+        assert_eq!(write.outcome(), Some(stored));
     }
 }

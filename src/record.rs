@@ -177,12 +177,20 @@ impl Record {
         }
     }
 
+    /// From which tick on the store may remove the record by itself, whatever the time: the tick that a completed one lapses
+    /// at. `None`: from none.
+    #[must_use]
+    pub fn lapse_tick(&self) -> Option<u64> {
+        match self.state {
+            State::Completed(_) => self.lapses_at_tick,
+            State::Registered | State::Dispatched | State::InDoubt | State::Failed(..) | State::Tombstone(_) => None,
+        }
+    }
+
     /// Whether the store may remove it by itself, at this time and tick.
     #[must_use]
     pub fn is_removable(&self, now: UnixMillis, tick: u64) -> bool {
-        let by_ticks =
-            matches!(self.state, State::Completed(_)) && self.lapses_at_tick.is_some_and(|last| tick >= last);
-        by_ticks || self.removable_at().is_some_and(|end| now >= end)
+        self.lapse_tick().is_some_and(|last| tick >= last) || self.removable_at().is_some_and(|end| now >= end)
     }
 
     /// Roughly how many bytes a write of this record carries.

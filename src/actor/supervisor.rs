@@ -130,7 +130,8 @@ impl Supervisor {
         let proposed = changes.len();
         changes.extend(slice.changes);
         let records_per_scope = self.limits.records_per_scope;
-        let mut batch = Batch { now, records_per_scope, changes, expired_rows: slice.rows };
+        let tick = self.ticks.now();
+        let mut batch = Batch { now, tick, records_per_scope, changes, expired_rows: slice.rows };
         let committed = unwinding(|| self.store.commit(&batch)).and_then(|verdicts| {
             let complete = verdicts.len() == batch.changes.len();
             if complete { Ok(verdicts) } else { Err(failed("the store gave too few verdicts")) }
@@ -284,7 +285,7 @@ impl Supervisor {
 
     fn has_removable(&self) -> bool {
         let now = self.clock.now();
-        let records = self.store.removable(now, 1).is_ok_and(|found| !found.is_empty());
+        let records = self.store.removable(now, self.ticks.now(), 1).is_ok_and(|found| !found.is_empty());
         records || self.store.expired_rows(now, 1).is_ok_and(|found| !found.is_empty())
     }
 
@@ -298,7 +299,7 @@ impl Supervisor {
             return Slice::default();
         }
         let (limit, tick) = (self.limits.expiry_slice, self.ticks.now());
-        let found = self.store.removable(now, limit).and_then(|records| {
+        let found = self.store.removable(now, tick, limit).and_then(|records| {
             let rows = self.store.expired_rows(now, limit)?;
             Ok((records, rows))
         });

@@ -30,7 +30,7 @@ pub(super) fn seen<'a>(record: Option<&'a Record>, cx: Context<'_>) -> Seen<'a> 
 }
 
 fn has_lapsed_by_ticks(record: &Record, tick: u64) -> bool {
-    record.lapses_at_tick.is_some_and(|last| tick >= last)
+    record.lapse_tick().is_some_and(|last| tick >= last)
 }
 
 fn lapsing(record: &Record, ends: (Option<UnixMillis>, Option<UnixMillis>), now: UnixMillis) -> Seen<'_> {
@@ -105,7 +105,7 @@ pub(super) fn earliest(a: Option<UnixMillis>, b: Option<UnixMillis>) -> Option<U
 /// What the expiry sweep does with a record: nothing before it is removable, then a tombstone in place of a finished
 /// record that has one, else removal.
 pub(crate) fn expire(record: &Record, now: UnixMillis, tick: u64) -> Write {
-    if matches!(record.state, State::Completed(_)) && has_lapsed_by_ticks(record, tick) {
+    if has_lapsed_by_ticks(record, tick) {
         return Write::Remove;
     }
     match record.removable_at() {

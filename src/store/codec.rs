@@ -8,7 +8,12 @@
 //! into an enum decodes as its neighbour. So the checksum comes first, then a decoding that must use every byte, then the
 //! validation of the key. Whatever fails is [`StoreError::Quarantined`]: damage must never pass for an absent record.
 //!
-//! `RecordV1`, `RowV1` and what they are made of are frozen. A new format is a new struct with a new version byte, and a conversion.
+//! `RecordV1`, `RecordV2`, `RowV1` and what they are made of are frozen. A new format is a new struct with a new version byte,
+//! and a conversion.
+//!
+//! Records are written as version 2 and read in both versions; one of version 1 has no tick to lapse at and was not given up. It
+//! becomes one of version 2 when it is next written. To a reader that knows version 1 only, a row of version 2 is quarantined
+//! like any other that it can't read: its key is refused, and never taken for absent.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,11 +25,14 @@ use sha2::{Digest, Sha256};
 use super::StoreError;
 use crate::fingerprint::Fingerprint;
 use crate::key::Key;
-use crate::ledger::{Row, StoredRow};
+use crate::ledger::StoredRow;
 use crate::record::{AttemptId, BootId, Bytes, Mark, Origin, Record, State, Token};
 use crate::time::UnixMillis;
 
-const VERSION: u8 = 1;
+/// What a record is written as.
+const RECORD_VERSION: u8 = 2;
+/// What a ledger row is written as.
+const ROW_VERSION: u8 = 1;
 const CHECKSUM_BYTES: usize = 8;
 
 /// A value of the host's, as it is kept in a request, an answer or a checkpoint.
@@ -42,7 +50,7 @@ pub(crate) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, postcar
 
 /// The row of one record. It carries the full key, so that a row found under another key's hash is noticed.
 pub(super) fn encode_row(key: &Key, record: &Record) -> Result<Vec<u8>, StoreError> {
-    seal(&RecordV1::of(key, record), key.as_bytes().len() + record.weight())
+    seal(RECORD_VERSION, &RecordV2::of(key, record), key.as_bytes().len() + record.weight())
 }
 
 /// Reads a row back.
@@ -51,48 +59,50 @@ pub(super) fn decode_row(row: &[u8]) -> Result<(Key, Record), StoreError> {
 }
 
 fn decode(row: &[u8]) -> Option<(Key, Record)> {
-    unseal::<RecordV1>(row)?.into_record()
+    match unseal(row)? {
+        (2, body) => from_bytes::<RecordV2>(body).ok()?.into_record(),
+        (1, body) => from_bytes::<RecordV1>(body).ok()?.into_record(),
+        _ => None,
+    }
 }
 
 /// The row of a ledger table. It carries the key it is stored under, so that a row found elsewhere is noticed.
-pub(super) fn encode_ledger_row(key: &[u8], row: &Row) -> Result<Vec<u8>, StoreError> {
+pub(super) fn encode_ledger_row(key: &[u8], row: &StoredRow) -> Result<Vec<u8>, StoreError> {
     let body =
         RowV1 { key: Blob(key.into()), value: Blob(Arc::clone(&row.value)), expires_at: row.expires_at.map(|at| at.0) };
-    seal(&body, key.len() + row.weight())
+    seal(ROW_VERSION, &body, 32 + key.len() + row.value.len())
 }
 
 /// Reads back the ledger row that was found under `key`.
 pub(super) fn decode_ledger_row(key: &[u8], row: &[u8]) -> Result<StoredRow, StoreError> {
-    match unseal::<RowV1>(row) {
-        Some(stored) if *stored.key.0 == *key => {
-            Ok(StoredRow { value: stored.value.0, expires_at: stored.expires_at.map(UnixMillis) })
-        }
-        _ => Err(StoreError::Quarantined),
-    }
+    let stored = match unseal(row) {
+        Some((1, body)) => from_bytes::<RowV1>(body).ok().filter(|stored| *stored.key.0 == *key),
+        _ => None,
+    };
+    let stored = stored.ok_or(StoreError::Quarantined)?;
+    Ok(StoredRow { value: stored.value.0, expires_at: stored.expires_at.map(UnixMillis) })
 }
 
 /// Version byte, checksum, body.
-fn seal(body: &impl Serialize, about_bytes: usize) -> Result<Vec<u8>, StoreError> {
+fn seal(version: u8, body: &impl Serialize, about_bytes: usize) -> Result<Vec<u8>, StoreError> {
     let mut row = Vec::with_capacity(1 + CHECKSUM_BYTES + about_bytes);
-    row.push(VERSION);
+    row.push(version);
     row.extend_from_slice(&[0; CHECKSUM_BYTES]);
     let mut row = postcard::to_extend(body, row)
         .map_err(|error| StoreError::Io(Arc::new(std::io::Error::other(error.to_string()))))?;
     if let Some((head, body)) = row.split_at_mut_checked(1 + CHECKSUM_BYTES) {
-        for (place, byte) in head.iter_mut().skip(1).zip(checksum(VERSION, body)) {
+        for (place, byte) in head.iter_mut().skip(1).zip(checksum(version, body)) {
             *place = byte;
         }
     }
     Ok(row)
 }
 
-fn unseal<T: DeserializeOwned>(row: &[u8]) -> Option<T> {
+/// The version and the body, if the checksum is theirs.
+fn unseal(row: &[u8]) -> Option<(u8, &[u8])> {
     let (version, rest) = row.split_first()?;
     let (stored, body) = rest.split_at_checked(CHECKSUM_BYTES)?;
-    if stored != checksum(*version, body) || *version != VERSION {
-        return None;
-    }
-    from_bytes(body).ok()
+    (stored == checksum(*version, body)).then_some((*version, body))
 }
 
 fn checksum(version: u8, body: &[u8]) -> [u8; CHECKSUM_BYTES] {
@@ -147,6 +157,14 @@ struct RecordV1 {
     lapses_at: Option<u64>,
     tombstone_until: Option<u64>,
     contradiction: Option<Blob>,
+}
+
+/// Version 2. Frozen: all of version 1, and what stands behind it.
+#[derive(Serialize, Deserialize)]
+struct RecordV2 {
+    first: RecordV1,
+    lapses_at_tick: Option<u64>,
+    abandoned: bool,
 }
 
 /// Version 1 of a ledger row. Frozen likewise.
@@ -230,6 +248,18 @@ impl RecordV1 {
             abandoned: false,
         };
         Some((key, record))
+    }
+}
+
+impl RecordV2 {
+    fn of(key: &Key, record: &Record) -> Self {
+        let (lapses_at_tick, abandoned) = (record.lapses_at_tick, record.abandoned);
+        Self { first: RecordV1::of(key, record), lapses_at_tick, abandoned }
+    }
+
+    fn into_record(self) -> Option<(Key, Record)> {
+        let (key, record) = self.first.into_record()?;
+        Some((key, Record { lapses_at_tick: self.lapses_at_tick, abandoned: self.abandoned, ..record }))
     }
 }
 

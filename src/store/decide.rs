@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Batch, Change, Verdict, Version, row_key};
-use crate::ledger::{Row, StoredRow};
+use crate::ledger::StoredRow;
 use crate::record::{Record, Status};
 use crate::time::UnixMillis;
 
@@ -34,19 +34,29 @@ pub(super) fn decide(change: &Change, current: &Current<'_>, batch: &Batch) -> R
     Ok(())
 }
 
-/// One row to write.
-pub(super) struct RowWrite<'a> {
-    pub(super) row: &'a Row,
-    /// The end of the row that it replaces, if that has one.
+/// What becomes of one row.
+pub(super) struct RowWrite {
+    /// What stands there from now on; `None`: nothing.
+    pub(super) put: Option<StoredRow>,
+    /// The end of what stood there, if that had one.
     pub(super) old_end: Option<UnixMillis>,
 }
 
-/// The rows that a change leaves behind, by key: of two with the same key, the later one.
-pub(super) fn row_writes<'a>(change: &'a Change, current: &[Option<StoredRow>]) -> BTreeMap<Vec<u8>, RowWrite<'a>> {
-    let rows = change.rows.iter().zip(current);
-    rows.map(|(row, stored)| {
-        let old_end = stored.as_ref().and_then(|stored| stored.expires_at);
-        (row_key::join(&row.table, &row.key), RowWrite { row, old_end })
-    })
-    .collect()
+/// What a change makes of rows, by key: of two with the same key, the later one counts. A removal of what is not there is left
+/// out: it changes nothing.
+pub(super) fn row_writes(change: &Change, current: &[Option<StoredRow>]) -> BTreeMap<Vec<u8>, RowWrite> {
+    let latest: BTreeMap<_, _> = change
+        .rows
+        .iter()
+        .zip(current)
+        .map(|(row, stored)| (row_key::join(&row.table, &row.key), (row.outcome(), stored)))
+        .collect();
+    latest
+        .into_iter()
+        .filter(|(_, (put, stored))| put.is_some() || stored.is_some())
+        .map(|(key, (put, stored))| {
+            let old_end = stored.as_ref().and_then(|stored| stored.expires_at);
+            (key, RowWrite { put, old_end })
+        })
+        .collect()
 }

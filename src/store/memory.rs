@@ -15,7 +15,7 @@ use crate::time::UnixMillis;
 ///
 /// Memory grows with the number of live records, which [`Batch::records_per_scope`] bounds per scope, and with that of
 /// ledger rows, which nothing bounds but their ends.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemoryStore {
     /// `None` once it is closed.
     tables: Mutex<Option<Tables>>,
@@ -27,16 +27,25 @@ struct Tables {
     records: BTreeMap<u64, (Key, Record)>,
     keys: BTreeMap<Key, u64>,
     expiry: BTreeSet<(UnixMillis, u64)>,
+    quiet: BTreeSet<(u64, u64)>,
     in_flight: BTreeSet<u64>,
     ledger: BTreeMap<Vec<u8>, StoredRow>,
     ledger_expiry: BTreeSet<(UnixMillis, Vec<u8>)>,
     records_by_scope: BTreeMap<Vec<u8>, u64>,
     totals: Totals,
     clock_mark: UnixMillis,
+    tick_mark: u64,
     generation: u64,
     /// Whether the batch at hand has changed anything.
     wrote: bool,
     next_seq: u64,
+}
+
+/// An empty store, open like a [new](MemoryStore::new) one.
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl MemoryStore {
@@ -58,8 +67,9 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError> {
         self.with(|tables| {
-            tables.wrote = batch.now > tables.clock_mark;
+            tables.wrote = batch.now > tables.clock_mark || batch.tick > tables.tick_mark;
             tables.clock_mark = tables.clock_mark.max(batch.now);
+            tables.tick_mark = tables.tick_mark.max(batch.tick);
             let verdicts = batch.changes.iter().map(|change| tables.change(change, batch)).collect();
             batch.expired_rows.iter().for_each(|expired| tables.remove_expired(expired));
             tables.generation += u64::from(tables.wrote);
@@ -79,10 +89,14 @@ impl Store for MemoryStore {
         })
     }
 
-    fn removable(&self, now: UnixMillis, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
+    fn removable(&self, now: UnixMillis, tick: u64, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
         self.with(|tables| {
-            let due = tables.expiry.range(..=(now, u64::MAX)).take(limit);
-            due.filter_map(|(_, seq)| tables.records.get(seq).cloned()).collect()
+            let by_time = tables.expiry.range(..=(now, u64::MAX)).map(|(_, seq)| seq);
+            let by_tick = tables.quiet.range(..=(tick, u64::MAX)).map(|(_, seq)| seq);
+            let found = |seq| tables.records.get(seq);
+            let is_due = |record: &Record| record.removable_at().is_some_and(|at| at <= now);
+            let only_by_tick = by_tick.filter_map(found).filter(|(_, record)| !is_due(record));
+            by_time.filter_map(found).chain(only_by_tick).take(limit).cloned().collect()
         })
     }
 
@@ -114,6 +128,10 @@ impl Store for MemoryStore {
 
     fn clock_mark(&self) -> Result<UnixMillis, StoreError> {
         self.with(|tables| tables.clock_mark)
+    }
+
+    fn tick_mark(&self) -> Result<u64, StoreError> {
+        self.with(|tables| tables.tick_mark)
     }
 
     fn generation(&self) -> Result<u64, StoreError> {
@@ -151,7 +169,7 @@ impl Tables {
             return verdict;
         }
         for (key, write) in row_writes(change, &rows) {
-            self.put_row(key, &write);
+            self.put_row(key, write);
         }
         let seq = seq.unwrap_or_else(|| {
             self.next_seq += 1;
@@ -166,15 +184,19 @@ impl Tables {
         Verdict::Applied
     }
 
-    fn put_row(&mut self, key: Vec<u8>, write: &RowWrite<'_>) {
+    fn put_row(&mut self, key: Vec<u8>, write: RowWrite) {
         self.wrote = true;
         if let Some(end) = write.old_end {
             self.ledger_expiry.remove(&(end, key.clone()));
         }
-        if let Some(end) = write.row.expires_at {
+        let Some(row) = write.put else {
+            self.ledger.remove(&key);
+            return;
+        };
+        if let Some(end) = row.expires_at {
             self.ledger_expiry.insert((end, key.clone()));
         }
-        self.ledger.insert(key, StoredRow { value: write.row.value.clone(), expires_at: write.row.expires_at });
+        self.ledger.insert(key, row);
     }
 
     fn remove_expired(&mut self, expired: &ExpiredRow) {
@@ -194,6 +216,9 @@ impl Tables {
         if let Some(at) = record.removable_at() {
             self.expiry.remove(&(at, seq));
         }
+        if let Some(tick) = record.lapse_tick() {
+            self.quiet.remove(&(tick, seq));
+        }
         *self.totals.of_mut(record.state.status()) -= 1;
         if let Some(count) = self.records_by_scope.get_mut(key.scope()) {
             *count -= 1;
@@ -212,6 +237,9 @@ impl Tables {
         }
         if let Some(at) = record.removable_at() {
             self.expiry.insert((at, seq));
+        }
+        if let Some(tick) = record.lapse_tick() {
+            self.quiet.insert((tick, seq));
         }
         *self.totals.of_mut(record.state.status()) += 1;
         *self.records_by_scope.entry(key.scope().to_vec()).or_default() += 1;

@@ -32,7 +32,7 @@ pub use redb::{IntegrityCheck, RedbOptions, RedbStore};
 /// `ibid::testing::conformance`.
 pub trait Store: Send + Sync + 'static {
     /// Applies the batch in one durable transaction and gives one verdict per change, in order. When it returns, what was
-    /// applied survives a power loss. A batch without changes still makes its clock mark durable.
+    /// applied survives a power loss. A batch without changes still makes its clock mark and its tick mark durable.
     ///
     /// # Errors
     /// On an error nothing is known about any change, except for [`StoreError::RolledBack`]; [`reopen`](Store::reopen)
@@ -52,12 +52,13 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]; an entry that does not decode is listed as such and stops nothing.
     fn in_flight(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<Entry>, StoreError>;
 
-    /// Records and tombstones with [`removable_at`](Record::removable_at) at or before `now`, oldest first, at most `limit`.
-    /// Reads the expiry index only.
+    /// Records and tombstones with [`removable_at`](Record::removable_at) at or before `now`, oldest first, then completed
+    /// records with [`lapse_tick`](Record::lapse_tick) at or before `tick`, likewise; none twice, in all at most `limit`.
+    /// Reads the expiry index and the tick index only.
     ///
     /// # Errors
     /// [`StoreError`]; an entry that does not decode is left out and stays.
-    fn removable(&self, now: UnixMillis, limit: usize) -> Result<Vec<(Key, Record)>, StoreError>;
+    fn removable(&self, now: UnixMillis, tick: u64, limit: usize) -> Result<Vec<(Key, Record)>, StoreError>;
 
     /// The row of a ledger table, expired or not.
     ///
@@ -89,7 +90,13 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`].
     fn clock_mark(&self) -> Result<UnixMillis, StoreError>;
 
-    /// Grows with every commit that changed anything, and never else: of two states of one store the older has the smaller
+    /// The highest [`Batch::tick`] ever committed; zero at first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn tick_mark(&self) -> Result<u64, StoreError>;
+
+    /// Grows with every commit that changed anything, a mark included, and never else: of two states of one store the older has the smaller
     /// one.
     ///
     /// # Errors
@@ -126,6 +133,8 @@ pub trait Store: Send + Sync + 'static {
 pub struct Batch {
     /// The engine's time. The highest one is kept as the clock mark, in the same transaction.
     pub now: UnixMillis,
+    /// The engine's count of ticks. The highest one is kept as the tick mark, in the same transaction.
+    pub tick: u64,
     /// A put that would give a scope more records than this gets [`Verdict::QuotaExceeded`]. Puts that replace a stored
     /// record always pass, and so do tombstones, which are counted all the same.
     pub records_per_scope: u64,
@@ -156,6 +165,9 @@ impl ExpiredRow {
 }
 
 /// One change, decided on one version of one record.
+///
+/// Rows can also change alone: with `expected` and `put` both `None`, under a key that has no record. Such a change counts
+/// towards no quota and no total. Where the key has a record, it is fenced off like any other that expects none.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// Which record.
@@ -164,9 +176,9 @@ pub struct Change {
     pub expected: Option<Version>,
     /// The new record; `None`: it goes.
     pub put: Option<Box<Record>>,
-    /// Ledger rows of the same transaction. All guards are checked at [`Batch::now`], on what was there before the change,
+    /// Ledger rows of the same transaction, to write or to remove. All guards are checked at [`Batch::now`], on what was there before the change,
     /// earlier changes of the batch included; if one does not hold, nothing of the change is applied. Of two rows under
-    /// the same table and key, the later is kept.
+    /// the same table and key, the later counts. Removing a row that is not there changes nothing.
     pub rows: Vec<Row>,
 }
 

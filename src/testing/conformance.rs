@@ -21,7 +21,7 @@ use crate::time::UnixMillis;
 
 /// Runs every check, each on a store of its own: `make` returns a new, empty one.
 pub fn suite(make: impl Fn() -> Arc<dyn Store>) {
-    let records: [fn(&dyn Store); 14] = [
+    let records: [fn(&dyn Store); 17] = [
         a_record_comes_back_as_it_was_put,
         nothing_and_empty_stay_apart,
         a_put_needs_the_version_it_was_decided_on,
@@ -33,8 +33,11 @@ pub fn suite(make: impl Fn() -> Arc<dyn Store>) {
         a_batch_that_asks_for_nothing_changes_nothing,
         records_in_flight_are_listed_in_order_of_arrival,
         records_are_removable_from_their_millisecond_on,
+        completed_records_are_removable_from_their_tick_on,
+        what_is_due_by_time_and_by_tick_is_listed_once,
         totals_follow_every_transition,
         the_clock_mark_never_goes_back,
+        the_tick_mark_never_goes_back,
         a_closed_store_says_so,
     ];
     for check in records.into_iter().chain(ledger::CHECKS) {
@@ -48,24 +51,29 @@ pub fn reopening(open: impl Fn() -> Arc<dyn Store>) {
     let store = open();
     let (first, second) = (key("s", 1), key("s", 2));
     apply(&*store, &[put(&first, None, &registered(1)), put(&second, None, &registered(2))]);
-    apply(&*store, &[put(&first, Some(&registered(1)), &completed(1, b"answer", Some(50)))]);
+    let done = Record { lapses_at_tick: Some(7), abandoned: true, ..completed(1, b"answer", Some(50)) };
+    apply(&*store, &[put(&first, Some(&registered(1)), &done)]);
+    equal(ok(store.commit(&Batch { tick: 6, ..batch(vec![]) })), vec![], "verdicts of a tick");
     ledger::write_some(&*store);
     close(&*store);
 
     let store = open();
-    stored(&*store, &first, Some(&completed(1, b"answer", Some(50))));
+    stored(&*store, &first, Some(&done));
     stored(&*store, &second, Some(&registered(2)));
     equal(in_flight(&*store, None, 9), vec![second.clone()], "in flight after reopening");
     equal(removable(&*store, 50), vec![first.clone()], "removable after reopening");
+    equal(due(&*store, 0, 7, 9), vec![first.clone()], "removable by its tick after reopening");
     equal(ok(store.totals()), Totals { registered: 1, completed: 1, ..Totals::default() }, "totals after reopening");
     equal(ok(store.clock_mark()), NOW, "the clock mark after reopening");
+    equal(ok(store.tick_mark()), 6, "the tick mark after reopening");
     ledger::find_them(&*store);
     apply(&*store, &[remove(&second, &registered(2))]);
     let third = key("s", 3);
     apply(&*store, &[put(&third, None, &registered(3)), put(&second, None, &registered(4))]);
     ok(store.rest());
     ok(store.reopen());
-    stored(&*store, &first, Some(&completed(1, b"answer", Some(50))));
+    stored(&*store, &first, Some(&done));
+    equal(ok(store.tick_mark()), 6, "the tick mark after `reopen`");
     equal(in_flight(&*store, None, 9), vec![third.clone(), second.clone()], "in flight after `reopen`");
     ledger::find_them(&*store);
     close(&*store);
@@ -278,12 +286,77 @@ fn records_are_removable_from_their_millisecond_on(store: &dyn Store) {
     equal(removable(store, 19), vec![early.clone()], "before the second");
     equal(removable(store, 20), vec![early.clone(), late.clone()], "oldest first, whatever came first");
     equal(removable(store, u64::MAX), vec![early.clone(), late.clone(), tomb.clone()], "at the end of time");
-    equal(ok(store.removable(UnixMillis(20), 1)).len(), 1, "entries at limit 1");
+    equal(ok(store.removable(UnixMillis(20), 0, 1)).len(), 1, "entries at limit 1");
     let put_off = Record { revision: 2, ..completed(1, b"", Some(25)) };
     apply(store, &[put(&early, Some(&completed(1, b"", Some(10))), &put_off)]);
     equal(removable(store, 24), vec![late.clone()], "a record that was put off");
     apply(store, &[remove(&late, &completed(2, b"", Some(20)))]);
     equal(removable(store, 30), vec![early, tomb], "a record that was removed");
+}
+
+fn completed_records_are_removable_from_their_tick_on(store: &dyn Store) {
+    let (early, late, never) = (key("s", 1), key("s", 2), key("s", 3));
+    let (running, failed, tomb) = (key("s", 4), key("s", 5), key("s", 6));
+    let lapsing = |token, tick| Record { lapses_at_tick: Some(tick), ..completed(token, b"", None) };
+    let other = |token, state| Record { lapses_at_tick: Some(1), state, ..registered(token) };
+    let (early_record, late_record) = (lapsing(1, 10), lapsing(2, 20));
+    apply(
+        store,
+        &[
+            put(&late, None, &late_record),
+            put(&early, None, &early_record),
+            put(&never, None, &completed(3, b"", None)),
+            put(&running, None, &other(4, State::Dispatched)),
+            put(&failed, None, &other(5, State::Failed(Origin::Resolved, b"no".as_slice().into()))),
+            put(&tomb, None, &other(6, State::Tombstone(Mark::Fenced))),
+        ],
+    );
+    let by_tick = |tick| due(store, u64::MAX, tick, 9);
+    equal(by_tick(9), vec![], "one tick before");
+    equal(by_tick(10), vec![early.clone()], "at the tick");
+    equal(by_tick(19), vec![early.clone()], "before the second");
+    equal(by_tick(20), vec![early.clone(), late.clone()], "oldest first, whatever came first");
+    equal(by_tick(u64::MAX), vec![early.clone(), late.clone()], "no others, at whatever tick");
+    equal(due(store, 0, 20, 1), vec![early.clone()], "the oldest at limit 1");
+    equal(due(store, 0, 20, 0), vec![], "none at limit 0");
+    equal(ok(store.removable(NOW, 10, 9)), vec![(early.clone(), early_record.clone())], "key and record");
+
+    let put_off = Record { revision: 2, lapses_at_tick: Some(25), ..early_record.clone() };
+    apply(store, &[put(&early, Some(&early_record), &put_off)]);
+    equal(by_tick(24), vec![late.clone()], "a record that was put off");
+    equal(by_tick(25), vec![late.clone(), early.clone()], "once, and at its new place");
+    apply(store, &[remove(&late, &late_record)]);
+    equal(by_tick(u64::MAX), vec![early.clone()], "a record that was removed");
+    let for_ever = Record { revision: 3, lapses_at_tick: None, ..put_off.clone() };
+    apply(store, &[put(&early, Some(&put_off), &for_ever)]);
+    equal(by_tick(u64::MAX), vec![], "a record that no tick releases any more");
+    let done = Record { revision: 2, ..lapsing(4, 1) };
+    apply(store, &[put(&running, Some(&other(4, State::Dispatched)), &done)]);
+    equal(by_tick(1), vec![running.clone()], "a record that has completed");
+    apply(store, &[put(&running, Some(&done), &Record { revision: 3, ..other(4, State::Tombstone(Mark::Expired)) })]);
+    equal(by_tick(u64::MAX), vec![], "a record that has become a tombstone");
+}
+
+fn what_is_due_by_time_and_by_tick_is_listed_once(store: &dyn Store) {
+    let lapsing = |token, at, tick| Record { lapses_at_tick: Some(tick), ..completed(token, b"", at) };
+    let keys: Vec<Key> = (1..=4).map(|id| key("s", id)).collect();
+    let records = [lapsing(1, Some(20), 1), lapsing(2, Some(10), 9), lapsing(3, None, 5), completed(4, b"", Some(15))];
+    let puts: Vec<Change> = keys.iter().zip(&records).map(|(key, record)| put(key, None, record)).collect();
+    apply(store, &puts);
+    let numbers = |now, tick, limit| {
+        let found = due(store, now, tick, limit);
+        found.iter().flat_map(|key| key.id().to_vec()).collect::<Vec<u8>>()
+    };
+    equal(numbers(9, 0, 9), vec![], "before everything");
+    equal(numbers(10, 0, 9), vec![2], "by its time, long before its tick");
+    equal(numbers(9, 1, 9), vec![1], "by its tick, long before its time");
+    equal(numbers(15, 9, 9), vec![2, 4, 1, 3], "by time first, then by tick");
+    equal(numbers(20, 9, 9), vec![2, 4, 1, 3], "each once");
+    equal(numbers(20, 9, 3), vec![2, 4, 1], "the limit counts them together");
+    equal(numbers(10, 9, 2), vec![2, 1], "the limit counts what is listed");
+    let removals: Vec<Change> = keys.iter().zip(&records).take(2).map(|(key, record)| remove(key, record)).collect();
+    apply(store, &removals);
+    equal(numbers(u64::MAX, u64::MAX, 9), vec![4, 3], "what was removed is gone from both");
 }
 
 fn totals_follow_every_transition(store: &dyn Store) {
@@ -320,6 +393,16 @@ fn the_clock_mark_never_goes_back(store: &dyn Store) {
     }
 }
 
+fn the_tick_mark_never_goes_back(store: &dyn Store) {
+    equal(ok(store.tick_mark()), 0, "the tick mark of a new store");
+    for (tick, mark) in [(0, 0), (5, 5), (4, 5), (5, 5), (6, 6), (0, 6)] {
+        let batch = Batch { tick, ..Batch::default() };
+        equal(ok(store.commit(&batch)), vec![], "verdicts of an empty batch");
+        equal(ok(store.tick_mark()), mark, "the tick mark");
+        equal(ok(store.clock_mark()), UnixMillis(0), "a tick is no time");
+    }
+}
+
 fn a_closed_store_says_so(store: &dyn Store) {
     ok(store.rest());
     ok(store.rest());
@@ -329,12 +412,13 @@ fn a_closed_store_says_so(store: &dyn Store) {
     closed(store.commit(&Batch::default()), "commit");
     closed(store.get(&key), "get");
     closed(store.in_flight(None, 1), "in_flight");
-    closed(store.removable(NOW, 1), "removable");
+    closed(store.removable(NOW, 1, 1), "removable");
     closed(store.row("hashes", b"a"), "row");
     closed(store.rows("hashes", None, 1), "rows");
     closed(store.expired_rows(NOW, 1), "expired_rows");
     closed(store.totals(), "totals");
     closed(store.clock_mark(), "clock_mark");
+    closed(store.tick_mark(), "tick_mark");
     closed(store.generation(), "generation");
     closed(store.rest(), "rest");
     closed(store.reopen(), "reopen");
@@ -401,6 +485,8 @@ fn every_state() -> Vec<Record> {
         lapses_at: Some(UnixMillis(u64::MAX)),
         tombstone_until: Some(UnixMillis(0)),
         contradiction: bytes(b"late"),
+        lapses_at_tick: Some(u64::MAX),
+        abandoned: true,
         ..registered(1)
     })
     .collect()
@@ -442,7 +528,11 @@ fn in_flight(store: &dyn Store, after: Option<Cursor>, limit: usize) -> Vec<Key>
 }
 
 fn removable(store: &dyn Store, now: u64) -> Vec<Key> {
-    ok(store.removable(UnixMillis(now), 9)).into_iter().map(|(key, _)| key).collect()
+    due(store, now, 0, 9)
+}
+
+fn due(store: &dyn Store, now: u64, tick: u64, limit: usize) -> Vec<Key> {
+    ok(store.removable(UnixMillis(now), tick, limit)).into_iter().map(|(key, _)| key).collect()
 }
 
 fn close(store: &dyn Store) {

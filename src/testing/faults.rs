@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::Layer;
 use crate::block_on::block_on;
 use crate::key::Key;
-use crate::ledger::StoredRow;
-use crate::record::{Bytes, Record};
-use crate::store::{Batch, Cursor, Entry, ExpiredRow, Store, StoreError, Totals, Verdict};
-use crate::time::UnixMillis;
+use crate::record::Record;
+use crate::store::{Batch, Change, Store, StoreError, Verdict};
 
 /// A [`Store`] over another one whose failures are the test's to choose, and that says what it is asked, so that a test can
 /// wait for it instead of sleeping.
@@ -64,7 +63,10 @@ impl Outage {
     fn stops(self, batch: &Batch) -> bool {
         match self {
             Self::Commits | Self::Everything => true,
-            Self::Full => batch.changes.iter().any(|change| change.put.is_some() || !change.rows.is_empty()),
+            Self::Full => {
+                let writes_row = |change: &Change| change.rows.iter().any(|row| row.value().is_some());
+                batch.changes.iter().any(|change| change.put.is_some() || writes_row(change))
+            }
         }
     }
 }
@@ -238,7 +240,16 @@ fn failed(what: &'static str) -> StoreError {
     StoreError::Io(Arc::new(std::io::Error::other(what)))
 }
 
-impl Store for FaultyStore {
+impl Layer for FaultyStore {
+    fn below(&self) -> &dyn Store {
+        &*self.inner
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&dyn Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.check_up()?;
+        read(&*self.inner)
+    }
+
     fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError> {
         let fault = self.arrive();
         let mut over = Over { state: &self.state, has_failed: true };
@@ -255,46 +266,6 @@ impl Store for FaultyStore {
             state.failing_reads = state.failing_reads.saturating_sub(1);
         });
         if fails { Err(failed("the read failed")) } else { self.inner.get(key) }
-    }
-
-    fn in_flight(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        self.check_up()?;
-        self.inner.in_flight(after, limit)
-    }
-
-    fn removable(&self, now: UnixMillis, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
-        self.check_up()?;
-        self.inner.removable(now, limit)
-    }
-
-    fn row(&self, table: &str, key: &[u8]) -> Result<Option<StoredRow>, StoreError> {
-        self.check_up()?;
-        self.inner.row(table, key)
-    }
-
-    fn rows(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, StoredRow)>, StoreError> {
-        self.check_up()?;
-        self.inner.rows(table, after, limit)
-    }
-
-    fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {
-        self.check_up()?;
-        self.inner.expired_rows(now, limit)
-    }
-
-    fn totals(&self) -> Result<Totals, StoreError> {
-        self.check_up()?;
-        self.inner.totals()
-    }
-
-    fn clock_mark(&self) -> Result<UnixMillis, StoreError> {
-        self.check_up()?;
-        self.inner.clock_mark()
-    }
-
-    fn generation(&self) -> Result<u64, StoreError> {
-        self.check_up()?;
-        self.inner.generation()
     }
 
     fn rest(&self) -> Result<(), StoreError> {

@@ -12,13 +12,14 @@
 //! - *What if the store fails?* Open the engine over a [`FaultyStore`], let the commit fail that records the answer, and see
 //!   what the caller is told and that the answer is there when the store is back.
 //!
-//! A test that can't live on one thread uses [`ManualClock`] and real threads instead. A store of one's own passes
-//! [`conformance`].
+//! A test that can't live on one thread uses [`ManualClock`] and real threads instead. One that watches what a store is asked
+//! puts a [`Layer`] over it. A store of one's own passes [`conformance`].
 
 mod clock;
 pub mod conformance;
 mod effects;
 mod faults;
+mod layer;
 mod random;
 mod simulation;
 
@@ -26,6 +27,7 @@ pub use crate::store::{DiskError, DiskFault, DiskFile, DiskOperation, PowerLoss,
 pub use clock::ManualClock;
 pub use effects::Effects;
 pub use faults::{Fault, FaultyStore, Gate, Outage};
+pub use layer::Layer;
 pub use random::Random;
 pub use simulation::{SimulatedClock, Simulation, simulate};
 

@@ -99,6 +99,7 @@ async fn ledger_tables_and_keys_that_look_alike_keep_their_rows_apart() {
         ("a\0", b"\0"),
         ("a", b"\xff"),
         ("a", &[0xff; 255]),
+        ("a", &[0xff; 512]),
     ];
     let rows = pairs.iter().map(|(table, key)| {
         ibid::Row::new(*table, *key, format!("{table:?} {key:?}").into_bytes()).unwrap().guard(ibid::Guard::Absent)

@@ -319,7 +319,8 @@ fn the_values_of_a_store_show_nothing() {
     engine.submit_blocking(call_of(&flow, "a", "request"), done()).unwrap();
     let record = engine.lookup(&key_of(&flow, "a")).unwrap().unwrap();
     engine.shutdown_blocking();
-    let rows = vec![Row::new("table", secret("row-key"), secret("row-value")).unwrap()];
+    let written = Row::new("table", secret("row-key"), secret("row-value")).unwrap();
+    let rows = vec![written, Row::removal("table", secret("row-key")).unwrap()];
     let expired = ExpiredRow { table: "table".into(), key: secret("row-key").into(), expires_at: UnixMillis(1) };
     let change = Change {
         key: key_of(&flow, "a"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ibid::store::{
     Batch, Change, Cursor, ExpiredRow, MemoryStore, RedbOptions, RedbStore, Store, Totals, Verdict, Version,
 };
-use ibid::testing::conformance;
+use ibid::testing::{FaultyStore, Layer, conformance};
 use ibid::{
     AttemptId, BootId, Bytes, Fingerprint, Flow, Guard, Key, Mark, Origin, Policy, Record, Row, State, StoredRow,
     Token, UnixMillis,
@@ -20,6 +20,26 @@ fn open(directory: &tempfile::TempDir) -> Arc<dyn Store> {
 #[test]
 fn the_memory_store_passes_the_suite() {
     conformance::suite(|| Arc::new(MemoryStore::new()));
+}
+
+/// Nothing but the store below.
+struct Bare(MemoryStore);
+
+impl Layer for Bare {
+    fn below(&self) -> &dyn Store {
+        &self.0
+    }
+}
+
+#[test]
+fn a_layer_passes_the_suite_with_what_is_below() {
+    conformance::suite(|| Arc::new(Bare(MemoryStore::new())));
+    conformance::suite(|| Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
+}
+
+#[test]
+fn a_default_memory_store_is_open() {
+    assert_eq!(MemoryStore::default().totals().unwrap(), Totals::default());
 }
 
 #[test]
@@ -42,7 +62,7 @@ fn the_redb_store_keeps_its_records_when_it_is_reopened() {
 /// One step of a random run, over a handful of keys so that changes meet.
 #[derive(Clone, Debug)]
 enum Step {
-    Commit { now: u64, records_per_scope: u64, changes: Vec<Wish>, expired_rows: Vec<ExpiredRow> },
+    Commit { now: u64, tick: u64, records_per_scope: u64, changes: Vec<Wish>, expired_rows: Vec<ExpiredRow> },
     RemoveExpired { now: u64, limit: usize },
     Rest,
     Reopen,
@@ -82,6 +102,7 @@ prop_compose! {
         (state, request, token, revision) in (any_state(), any_bytes(), 0u8..3, 1u64..3),
         checkpoint in prop::option::of(any_bytes()),
         ends in prop::array::uniform3(prop::option::of((0u64..8).prop_map(UnixMillis))),
+        (lapses_at_tick, abandoned) in (prop::option::of(0u64..6), any::<bool>()),
     ) -> Record {
         let [expires_at, lapses_at, tombstone_until] = ends;
         Record {
@@ -92,8 +113,8 @@ prop_compose! {
             created_at: UnixMillis(1),
             updated_at: UnixMillis(2),
             contradiction: None,
-            lapses_at_tick: None,
-            abandoned: false,
+            lapses_at_tick,
+            abandoned,
         }
     }
 }
@@ -108,7 +129,7 @@ fn any_place() -> impl Strategy<Value = (&'static str, &'static [u8])> {
 
 prop_compose! {
     fn any_row()(
-        ((table, key), value) in (any_place(), any_row_value()),
+        ((table, key), value) in (any_place(), prop::option::weighted(0.7, any_row_value())),
         end in prop::option::of((0u64..20).prop_map(UnixMillis)),
         guard in prop_oneof![
             3 => Just(Guard::Any),
@@ -116,7 +137,11 @@ prop_compose! {
             1 => any_row_value().prop_map(Guard::Equals),
         ],
     ) -> Row {
-        let row = Row::new(table, key, value).unwrap().guard(guard);
+        let row = match value {
+            Some(value) => Row::new(table, key, value),
+            None => Row::removal(table, key),
+        };
+        let row = row.unwrap().guard(guard);
         match end {
             Some(end) => row.expires_at(end),
             None => row,
@@ -144,9 +169,9 @@ fn any_step() -> impl Strategy<Value = Step> {
         .prop_map(|(key, honest, put, rows)| Wish { key, honest, put, rows });
     let expired_rows = prop::collection::vec(any_expired_row(), 0..6);
     prop_oneof![
-        20 => (0u64..20, 0u64..5, prop::collection::vec(wish, 0..24), expired_rows).prop_map(
-            |(now, records_per_scope, changes, expired_rows)| {
-                Step::Commit { now, records_per_scope, changes, expired_rows }
+        20 => (0u64..20, 0u64..8, 0u64..5, prop::collection::vec(wish, 0..24), expired_rows).prop_map(
+            |(now, tick, records_per_scope, changes, expired_rows)| {
+                Step::Commit { now, tick, records_per_scope, changes, expired_rows }
             }
         ),
         4 => (0u64..20, 0usize..6).prop_map(|(now, limit)| Step::RemoveExpired { now, limit }),
@@ -173,6 +198,7 @@ struct View {
     expired_rows: Vec<Vec<ExpiredRow>>,
     totals: Totals,
     clock_mark: UnixMillis,
+    tick_mark: u64,
 }
 
 fn view(store: &dyn Store) -> View {
@@ -199,12 +225,15 @@ fn view(store: &dyn Store) -> View {
     View {
         records: (0..12).map(|n| store.get(&key(n)).unwrap()).collect(),
         in_flight,
-        removable: (0..9).map(|now| store.removable(UnixMillis(now), 4).unwrap()).collect(),
+        removable: (0..9)
+            .flat_map(|now| [0, 3, 5].map(|tick| store.removable(UnixMillis(now), tick, 4).unwrap()))
+            .collect(),
         rows,
         row,
         expired_rows: (0..21).map(|now| store.expired_rows(UnixMillis(now), 4).unwrap()).collect(),
         totals: store.totals().unwrap(),
         clock_mark: store.clock_mark().unwrap(),
+        tick_mark: store.tick_mark().unwrap(),
     }
 }
 
@@ -240,9 +269,9 @@ proptest! {
         let mut applied = 0;
         for step in steps {
             match step {
-                Step::Commit { now, records_per_scope, changes: wishes, expired_rows } => {
+                Step::Commit { now, tick, records_per_scope, changes: wishes, expired_rows } => {
                     let changes = changes(&memory, wishes);
-                    let batch = Batch { now: UnixMillis(now), records_per_scope, changes, expired_rows };
+                    let batch = Batch { now: UnixMillis(now), tick, records_per_scope, changes, expired_rows };
                     let verdicts = memory.commit(&batch).unwrap();
                     prop_assert_eq!(&redb.commit(&batch).unwrap(), &verdicts);
                     applied += verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();
@@ -260,6 +289,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(view(&memory), view(&*redb), "after {} applied changes", applied);
+            prop_assert_eq!(memory.generation().unwrap(), redb.generation().unwrap());
         }
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use ibid::store::{Batch, Change, RedbOptions, RedbStore, Store, StoreError, Totals, Verdict};
 use ibid::{
-    AttemptId, BootId, Bytes, Fingerprint, Flow, Key, Mark, Origin, Policy, Record, Row, State, Token, UnixMillis,
+    AttemptId, BootId, Bytes, Fingerprint, Flow, Key, Mark, Origin, Policy, Record, Row, State, StoredRow, Token,
+    UnixMillis,
 };
 
 fn key(id: u8) -> Key {
@@ -53,6 +54,25 @@ fn fixture_records() -> Vec<(Key, Record)> {
     (0..).zip(states).map(record).collect()
 }
 
+/// The records that the fixture of format 2 holds. Never changed, either.
+fn fixture_records_2() -> Vec<(Key, Record)> {
+    let lapse = |(id, (key, record)): (usize, (Key, Record))| {
+        let lapses_at_tick = [None, Some(7), Some(u64::MAX)][id % 3];
+        (key, Record { lapses_at_tick, abandoned: id % 4 == 1, ..record })
+    };
+    fixture_records().into_iter().enumerate().map(lapse).collect()
+}
+
+/// The ledger rows that it holds, by table and key.
+fn fixture_rows_2() -> Vec<(&'static str, Bytes, StoredRow)> {
+    let row = |value: &str, end: Option<u64>| StoredRow { value: bytes(value), expires_at: end.map(UnixMillis) };
+    vec![
+        ("hashes", bytes("ending"), row("", Some(1_700_000_400_000))),
+        ("hashes", bytes("key"), row("value", None)),
+        ("names", [0xab; 512].as_slice().into(), row("long", None)),
+    ]
+}
+
 /// Reads a fixture: its length, then lines of an offset and the bytes there, in hex; everything else is zero.
 fn unpack(fixture: &str) -> Vec<u8> {
     let mut lines = fixture.lines();
@@ -85,15 +105,73 @@ fn a_file_of_format_1_opens_with_every_record_it_was_given() {
     assert_eq!(store.totals().unwrap(), expected);
     assert_eq!(store.clock_mark().unwrap(), UnixMillis(1_700_000_000_009));
     assert_eq!(store.in_flight(None, 9).unwrap().len(), 3);
-    assert_eq!(store.removable(UnixMillis(u64::MAX), 99).unwrap().len(), 6, "the fenced tombstone stands for ever");
+    assert_eq!(
+        store.removable(UnixMillis(u64::MAX), u64::MAX, 99).unwrap().len(),
+        6,
+        "the fenced tombstone stands for ever"
+    );
     // The file is older than the ledger's tables.
     assert_eq!(store.row("hashes", b"key").unwrap(), None);
     assert_eq!(store.rows("hashes", None, 9).unwrap(), vec![]);
     assert_eq!(store.expired_rows(UnixMillis(u64::MAX), 9).unwrap(), vec![]);
+    // And than ticks.
+    assert_eq!(store.removable(UnixMillis(0), u64::MAX, 9).unwrap(), vec![]);
+    assert_eq!(store.tick_mark().unwrap(), 0);
+    store.verify().unwrap();
     let row = Row::new("hashes", *b"key", *b"value").unwrap();
     let nothing = Change { key: key(99), expected: None, put: None, rows: vec![row] };
-    assert_eq!(store.commit(&Batch { changes: vec![nothing], ..Batch::default() }).unwrap(), [Verdict::Applied]);
+    let batch = Batch { tick: 1, changes: vec![nothing], ..Batch::default() };
+    assert_eq!(store.commit(&batch).unwrap(), [Verdict::Applied]);
+    store.close().unwrap();
+
+    // Now it is one of format 2, with what it held before.
+    let store = open(&path).unwrap();
+    store.verify().unwrap();
     assert!(store.row("hashes", b"key").unwrap().is_some());
+    assert_eq!(store.tick_mark().unwrap(), 1);
+    for (key, record) in fixture_records() {
+        assert_eq!(store.get(&key).unwrap(), Some(record));
+    }
+}
+
+#[test]
+fn a_file_of_format_2_opens_with_every_record_and_row_it_was_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ibid.redb");
+    fs::write(&path, unpack(include_str!("fixtures/format-2.hex"))).unwrap();
+    let store = open(&path).unwrap();
+    store.verify().unwrap();
+    let records = fixture_records_2();
+    for (key, record) in &records {
+        assert_eq!(store.get(key).unwrap().as_ref(), Some(record));
+    }
+    for (table, key, row) in fixture_rows_2() {
+        assert_eq!(store.row(table, &key).unwrap(), Some(row));
+    }
+    let expected = Totals { registered: 1, dispatched: 1, in_doubt: 1, completed: 3, failed: 2, tombstone: 2 };
+    assert_eq!(store.totals().unwrap(), expected);
+    assert_eq!(store.clock_mark().unwrap(), UnixMillis(1_700_000_000_009));
+    assert_eq!(store.tick_mark().unwrap(), 11);
+    assert_eq!(store.generation().unwrap(), 12);
+    assert_eq!(store.in_flight(None, 9).unwrap().len(), 3);
+    assert_eq!(store.removable(UnixMillis(u64::MAX), 0, 99).unwrap().len(), 6);
+    assert_eq!(store.removable(UnixMillis(0), 6, 99).unwrap(), vec![]);
+    assert_eq!(store.removable(UnixMillis(0), 7, 99).unwrap(), records[4..5]);
+    assert_eq!(store.removable(UnixMillis(0), u64::MAX, 99).unwrap(), records[4..6]);
+    assert_eq!(store.rows("hashes", None, 9).unwrap().len(), 2, "one was removed");
+    assert_eq!(store.expired_rows(UnixMillis(u64::MAX), 9).unwrap().len(), 1);
+}
+
+#[test]
+fn a_file_of_a_newer_format_is_refused_by_name_and_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ibid.redb");
+    let content = unpack(include_str!("fixtures/newer-format.hex"));
+    fs::write(&path, &content).unwrap();
+    let error = open(&path).unwrap_err();
+    assert!(matches!(error, StoreError::UnsupportedVersion { found: 255, supported: 2 }), "{error:?}");
+    assert_eq!(error.to_string(), "the store has format 255, this version reads up to 2");
+    assert!(fs::read(&path).unwrap() == content);
 }
 
 #[test]

@@ -35,6 +35,25 @@ async fn a_row_is_there_as_soon_as_the_answer_is_and_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_completion_removes_a_row_with_its_answer_or_not_at_all() {
+    let (bench, flow, counted) = (Bench::new(), flow(), Counted::new());
+    let engine = bench.open();
+    answer(&engine, call(&flow, "a", "r"), counted.ending(|_| End::Done(claim(b"first")))).await;
+    let release = |seen: &'static [u8]| {
+        let removal = Row::removal(TABLE, *b"hash").unwrap().guard(Guard::Equals(seen.into()));
+        Completion::new(*b"released").row(removal).otherwise(Reason::from_bytes(*b"not mine"))
+    };
+    let lost = error(&engine, call(&flow, "b", "r"), counted.ending(move |_| End::Done(release(b"other")))).await;
+    assert_eq!(lost.class(), Class::Definitive, "{lost:?}");
+    assert!(engine.ledger_row(TABLE, b"hash").unwrap().is_some());
+    let heard = answer(&engine, call(&flow, "c", "r"), counted.ending(move |_| End::Done(release(b"first")))).await;
+    assert_eq!(&*heard.answer, b"released");
+    assert_eq!(engine.ledger_row(TABLE, b"hash").unwrap(), None);
+    engine.shutdown().await;
+    assert_eq!(bench.open().ledger_rows(TABLE, None, 10).unwrap(), vec![]);
+}
+
+#[tokio::test]
 async fn of_two_keys_that_want_one_row_at_the_same_time_exactly_one_gets_it() {
     for (on_failure, left_behind) in [(OnFailure::Forget, 1), (OnFailure::Keep, 2)] {
         let (bench, (counted, mut starts)) = (Bench::new(), Counted::held());

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::*;
-use ibid::store::{Batch, Cursor, Entry, ExpiredRow, MemoryStore, Store, StoreError, Totals, Verdict};
-use ibid::testing::{FaultyStore, ManualClock};
+use ibid::store::{Cursor, Entry, MemoryStore, Store, StoreError, Totals};
+use ibid::testing::{FaultyStore, Layer, ManualClock};
 use ibid::{
     AfterCompleted, Builder, Bytes, Class, End, Ended, Engine, ErrorKind, Flow, Found, How, InDoubt, Inquiry,
     InvalidRecovery, Key, Limits, OnFailure, Operation, Outcome, Policy, Reason, Record, Reply, Resolved, Retention,
-    Status, StoredRow, UnixMillis,
+    Status, UnixMillis,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -686,9 +686,9 @@ impl Counting {
     }
 }
 
-impl Store for Counting {
-    fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError> {
-        self.inner.commit(batch)
+impl Layer for Counting {
+    fn below(&self) -> &dyn Store {
+        &self.inner
     }
 
     fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
@@ -703,35 +703,12 @@ impl Store for Counting {
         Ok(entries)
     }
 
-    fn removable(&self, now: UnixMillis, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
-        self.inner.removable(now, limit)
-    }
-
-    fn row(&self, table: &str, key: &[u8]) -> Result<Option<StoredRow>, StoreError> {
-        self.inner.row(table, key)
-    }
-
-    fn rows(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, StoredRow)>, StoreError> {
-        self.inner.rows(table, after, limit)
-    }
-
-    fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {
-        self.inner.expired_rows(now, limit)
-    }
-
     fn totals(&self) -> Result<Totals, StoreError> {
         self.totals.fetch_add(1, Ordering::SeqCst);
         self.inner.totals()
     }
 
-    fn clock_mark(&self) -> Result<UnixMillis, StoreError> {
-        self.inner.clock_mark()
-    }
-
-    fn generation(&self) -> Result<u64, StoreError> {
-        self.inner.generation()
-    }
-
+    /// Another engine is opened over it.
     fn close(&self) -> Result<(), StoreError> {
         Ok(())
     }

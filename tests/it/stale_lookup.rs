@@ -1,8 +1,9 @@
 //! A caller looks its key up before it asks; by the time it is heard, what it saw may be old news.
 
 use crate::support::*;
-use ibid::store::{Batch, Cursor, Entry, ExpiredRow, MemoryStore, Store, StoreError, Totals, Verdict};
-use ibid::{Bytes, Class, ErrorKind, How, Key, Reason, Record, StoredRow, UnixMillis};
+use ibid::store::{Batch, MemoryStore, Store, StoreError, Verdict};
+use ibid::testing::Layer;
+use ibid::{Class, ErrorKind, How, Key, Reason, Record};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -30,7 +31,11 @@ impl Dated {
     }
 }
 
-impl Store for Dated {
+impl Layer for Dated {
+    fn below(&self) -> &dyn Store {
+        &self.store
+    }
+
     fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError> {
         if self.fences.load(Ordering::SeqCst) > 0 && !batch.changes.is_empty() {
             self.fences.fetch_sub(1, Ordering::SeqCst);
@@ -42,42 +47,6 @@ impl Store for Dated {
     fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         if self.blind.swap(0, Ordering::SeqCst) == 1 { Ok(None) } else { self.store.get(key) }
-    }
-
-    fn in_flight(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        self.store.in_flight(after, limit)
-    }
-
-    fn removable(&self, now: UnixMillis, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
-        self.store.removable(now, limit)
-    }
-
-    fn row(&self, table: &str, key: &[u8]) -> Result<Option<StoredRow>, StoreError> {
-        self.store.row(table, key)
-    }
-
-    fn rows(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, StoredRow)>, StoreError> {
-        self.store.rows(table, after, limit)
-    }
-
-    fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {
-        self.store.expired_rows(now, limit)
-    }
-
-    fn totals(&self) -> Result<Totals, StoreError> {
-        self.store.totals()
-    }
-
-    fn clock_mark(&self) -> Result<UnixMillis, StoreError> {
-        self.store.clock_mark()
-    }
-
-    fn generation(&self) -> Result<u64, StoreError> {
-        self.store.generation()
-    }
-
-    fn close(&self) -> Result<(), StoreError> {
-        self.store.close()
     }
 }
 

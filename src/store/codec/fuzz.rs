@@ -6,7 +6,7 @@ use super::*;
 
 /// Bytes as a record's row: as they are, as the body behind a checksum that fits, and as the values of a record.
 pub fn record_row(bytes: &[u8]) {
-    for row in [bytes.to_vec(), sealed(bytes)] {
+    for row in [bytes.to_vec(), sealed(1, bytes), sealed(RECORD_VERSION, bytes)] {
         match decode_row(&row) {
             Ok((key, record)) => record_reads_back(&key, &record),
             Err(error) => assert!(matches!(error, StoreError::Quarantined), "{error:?}"),
@@ -22,7 +22,7 @@ pub fn record_row(bytes: &[u8]) {
 pub fn ledger_row(bytes: &[u8]) {
     let mut source = Source(bytes);
     let key = source.some();
-    for row in [bytes.to_vec(), sealed(bytes), sealed(source.0)] {
+    for row in [bytes.to_vec(), sealed(ROW_VERSION, bytes), sealed(ROW_VERSION, source.0)] {
         match decode_ledger_row(&key, &row) {
             Ok(stored) => row_reads_back(&key, &stored),
             Err(error) => assert!(matches!(error, StoreError::Quarantined), "{error:?}"),
@@ -78,38 +78,33 @@ fn record_reads_back(key: &Key, record: &Record) {
     let row = row.unwrap_or_default();
     let back = decode_row(&row).ok();
     assert!(back.is_some_and(|(k, r)| k == *key && r == *record), "a record reads back as it was written");
-    spoiled(&row).iter().for_each(|row| assert!(decode_row(row).is_err(), "not one byte more, less or other"));
+    for row in spoiled(RECORD_VERSION, &row) {
+        assert!(decode_row(&row).is_err(), "not one byte more, less or other");
+    }
 }
 
 fn row_reads_back(key: &[u8], stored: &StoredRow) {
-    let row = Row {
-        table: "t".into(),
-        key: [].into(),
-        value: Arc::clone(&stored.value),
-        expires_at: stored.expires_at,
-        guard: crate::ledger::Guard::Any,
-    };
-    let row = encode_ledger_row(key, &row);
+    let row = encode_ledger_row(key, stored);
     assert!(row.is_ok(), "a row is encoded");
     let row = row.unwrap_or_default();
     assert_eq!(decode_ledger_row(key, &row).ok().as_ref(), Some(stored));
     assert!(decode_ledger_row(&[key, &[0]].concat(), &row).is_err(), "a row found under another key");
-    spoiled(&row).iter().for_each(|row| {
-        assert!(decode_ledger_row(key, row).is_err(), "not one byte more, less or other");
-    });
+    for row in spoiled(ROW_VERSION, &row) {
+        assert!(decode_ledger_row(key, &row).is_err(), "not one byte more, less or other");
+    }
 }
 
 /// The row with a byte more, with one less, each also under a checksum that fits, and as a newer version.
-fn spoiled(row: &[u8]) -> [Vec<u8>; 5] {
+fn spoiled(version: u8, row: &[u8]) -> [Vec<u8>; 5] {
     let (longer, shorter) = ([row, &[0]].concat(), row.split_last().map_or(row, |(_, shorter)| shorter).to_vec());
     let body = |row: &[u8]| row.get(1 + CHECKSUM_BYTES..).unwrap_or_default().to_vec();
-    let newer = [&[VERSION + 1], checksum(VERSION + 1, &body(row)).as_slice(), &body(row)].concat();
-    [sealed(&body(&longer)), sealed(&body(&shorter)), longer, shorter, newer]
+    let newer = sealed(version + 1, &body(row));
+    [sealed(version, &body(&longer)), sealed(version, &body(&shorter)), longer, shorter, newer]
 }
 
 /// A row with this body and the checksum that fits it: no fuzzer would find one.
-fn sealed(body: &[u8]) -> Vec<u8> {
-    [&[VERSION], checksum(VERSION, body).as_slice(), body].concat()
+fn sealed(version: u8, body: &[u8]) -> Vec<u8> {
+    [&[version], checksum(version, body).as_slice(), body].concat()
 }
 
 /// Bytes to take values from. Where they end, zeros follow.
@@ -182,8 +177,8 @@ impl Source<'_> {
             lapses_at: self.time(),
             tombstone_until: self.time(),
             contradiction: self.perhaps(),
-            lapses_at_tick: None,
-            abandoned: false,
+            lapses_at_tick: self.time().map(|at| at.0),
+            abandoned: self.byte() & 1 == 1,
         }
     }
 }

@@ -28,9 +28,14 @@ fn record(state: State) -> Record {
         lapses_at: Some(UnixMillis(u64::MAX)),
         tombstone_until: None,
         contradiction: None,
-        lapses_at_tick: None,
-        abandoned: false,
+        lapses_at_tick: Some(300),
+        abandoned: true,
     }
+}
+
+/// The same as version 1 knows it.
+fn record_v1(state: State) -> Record {
+    Record { lapses_at_tick: None, abandoned: false, ..record(state) }
 }
 
 fn every_state() -> [State; 9] {
@@ -55,31 +60,73 @@ const HEAD: &str = "\
 /// What every golden row has after its state: checkpoint, recoveries, times, contradiction.
 const TAIL: &str = "01000180d095ffbc3181d095ffbc31010001ffffffffffffffffff010000";
 
+/// What one of version 2 has behind that: tick, mark.
+const TAIL_V2: &str = "01ac0201";
+
+/// Version, checksum and state of each golden row, around HEAD and the tail.
+fn golden(version: &str, checksums: [&str; 9], tail: &str) -> [String; 9] {
+    let states = ["00", "01", "02", "0300", "030106616e73776572", "0400026e6f", "040100", "0500", "0501"];
+    std::array::from_fn(|i| format!("{version}{}{HEAD}{}{tail}", checksums[i], states[i]))
+}
+
+fn golden_v1() -> [String; 9] {
+    let checksums = [
+        "0684aa50c3cba1cf",
+        "ac6db34c2d576cff",
+        "c691734cfed04154",
+        "5b3b57e565f9856c",
+        "d370935e68430700",
+        "4ddc22b5164a0466",
+        "2440a23a743a8d86",
+        "2d1447596ff2225d",
+        "f3b92ffa33cc0dbf",
+    ];
+    golden("01", checksums, TAIL)
+}
+
+fn golden_v2() -> [String; 9] {
+    let checksums = [
+        "0cee2a5719b5d362",
+        "73b12083db5d7853",
+        "dd0d4dcac65d27b7",
+        "a9dcd1751e68ba0f",
+        "c34fa6aea150a310",
+        "0d60eef457009a15",
+        "a98eea6fe5eb42f0",
+        "995c67b839e5ded3",
+        "750f2eebec2a6342",
+    ];
+    golden("02", checksums, &format!("{TAIL}{TAIL_V2}"))
+}
+
+fn from_hex(hex: &str) -> Vec<u8> {
+    let digit = |digit: u8| char::from(digit).to_digit(16).unwrap() as u8;
+    hex.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+}
+
 #[test]
 fn the_bytes_of_every_state_are_frozen() {
-    // The checksum and the state of each, around HEAD and TAIL.
-    let golden = [
-        ("0684aa50c3cba1cf", "00"),
-        ("ac6db34c2d576cff", "01"),
-        ("c691734cfed04154", "02"),
-        ("5b3b57e565f9856c", "0300"),
-        ("d370935e68430700", "030106616e73776572"),
-        ("4ddc22b5164a0466", "0400026e6f"),
-        ("2440a23a743a8d86", "040100"),
-        ("2d1447596ff2225d", "0500"),
-        ("f3b92ffa33cc0dbf", "0501"),
-    ];
-    for (state, (checksum, middle)) in every_state().into_iter().zip(golden) {
+    for (state, golden) in every_state().into_iter().zip(golden_v2()) {
         let row = encode_row(&key(), &record(state.clone())).unwrap();
-        assert_eq!(encode_hex(&row), format!("01{checksum}{HEAD}{middle}{TAIL}"), "{state:?}");
+        assert_eq!(encode_hex(&row), golden, "{state:?}");
         assert_eq!(decode_row(&row).unwrap(), (key(), record(state)));
     }
 }
 
 #[test]
+fn rows_of_version_1_are_read_and_written_anew_as_version_2() {
+    for (state, golden) in every_state().into_iter().zip(golden_v1()) {
+        let (key, record) = decode_row(&from_hex(&golden)).unwrap();
+        assert_eq!((&key, &record), (&self::key(), &record_v1(state)));
+        let row = encode_row(&key, &record).unwrap();
+        assert_eq!((row[0], decode_row(&row).unwrap()), (2, (key, record)));
+    }
+}
+
+#[test]
 fn every_flipped_bit_of_a_row_is_quarantined() {
-    for state in every_state() {
-        let mut row = encode_row(&key(), &record(state)).unwrap();
+    for golden in golden_v1().into_iter().chain(golden_v2()) {
+        let mut row = from_hex(&golden);
         for bit in 0..row.len() * 8 {
             row[bit / 8] ^= 1 << (bit % 8);
             assert!(matches!(decode_row(&row), Err(StoreError::Quarantined)), "bit {bit}");
@@ -91,32 +138,35 @@ fn every_flipped_bit_of_a_row_is_quarantined() {
 
 #[test]
 fn a_row_that_is_cut_or_goes_on_or_has_another_version_is_quarantined() {
-    let row = encode_row(&key(), &record(State::Registered)).unwrap();
-    for len in 0..row.len() {
-        assert!(matches!(decode_row(&row[..len]), Err(StoreError::Quarantined)), "{len} bytes");
-    }
-    // With a checksum that fits, so that what comes behind the checksum is what refuses.
-    let seal = |version: u8, body: &[u8]| [&[version], checksum(version, body).as_slice(), body].concat();
-    let body = &row[1 + CHECKSUM_BYTES..];
-    assert!(decode_row(&seal(VERSION, body)).is_ok());
-    for sealed in [
-        seal(VERSION, &[body, &[0]].concat()),
-        seal(VERSION, &body[..body.len() - 1]),
-        seal(VERSION + 1, body),
-        // The first byte of the key's canonical form is the length of the flow's name.
-        seal(VERSION, &[&body[..1], &[0xff], &body[2..]].concat()),
-    ] {
-        assert!(matches!(decode_row(&sealed), Err(StoreError::Quarantined)));
+    for (version, golden) in [(1, &golden_v1()[0]), (2, &golden_v2()[0])] {
+        let row = from_hex(golden);
+        for len in 0..row.len() {
+            assert!(matches!(decode_row(&row[..len]), Err(StoreError::Quarantined)), "{len} bytes");
+        }
+        // With a checksum that fits, so that what comes behind the checksum is what refuses.
+        let body = &row[1 + CHECKSUM_BYTES..];
+        assert!(decode_row(&sealed(version, body)).is_ok());
+        for sealed in [
+            sealed(version, &[body, &[0]].concat()),
+            sealed(version, &body[..body.len() - 1]),
+            sealed(0, body),
+            sealed(3 - version, body),
+            sealed(3, body),
+            // The first byte of the key's canonical form is the length of the flow's name.
+            sealed(version, &[&body[..1], &[0xff], &body[2..]].concat()),
+        ] {
+            assert!(matches!(decode_row(&sealed), Err(StoreError::Quarantined)));
+        }
     }
 }
 
+fn sealed(version: u8, body: &[u8]) -> Vec<u8> {
+    [&[version], checksum(version, body).as_slice(), body].concat()
+}
+
 /// A ledger row and the key it is stored under.
-fn ledger_row(value: &str, end: Option<u64>) -> (Vec<u8>, Row) {
-    let row = Row::new("hashes", *b"key", value.as_bytes()).unwrap();
-    let row = match end {
-        Some(end) => row.expires_at(UnixMillis(end)),
-        None => row,
-    };
+fn ledger_row(value: &str, end: Option<u64>) -> (Vec<u8>, StoredRow) {
+    let row = StoredRow { value: bytes(value), expires_at: end.map(UnixMillis) };
     (crate::store::row_key::join("hashes", b"key"), row)
 }
 
@@ -132,8 +182,7 @@ fn the_bytes_of_a_ledger_row_are_frozen() {
         let (key, row) = ledger_row(value, end);
         let bytes = encode_ledger_row(&key, &row).unwrap();
         assert_eq!(encode_hex(&bytes), golden, "{value:?}, {end:?}");
-        let stored = StoredRow { value: row.value, expires_at: row.expires_at };
-        assert_eq!(decode_ledger_row(&key, &bytes).unwrap(), stored);
+        assert_eq!(decode_ledger_row(&key, &bytes).unwrap(), row);
     }
 }
 
@@ -151,8 +200,9 @@ fn every_flipped_bit_and_every_cut_of_a_ledger_row_is_quarantined() {
         for len in 0..row.len() {
             assert!(quarantined(&key, &row[..len]), "{len} bytes");
         }
-        let longer = [&row[1 + CHECKSUM_BYTES..], &[0]].concat();
-        assert!(quarantined(&key, &[&[VERSION], checksum(VERSION, &longer).as_slice(), &longer].concat()));
+        let body = &row[1 + CHECKSUM_BYTES..];
+        assert!(quarantined(&key, &sealed(1, &[body, &[0]].concat())));
+        assert!(quarantined(&key, &sealed(2, body)), "no version but the first");
         assert!(decode_ledger_row(&key, &row).is_ok());
     }
 }
@@ -185,9 +235,9 @@ fn a_row_is_written_into_one_buffer_that_is_reserved_once() {
     assert!(row.len() <= reserved);
     assert_eq!(row.capacity(), reserved, "{} bytes", row.len());
 
-    let (key, row) = (b"joined", Row::new("hashes", *b"key", long).unwrap());
+    let (key, row) = (b"joined", StoredRow { value: long.into(), expires_at: Some(UnixMillis(u64::MAX)) });
     let bytes = encode_ledger_row(key, &row).unwrap();
-    let reserved = 1 + CHECKSUM_BYTES + key.len() + row.weight();
+    let reserved = 1 + CHECKSUM_BYTES + 32 + key.len() + row.value.len();
     assert!(bytes.len() <= reserved);
     assert_eq!(bytes.capacity(), reserved, "{} bytes", bytes.len());
 }
@@ -228,16 +278,16 @@ prop_compose! {
         (checkpoint, contradiction) in (prop::option::of(any_bytes()), prop::option::of(any_bytes())),
         (created, updated) in (any::<u64>(), any::<u64>()),
         ends in prop::array::uniform3(prop::option::of(any::<u64>().prop_map(UnixMillis))),
+        (lapses_at_tick, abandoned) in (prop::option::of(any::<u64>()), any::<bool>()),
     ) -> Record {
         let [expires_at, lapses_at, tombstone_until] = ends;
         Record {
             revision, request, state, checkpoint, recoveries, expires_at, lapses_at, tombstone_until, contradiction,
+            lapses_at_tick, abandoned,
             fingerprint: Fingerprint::from_bytes(fingerprint),
             attempt: AttemptId { number, boot: BootId(boot), token: Token(token) },
             created_at: UnixMillis(created),
             updated_at: UnixMillis(updated),
-            lapses_at_tick: None,
-            abandoned: false,
         }
     }
 }
@@ -251,13 +301,12 @@ proptest! {
 
     #[test]
     fn a_ledger_row_reads_back_as_it_was_written(
-        (table, key) in ("[a-zé]{1,32}", prop::collection::vec(any::<u8>(), 1..=255)),
+        (table, key) in ("[a-zé]{1,32}", prop::collection::vec(any::<u8>(), 1..=512)),
         (value, end) in (any_bytes(), prop::option::of(any::<u64>())),
     ) {
         let joined = crate::store::row_key::join(&table, &key);
-        let row = Row { expires_at: end.map(UnixMillis), ..Row::new(table, key, value).unwrap() };
-        let stored = decode_ledger_row(&joined, &encode_ledger_row(&joined, &row).unwrap()).unwrap();
-        prop_assert_eq!(stored, StoredRow { value: row.value, expires_at: row.expires_at });
+        let row = StoredRow { value, expires_at: end.map(UnixMillis) };
+        prop_assert_eq!(decode_ledger_row(&joined, &encode_ledger_row(&joined, &row).unwrap()).unwrap(), row);
     }
 
     #[test]

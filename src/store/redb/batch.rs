@@ -7,8 +7,8 @@ use ::redb::{Table, WriteTransaction};
 use super::error::{storage, table};
 use super::ledger::Ledger;
 use super::tables::{
-    CLOCK_MARK, COUNTERS, EXPIRY, Found, GENERATION, IN_FLIGHT, KEYS, KeyHash, RECORDS, TOTALS, encode_totals, find,
-    hash_of, read_clock_mark, read_counter, read_totals, scope_counter,
+    CLOCK_MARK, COUNTERS, EXPIRY, FORMAT, FORMAT_KEY, Found, GENERATION, IN_FLIGHT, KEYS, KeyHash, META, QUIET,
+    RECORDS, TICK_MARK, TOTALS, encode_totals, find, hash_of, read_counter, read_format, read_totals, scope_counter,
 };
 use crate::key::Key;
 use crate::record::Record;
@@ -39,7 +39,19 @@ pub(super) fn apply(txn: &WriteTransaction, batch: &Batch, next_seq: &mut u64) -
         work.wrote |= work.ledger.remove_expired(expired)?;
     }
     let wrote = work.counters.finish(batch, work.wrote)?;
+    if wrote {
+        raise_format(txn)?;
+    }
     Ok(Applied { verdicts, wrote })
+}
+
+/// From here on the file holds what older versions can't read.
+fn raise_format(txn: &WriteTransaction) -> Result<(), StoreError> {
+    let mut meta = txn.open_table(META).map_err(table)?;
+    if read_format(&meta)? != FORMAT {
+        meta.insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice()).map_err(storage)?;
+    }
+    Ok(())
 }
 
 struct Work<'txn, 'seq> {
@@ -91,6 +103,7 @@ struct Rows<'txn> {
     records: Table<'txn, u64, &'static [u8]>,
     keys: Table<'txn, &'static KeyHash, u64>,
     expiry: Table<'txn, (u64, u64), ()>,
+    quiet: Table<'txn, (u64, u64), ()>,
     in_flight: Table<'txn, u64, ()>,
 }
 
@@ -100,6 +113,7 @@ impl<'txn> Rows<'txn> {
             records: txn.open_table(RECORDS).map_err(table)?,
             keys: txn.open_table(KEYS).map_err(table)?,
             expiry: txn.open_table(EXPIRY).map_err(table)?,
+            quiet: txn.open_table(QUIET).map_err(table)?,
             in_flight: txn.open_table(IN_FLIGHT).map_err(table)?,
         })
     }
@@ -121,18 +135,12 @@ impl<'txn> Rows<'txn> {
         self.index(found.seq, Some(&found.record), None)
     }
 
-    /// Moves the entries of the two indexes that the change touches, and no others: an entry that stays costs no page.
+    /// Moves the entries of the indexes that the change touches, and no others: an entry that stays costs no page.
     fn index(&mut self, seq: u64, old: Option<&Record>, new: Option<&Record>) -> Result<(), StoreError> {
         let removable = |record: Option<&Record>| record.and_then(Record::removable_at).map(|at| (at.0, seq));
-        let (old_expiry, new_expiry) = (removable(old), removable(new));
-        if old_expiry != new_expiry {
-            if let Some(entry) = old_expiry {
-                self.expiry.remove(entry).map_err(storage)?;
-            }
-            if let Some(entry) = new_expiry {
-                self.expiry.insert(entry, ()).map_err(storage)?;
-            }
-        }
+        move_entry(&mut self.expiry, removable(old), removable(new))?;
+        let lapses = |record: Option<&Record>| record.and_then(Record::lapse_tick).map(|tick| (tick, seq));
+        move_entry(&mut self.quiet, lapses(old), lapses(new))?;
         let in_flight = |record: Option<&Record>| record.is_some_and(|record| record.state.status().is_in_flight());
         match (in_flight(old), in_flight(new)) {
             (true, false) => self.in_flight.remove(seq).map_err(storage).map(|_| ()),
@@ -140,6 +148,23 @@ impl<'txn> Rows<'txn> {
             (true, true) | (false, false) => Ok(()),
         }
     }
+}
+
+fn move_entry(
+    index: &mut Table<'_, (u64, u64), ()>,
+    old: Option<(u64, u64)>,
+    new: Option<(u64, u64)>,
+) -> Result<(), StoreError> {
+    if old == new {
+        return Ok(());
+    }
+    if let Some(entry) = old {
+        index.remove(entry).map_err(storage)?;
+    }
+    if let Some(entry) = new {
+        index.insert(entry, ()).map_err(storage)?;
+    }
+    Ok(())
 }
 
 /// The counters, read once and written once per transaction, and only where they have moved.
@@ -184,7 +209,7 @@ impl<'txn> Counters<'txn> {
         Ok(())
     }
 
-    /// Writes what has moved, the clock mark included; if anything has, or the batch `wrote` otherwise, it is another
+    /// Writes what has moved, the two marks included; if anything has, or the batch `wrote` otherwise, it is another
     /// generation. Says whether it is.
     fn finish(mut self, batch: &Batch, wrote: bool) -> Result<bool, StoreError> {
         for (name, counter) in self.scopes {
@@ -199,15 +224,18 @@ impl<'txn> Counters<'txn> {
         if self.totals != self.stored_totals {
             self.table.insert(TOTALS, encode_totals(&self.totals).as_slice()).map_err(storage)?;
         }
-        let later = batch.now > read_clock_mark(&self.table)?;
-        if later {
-            self.table.insert(CLOCK_MARK, batch.now.0.to_be_bytes().as_slice()).map_err(storage)?;
+        let mut wrote = wrote;
+        for (name, mark) in [(CLOCK_MARK, batch.now.0), (TICK_MARK, batch.tick)] {
+            if mark > read_counter(&self.table, name)? {
+                self.table.insert(name, mark.to_be_bytes().as_slice()).map_err(storage)?;
+                wrote = true;
+            }
         }
-        if wrote || later {
+        if wrote {
             let next = read_counter(&self.table, GENERATION)?.saturating_add(1);
             self.table.insert(GENERATION, next.to_be_bytes().as_slice()).map_err(storage)?;
         }
-        Ok(wrote || later)
+        Ok(wrote)
     }
 }
 

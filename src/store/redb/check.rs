@@ -11,8 +11,8 @@ use ::redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, Value};
 use super::error::{storage, table};
 use super::ledger::{expiry_key, if_there};
 use super::tables::{
-    CLOCK_MARK, COUNTERS, EXPIRY, GENERATION, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, RECORDS, TOTALS, hash_of,
-    read_clock_mark, read_totals, scope_counter,
+    CLOCK_MARK, COUNTERS, EXPIRY, GENERATION, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, QUIET, RECORDS, TICK_MARK,
+    TOTALS, hash_of, read_clock_mark, read_counter, read_totals, scope_counter,
 };
 use crate::store::codec::{decode_ledger_row, decode_row};
 use crate::store::{StoreError, Totals, row_key};
@@ -27,17 +27,19 @@ pub(super) fn verify(txn: &ReadTransaction) -> Result<(), StoreError> {
         return Err(disagree("the totals are not those of the records".to_owned()));
     }
     read_clock_mark(&counters)?;
+    read_counter(&counters, TICK_MARK)?;
     scopes(txn, &counters, all(&totals))?;
     ledger(txn)
 }
 
-/// Checks the records against the three indexes. Returns how many there are in each state.
+/// Checks the records against the indexes. Returns how many there are in each state.
 fn records(txn: &ReadTransaction) -> Result<Totals, StoreError> {
     let records = txn.open_table(RECORDS).map_err(table)?;
     let keys = txn.open_table(KEYS).map_err(table)?;
     let expiry = txn.open_table(EXPIRY).map_err(table)?;
+    let quiet = if_there(txn, QUIET)?;
     let in_flight = txn.open_table(IN_FLIGHT).map_err(table)?;
-    let (mut totals, mut may_expire, mut are_in_flight) = (Totals::default(), 0, 0);
+    let (mut totals, mut may_expire, mut may_lapse, mut are_in_flight) = (Totals::default(), 0, 0, 0);
     for entry in ReadableTable::iter(&records).map_err(storage)? {
         let (seq, row) = entry.map_err(storage)?;
         let seq = seq.value();
@@ -53,6 +55,14 @@ fn records(txn: &ReadTransaction) -> Result<Totals, StoreError> {
                 return Err(at_fault("is missing from the expiry index"));
             }
         }
+        if let Some(tick) = record.lapse_tick() {
+            may_lapse += 1;
+            let entry =
+                quiet.as_ref().map(|quiet| ReadableTable::get(quiet, (tick, seq))).transpose().map_err(storage)?;
+            if entry.flatten().is_none() {
+                return Err(at_fault("is missing from the tick index"));
+            }
+        }
         if record.state.status().is_in_flight() {
             are_in_flight += 1;
             if ReadableTable::get(&in_flight, seq).map_err(storage)?.is_none() {
@@ -63,6 +73,9 @@ fn records(txn: &ReadTransaction) -> Result<Totals, StoreError> {
     }
     has(&keys, all(&totals), "the index of keys")?;
     has(&expiry, may_expire, "the expiry index")?;
+    if let Some(quiet) = quiet {
+        has(&quiet, may_lapse, "the tick index")?;
+    }
     has(&in_flight, are_in_flight, "the in-flight index")?;
     Ok(totals)
 }
@@ -81,7 +94,7 @@ fn scopes(
         for entry in ReadableTable::range::<&[u8]>(counters, (start, Bound::Unbounded)).map_err(storage)?.take(SCOPES) {
             let (name, count) = entry.map_err(storage)?;
             after = Some(name.value().to_vec());
-            if [CLOCK_MARK, TOTALS, GENERATION].contains(&name.value()) {
+            if [CLOCK_MARK, TICK_MARK, TOTALS, GENERATION].contains(&name.value()) {
                 continue;
             }
             let count = count.value().try_into().map(u64::from_be_bytes).unwrap_or(0);

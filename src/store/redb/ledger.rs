@@ -29,14 +29,17 @@ impl<'txn> Ledger<'txn> {
         change.rows.iter().map(|row| get(&self.rows, &row_key::join(&row.table, &row.key))).collect()
     }
 
-    pub(super) fn write(&mut self, key: &[u8], write: &RowWrite<'_>) -> Result<(), StoreError> {
-        let row = encode_ledger_row(key, write.row)?;
-        self.rows.insert(key, row.as_slice()).map_err(storage)?;
-        if write.old_end != write.row.expires_at {
+    pub(super) fn write(&mut self, key: &[u8], write: &RowWrite) -> Result<(), StoreError> {
+        match &write.put {
+            Some(row) => drop(self.rows.insert(key, encode_ledger_row(key, row)?.as_slice()).map_err(storage)?),
+            None => drop(self.rows.remove(key).map_err(storage)?),
+        }
+        let end = write.put.as_ref().and_then(|row| row.expires_at);
+        if write.old_end != end {
             if let Some(end) = write.old_end {
                 self.expiry.remove(expiry_key(end, key).as_slice()).map_err(storage)?;
             }
-            if let Some(end) = write.row.expires_at {
+            if let Some(end) = end {
                 self.expiry.insert(expiry_key(end, key).as_slice(), ()).map_err(storage)?;
             }
         }

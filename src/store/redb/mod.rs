@@ -34,7 +34,7 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
-use ::redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
+use ::redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
 
 #[cfg(feature = "testing")]
 pub use self::disk::{DiskError, DiskFault, DiskFile, DiskOperation, PowerLoss, SimulatedDisk};
@@ -43,7 +43,8 @@ use self::file::StoreFile;
 use self::open::open_lease;
 use self::place::{Lease, Place};
 use self::tables::{
-    COUNTERS, EXPIRY, GENERATION, IN_FLIGHT, KEYS, RECORDS, find, read_clock_mark, read_counter, read_totals, row,
+    COUNTERS, EXPIRY, GENERATION, IN_FLIGHT, KEYS, QUIET, RECORDS, TICK_MARK, find, read_clock_mark, read_counter,
+    read_totals, row,
 };
 use super::{Batch, Cursor, Entry, ExpiredRow, Store, StoreError, Totals, Verdict};
 use crate::key::Key;
@@ -130,6 +131,8 @@ struct Writer {
 
 impl RedbStore {
     /// Opens the store at `path`, and creates it if there is no file. A file that is there is never replaced or emptied.
+    /// One of an older format is read as it is; the first commit that changes anything makes it one of this version's, and
+    /// from then on older versions of the crate refuse it.
     ///
     /// # Errors
     /// [`StoreError::AlreadyOpen`], [`StoreError::UnsupportedVersion`], and [`StoreError::Corrupt`] for a file that is
@@ -245,17 +248,16 @@ impl Store for RedbStore {
         })
     }
 
-    fn removable(&self, now: UnixMillis, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
+    fn removable(&self, now: UnixMillis, tick: u64, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
         self.read(|txn| {
-            let index = txn.open_table(EXPIRY).map_err(table)?;
             let records = txn.open_table(RECORDS).map_err(table)?;
+            let by_time = |record: &Record| record.removable_at().is_some_and(|at| at <= now);
+            // What both indexes have was listed by its time.
+            let by_tick = |record: &Record| record.lapse_tick().is_some_and(|at| at <= tick) && !by_time(record);
             let mut due = Vec::new();
-            for entry in ReadableTable::range(&index, ..=(now.0, u64::MAX)).map_err(storage)? {
-                if due.len() >= limit {
-                    break;
-                }
-                let (_, seq) = entry.map_err(storage)?.0.value();
-                due.extend(row(&records, seq)?.filter(|(_, record)| record.removable_at().is_some_and(|at| at <= now)));
+            gather(&txn.open_table(EXPIRY).map_err(table)?, now.0, &records, by_time, limit, &mut due)?;
+            if let Some(quiet) = ledger::if_there(txn, QUIET)? {
+                gather(&quiet, tick, &records, by_tick, limit, &mut due)?;
             }
             Ok(due)
         })
@@ -279,6 +281,10 @@ impl Store for RedbStore {
 
     fn clock_mark(&self) -> Result<UnixMillis, StoreError> {
         self.read(|txn| read_clock_mark(&txn.open_table(COUNTERS).map_err(table)?))
+    }
+
+    fn tick_mark(&self) -> Result<u64, StoreError> {
+        self.read(|txn| read_counter(&txn.open_table(COUNTERS).map_err(table)?, TICK_MARK))
     }
 
     fn generation(&self) -> Result<u64, StoreError> {
@@ -336,6 +342,25 @@ impl Store for RedbStore {
         writer.lease = None;
         closed
     }
+}
+
+/// Records in the order of an index by time or by tick, up to `end`, as long as they are due and there are less than `limit`.
+fn gather(
+    index: &ReadOnlyTable<(u64, u64), ()>,
+    end: u64,
+    records: &ReadOnlyTable<u64, &'static [u8]>,
+    is_due: impl Fn(&Record) -> bool,
+    limit: usize,
+    due: &mut Vec<(Key, Record)>,
+) -> Result<(), StoreError> {
+    for entry in ReadableTable::range(index, ..=(end, u64::MAX)).map_err(storage)? {
+        if due.len() >= limit {
+            break;
+        }
+        let (_, seq) = entry.map_err(storage)?.0.value();
+        due.extend(row(records, seq)?.filter(|(_, record)| is_due(record)));
+    }
+    Ok(())
 }
 
 impl Drop for RedbStore {

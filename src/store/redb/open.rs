@@ -10,7 +10,8 @@ use super::ledger::if_there;
 use super::place::{Lease, Place};
 use super::renew::renew;
 use super::tables::{
-    COUNTERS, EXPIRY, FORMAT, FORMAT_KEY, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, META, RECORDS, damaged,
+    COUNTERS, EXPIRY, FORMAT, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, META, OLDEST_FORMAT, QUIET, RECORDS, damaged,
+    read_format,
 };
 use super::{IntegrityCheck, RedbOptions};
 use crate::store::StoreError;
@@ -107,19 +108,26 @@ pub(super) fn nameless() -> StoreError {
 /// Checks format and tables. Returns the place of the next new record.
 pub(super) fn inspect(txn: &ReadTransaction) -> Result<u64, StoreError> {
     let meta = txn.open_table(META).map_err(table)?;
-    let stored = ReadableTable::get(&meta, FORMAT_KEY).map_err(storage)?;
-    let stored = stored.as_ref().and_then(|stored| stored.value().try_into().ok());
-    match stored.map(u32::from_be_bytes) {
-        Some(FORMAT) => {}
-        Some(found) if found > FORMAT => return Err(StoreError::UnsupportedVersion { found, supported: FORMAT }),
-        Some(_) | None => return Err(damaged("the format number")),
+    let format = read_format(&meta)?;
+    if format > FORMAT {
+        return Err(StoreError::UnsupportedVersion { found: format, supported: FORMAT });
+    }
+    if format < OLDEST_FORMAT {
+        return Err(damaged("the format number"));
     }
     txn.open_table(KEYS).map_err(table)?;
     txn.open_table(EXPIRY).map_err(table)?;
     txn.open_table(IN_FLIGHT).map_err(table)?;
     txn.open_table(COUNTERS).map_err(table)?;
-    if_there(txn, LEDGER)?;
-    if_there(txn, LEDGER_EXPIRY)?;
+    if format == OLDEST_FORMAT {
+        if_there(txn, QUIET)?;
+        if_there(txn, LEDGER)?;
+        if_there(txn, LEDGER_EXPIRY)?;
+    } else {
+        txn.open_table(QUIET).map_err(table)?;
+        txn.open_table(LEDGER).map_err(table)?;
+        txn.open_table(LEDGER_EXPIRY).map_err(table)?;
+    }
     let records = txn.open_table(RECORDS).map_err(table)?;
     let last = ReadableTable::last(&records).map_err(storage)?;
     Ok(last.map_or(0, |(seq, _)| seq.value()).saturating_add(1))

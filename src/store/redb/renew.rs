@@ -24,7 +24,7 @@ use super::held::Held;
 use super::ledger::if_there;
 use super::open::{self, Opened, builder};
 use super::place::{Lease, Place};
-use super::tables::{COUNTERS, EXPIRY, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, META, RECORDS};
+use super::tables::{COUNTERS, EXPIRY, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, META, QUIET, RECORDS};
 use super::{IntegrityCheck, RedbOptions};
 use crate::store::StoreError;
 
@@ -87,6 +87,7 @@ fn copy_tables(from: &ReadTransaction, to: &Database) -> Result<(), StoreError> 
     copy_table(from, to, RECORDS)?;
     copy_table(from, to, KEYS)?;
     copy_table(from, to, EXPIRY)?;
+    copy_table(from, to, QUIET)?;
     copy_table(from, to, IN_FLIGHT)?;
     copy_table(from, to, COUNTERS)?;
     copy_table(from, to, LEDGER)?;

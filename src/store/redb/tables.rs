@@ -4,20 +4,30 @@
 //! records    seq                      -> row (see codec)        in order of arrival
 //! keys       first 16 B of SHA-256    -> seq
 //! expiry     (removable_at ms, seq)   -> ()                     records that may be removed one day
+//! quiet      (lapse_tick, seq)        -> ()                     completed records that so many ticks release
 //! in_flight  seq                      -> ()                     records whose end is to come
 //! counters   b"c"                     -> clock mark, 8 B
+//!            b"k"                     -> tick mark, 8 B; none before the first tick
 //!            b"t"                     -> totals by state, 6 * 8 B
 //!            b"g"                     -> generation, 8 B
 //!            b"s" scope               -> records of the scope, 8 B; none at zero
 //! ledger     len(table) table key     -> row (see codec)        the host's rows; len is 1 B
 //! ledger_expiry  end 8 B, ledger key  -> ()                     rows that have an end, and only those
-//! meta       "format"                 -> 4 B; never written again after creation
+//! meta       "format"                 -> 4 B
 //! ```
 //! A commit costs pages, not rows. A finish rewrites the page that its registration has written a moment ago, since both
 //! are at the end of `records`; the keys, which no order can be made of, are cut to 16 bytes and point there. Everything
 //! that every commit writes stands in `counters`. Numbers are big-endian where we encode them.
 //!
-//! The two ledger tables are missing from files of format 1 that were created before there were any, until a commit.
+//! A file says which format it has:
+//!
+//! - *1* has rows of version 1 and no `quiet`. Files that were created before there was a ledger lack its two tables, too.
+//! - *2* may have rows of version 2, and has every table.
+//!
+//! A file of format 1 is opened and read as it is. The first commit that changes anything makes it one of format 2, in the
+//! same transaction: it creates the missing tables, and writes rows that an older version of the crate can't read. So that
+//! one refuses the file as a whole and leaves it alone ([`StoreError::UnsupportedVersion`]). It would never take such a row for
+//! absent, but it would answer for some keys only, and lose `quiet` when it copies the file after a failed sync.
 
 use ::redb::{ReadableTable, TableDefinition};
 use sha2::{Digest, Sha256};
@@ -30,12 +40,15 @@ use crate::store::{StoreError, Totals};
 use crate::time::UnixMillis;
 
 /// The format this version writes, and the newest it reads.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
+/// The oldest it reads.
+pub(super) const OLDEST_FORMAT: u32 = 1;
 pub(super) const FORMAT_KEY: &str = "format";
 
 pub(super) const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
 pub(super) const KEYS: TableDefinition<'_, &KeyHash, u64> = TableDefinition::new("keys");
 pub(super) const EXPIRY: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("expiry");
+pub(super) const QUIET: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("quiet");
 pub(super) const IN_FLIGHT: TableDefinition<'_, u64, ()> = TableDefinition::new("in_flight");
 pub(super) const COUNTERS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("counters");
 pub(super) const LEDGER: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("ledger");
@@ -43,6 +56,7 @@ pub(super) const LEDGER_EXPIRY: TableDefinition<'_, &[u8], ()> = TableDefinition
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 pub(super) const CLOCK_MARK: &[u8] = b"c";
+pub(super) const TICK_MARK: &[u8] = b"k";
 pub(super) const TOTALS: &[u8] = b"t";
 pub(super) const GENERATION: &[u8] = b"g";
 
@@ -103,6 +117,13 @@ pub(super) fn read_clock_mark(
     counters: &impl ReadableTable<&'static [u8], &'static [u8]>,
 ) -> Result<UnixMillis, StoreError> {
     read_counter(counters, CLOCK_MARK).map(UnixMillis)
+}
+
+/// The format of a file.
+pub(super) fn read_format(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<u32, StoreError> {
+    let stored = meta.get(FORMAT_KEY).map_err(storage)?;
+    let stored = stored.as_ref().and_then(|stored| stored.value().try_into().ok());
+    stored.map(u32::from_be_bytes).ok_or_else(|| damaged("the format number"))
 }
 
 /// One number of `counters`; a missing one is zero.

@@ -4,7 +4,7 @@ use super::*;
 use crate::ledger::{Guard, Row, StoredRow};
 use crate::store::ExpiredRow;
 
-pub(super) const CHECKS: [fn(&dyn Store); 12] = [
+pub(super) const CHECKS: [fn(&dyn Store); 16] = [
     a_row_is_there_with_its_record_or_not_at_all,
     what_speaks_against_a_change_first_is_its_verdict,
     each_guard_holds_of_what_it_says,
@@ -12,9 +12,13 @@ pub(super) const CHECKS: [fn(&dyn Store); 12] = [
     a_guard_sees_the_earlier_changes_of_its_batch,
     a_row_past_its_end_is_absent_to_guards_and_there_to_reads,
     of_two_rows_under_one_key_the_later_is_kept,
+    a_removed_row_is_gone_with_its_end,
+    a_removal_is_guarded_like_a_write,
+    of_a_write_and_a_removal_of_one_row_the_later_counts,
     expired_rows_come_oldest_first_from_their_millisecond_on,
     a_row_is_removed_only_with_the_end_it_has,
     removing_a_record_leaves_its_rows_and_may_write_others,
+    a_change_of_rows_alone_needs_a_key_without_a_record_and_is_nothing_to_records,
     rows_come_by_table_in_the_order_of_their_keys,
     the_generation_grows_with_what_changes_and_with_nothing_else,
 ];
@@ -164,6 +168,125 @@ fn of_two_rows_under_one_key_the_later_is_kept(store: &dyn Store) {
     stored_row(store, b"a", Some((b"4", None)));
 }
 
+fn a_removed_row_is_gone_with_its_end(store: &dyn Store) {
+    let ends = |key: &[u8], end| row(key, b"v").expires_at(UnixMillis(end));
+    write(
+        store,
+        [ends(b"a", 10), ends(b"b", 20), row(b"c", b"v"), row_of("other", b"a", b"v").expires_at(UnixMillis(30))],
+    );
+    let key = key("s", 1);
+    // With the record of its change, or not at all.
+    let fenced = with(put(&key, Some(&registered(9)), &registered(1)), [gone(b"a")]);
+    verdict(store, fenced, Verdict::Fenced, "a fenced change with a removal");
+    stored_row(store, b"a", Some((b"v", Some(10))));
+    apply(store, &[with(put(&key, None, &registered(1)), [gone(b"a"), gone(b"c"), gone(b"never")])]);
+    stored_row(store, b"a", None);
+    stored_row(store, b"c", None);
+    equal(rows_of(store, TABLE, None, 9), vec![(b"b".to_vec(), b"v".to_vec())], "what is left of the table");
+    let left = vec![(TABLE.to_owned(), b"b".to_vec(), 20), ("other".to_owned(), b"a".to_vec(), 30)];
+    equal(expired(store, u64::MAX, 9), left.clone(), "the end of a removed row");
+    // A removal that is given an end is a removal all the same.
+    write(store, [gone(b"b").expires_at(UnixMillis(50)), gone(b"never").expires_at(UnixMillis(50))]);
+    equal(rows_of(store, TABLE, None, 9), vec![], "every row of the table is gone");
+    equal(expired(store, u64::MAX, 9), vec![("other".to_owned(), b"a".to_vec(), 30)], "and so are their ends");
+    // Made anew, it has no end of the old one.
+    write(store, [row(b"a", b"anew").guard(Guard::Absent)]);
+    stored_row(store, b"a", Some((b"anew", None)));
+    equal(expired(store, 29, 9), vec![], "a row made anew without an end");
+}
+
+fn a_removal_is_guarded_like_a_write(store: &dyn Store) {
+    let equals = |value: &[u8]| Guard::Equals(value.into());
+    let cases: [(Option<&[u8]>, Guard, bool); 8] = [
+        (None, Guard::Any, true),
+        (None, Guard::Absent, true),
+        (None, equals(b""), false),
+        (Some(b"v"), Guard::Any, true),
+        (Some(b"v"), Guard::Absent, false),
+        (Some(b"v"), equals(b"v"), true),
+        (Some(b"v"), equals(b"w"), false),
+        (Some(b""), equals(b""), true),
+    ];
+    for (id, (before, guard, holds)) in (0..).zip(cases) {
+        let (key, name) = (key("s", id), [id]);
+        if let Some(before) = before {
+            write(store, [row(&name, before)]);
+        }
+        let why = format!("removed under {guard:?}, was {before:?}");
+        let change = with(put(&key, None, &registered(id)), [gone(&name).guard(guard)]);
+        verdict(store, change, if holds { Verdict::Applied } else { Verdict::Guarded }, &why);
+        stored(store, &key, holds.then(|| registered(id)).as_ref());
+        stored_row(store, &name, before.filter(|_| !holds).map(|value| (value, None)));
+    }
+    // Past its end a row is absent to the guard, and goes all the same.
+    write(store, [row(b"past", b"v").expires_at(NOW)]);
+    verdict(
+        store,
+        with(nothing(), [gone(b"past").guard(equals(b"v"))]),
+        Verdict::Guarded,
+        "the value of a row at its end",
+    );
+    write(store, [gone(b"past").guard(Guard::Absent)]);
+    stored_row(store, b"past", None);
+    equal(expired(store, u64::MAX, 9), vec![], "the end of a row that was past it");
+    // A guard sees what the changes before its own have removed.
+    write(store, [row(b"moved", b"v")]);
+    let changes = vec![
+        with(nothing(), [gone(b"moved").guard(equals(b"v"))]),
+        with(nothing(), [gone(b"moved").guard(equals(b"v"))]),
+        with(nothing(), [row(b"moved", b"w").guard(Guard::Absent)]),
+    ];
+    use Verdict::{Applied, Guarded};
+    equal(
+        ok(store.commit(&batch(changes))),
+        vec![Applied, Guarded, Applied],
+        "a row that is removed once and made anew",
+    );
+    stored_row(store, b"moved", Some((b"w", None)));
+}
+
+fn of_a_write_and_a_removal_of_one_row_the_later_counts(store: &dyn Store) {
+    let ends = |value: &[u8], end| row(b"a", value).expires_at(UnixMillis(end));
+    write(store, [gone(b"a"), ends(b"1", 10)]);
+    stored_row(store, b"a", Some((b"1", Some(10))));
+    write(store, [ends(b"2", 20), gone(b"a")]);
+    stored_row(store, b"a", None);
+    equal(expired(store, u64::MAX, 9), vec![], "neither end is left");
+    write(store, [ends(b"3", 30), gone(b"a")]);
+    stored_row(store, b"a", None);
+    equal(expired(store, u64::MAX, 9), vec![], "what was never there leaves no end");
+    let due = ExpiredRow { table: TABLE.into(), key: b"a".as_slice().into(), expires_at: UnixMillis(40) };
+    write(store, [ends(b"4", 40)]);
+    let batch = Batch { expired_rows: vec![due], ..batch(vec![with(nothing(), [gone(b"a")])]) };
+    equal(ok(store.commit(&batch)), vec![Verdict::Applied], "removed by a change and as expired");
+    stored_row(store, b"a", None);
+}
+
+fn a_change_of_rows_alone_needs_a_key_without_a_record_and_is_nothing_to_records(store: &dyn Store) {
+    let (taken, free) = (key("s", 1), key("s", 2));
+    apply(store, &[put(&taken, None, &registered(1))]);
+    let alone = |key: &Key, row| Change { key: key.clone(), expected: None, put: None, rows: vec![row] };
+    verdict(store, alone(&taken, row(b"a", b"1")), Verdict::Fenced, "a key that has a record");
+    stored_row(store, b"a", None);
+    // The scope is full, and it makes no difference.
+    let full = |change| Batch { now: NOW, records_per_scope: 1, changes: vec![change], ..Batch::default() };
+    for round in [b"1", b"2"] {
+        equal(ok(store.commit(&full(alone(&free, row(b"a", round))))), vec![Verdict::Applied], "rows alone");
+        stored_row(store, b"a", Some((round, None)));
+    }
+    stored(store, &free, None);
+    stored(store, &taken, Some(&registered(1)));
+    equal(ok(store.totals()), Totals { registered: 1, ..Totals::default() }, "rows alone are no record");
+    equal(in_flight(store, None, 9), vec![taken], "rows alone are not in flight");
+    equal(ok(store.commit(&full(alone(&free, gone(b"a"))))), vec![Verdict::Applied], "a removal alone");
+    stored_row(store, b"a", None);
+    equal(
+        ok(store.commit(&full(put(&free, None, &registered(2))))),
+        vec![Verdict::QuotaExceeded],
+        "a record is counted",
+    );
+}
+
 fn expired_rows_come_oldest_first_from_their_millisecond_on(store: &dyn Store) {
     let ends = |table: &str, key: &[u8], end| row_of(table, key, b"v").expires_at(UnixMillis(end));
     let entry = |table: &str, key: &[u8], end: u64| (table.to_owned(), key.to_vec(), end);
@@ -233,7 +356,7 @@ fn removing_a_record_leaves_its_rows_and_may_write_others(store: &dyn Store) {
 }
 
 fn rows_come_by_table_in_the_order_of_their_keys(store: &dyn Store) {
-    let keys: [&[u8]; 5] = [b"\0", b"a", b"a\0", b"b", &[0xff; 255]];
+    let keys: [&[u8]; 5] = [b"\0", b"a", b"a\0", b"b", &[0xff; 512]];
     let pairs = |keys: &[&[u8]]| keys.iter().map(|key| (key.to_vec(), b"v".to_vec())).collect::<Vec<_>>();
     equal(rows_of(store, TABLE, None, 9), vec![], "no rows");
     write(store, keys.iter().rev().map(|key| row(key, b"v")));
@@ -254,7 +377,8 @@ fn rows_come_by_table_in_the_order_of_their_keys(store: &dyn Store) {
     equal(behind(b""), 5, "behind nothing");
     equal(behind(b"a"), 3, "behind a key that is there");
     equal(behind(b"aa"), 2, "behind a key that is not there");
-    equal(behind(&[0xff; 300]), 0, "behind everything");
+    equal(behind(&[0xff; 511]), 1, "behind all but the longest key");
+    equal(behind(&[0xff; 600]), 0, "behind everything");
     equal(rows_of(store, "a", None, 9), vec![(b"bc".to_vec(), b"1".to_vec())], "\"a\" with \"bc\"");
     equal(rows_of(store, "ab", None, 9), vec![(b"c".to_vec(), b"2".to_vec())], "\"ab\" with \"c\"");
     equal(ok(store.row("a", b"c")), None, "\"a\" with \"c\"");
@@ -269,8 +393,10 @@ fn rows_come_by_table_in_the_order_of_their_keys(store: &dyn Store) {
 pub(super) fn write_some(store: &dyn Store) {
     let ending = row(b"ending", b"1").expires_at(UnixMillis(70));
     write(store, [row(b"staying", b"2"), ending, row(b"gone", b"3").expires_at(UnixMillis(60))]);
-    let gone = ExpiredRow { table: TABLE.into(), key: b"gone".as_slice().into(), expires_at: UnixMillis(60) };
-    equal(ok(store.commit(&Batch { expired_rows: vec![gone], ..batch(vec![]) })), vec![], "verdicts of a removal");
+    write(store, [row(b"removed", b"4").expires_at(UnixMillis(65))]);
+    write(store, [gone(b"removed")]);
+    let due = ExpiredRow { table: TABLE.into(), key: b"gone".as_slice().into(), expires_at: UnixMillis(60) };
+    equal(ok(store.commit(&Batch { expired_rows: vec![due], ..batch(vec![]) })), vec![], "verdicts of a removal");
 }
 
 pub(super) fn find_them(store: &dyn Store) {
@@ -288,6 +414,11 @@ fn row(key: &[u8], value: &[u8]) -> Row {
 
 fn row_of(table: &str, key: &[u8], value: &[u8]) -> Row {
     Row::new(table, key, value).unwrap_or_else(|error| fail(&format!("a row of the suite: {error}")))
+}
+
+/// The removal of a row.
+fn gone(key: &[u8]) -> Row {
+    Row::removal(TABLE, key).unwrap_or_else(|error| fail(&format!("a removal of the suite: {error}")))
 }
 
 /// A change of no record.
@@ -333,9 +464,15 @@ fn the_generation_grows_with_what_changes_and_with_nothing_else(store: &dyn Stor
         (at(NOW, vec![with_row]), 2, "an end and a row"),
         (at(NOW, vec![]), 2, "nothing"),
         (at(end, vec![]), 3, "only the clock mark"),
-        (Batch { expired_rows: expired(), ..at(end, vec![]) }, 4, "a row that goes"),
-        (Batch { expired_rows: expired(), ..at(end, vec![]) }, 4, "a row that has gone"),
-        (at(end, vec![remove(&key, &ended)]), 5, "a removal"),
+        (Batch { tick: 1, ..at(end, vec![]) }, 4, "only the tick mark"),
+        (Batch { tick: 1, ..at(end, vec![]) }, 4, "the same tick"),
+        (Batch { expired_rows: expired(), ..at(end, vec![]) }, 5, "a row that goes"),
+        (Batch { expired_rows: expired(), ..at(end, vec![]) }, 5, "a row that has gone"),
+        (at(end, vec![remove(&key, &ended)]), 6, "a removal"),
+        (at(end, vec![with(nothing(), [row(b"b", b"1")])]), 7, "a row alone"),
+        (at(end, vec![with(nothing(), [gone(b"b")])]), 8, "a row that a change removes"),
+        (at(end, vec![with(nothing(), [gone(b"b")])]), 8, "the removal of what is not there"),
+        (at(end, vec![with(nothing(), [row(b"b", b"1"), gone(b"b")])]), 8, "a row that is written and removed at once"),
     ];
     for (batch, generation, what) in batches {
         ok(store.commit(&batch));
@@ -343,5 +480,5 @@ fn the_generation_grows_with_what_changes_and_with_nothing_else(store: &dyn Stor
     }
     ok(store.rest());
     ok(store.reopen());
-    equal(ok(store.generation()), 5, "the generation after a rest");
+    equal(ok(store.generation()), 8, "the generation after a rest");
 }

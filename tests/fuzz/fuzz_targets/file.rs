@@ -60,9 +60,10 @@ fn check(image: &Image, file: &[u8], integrity_check: bool) {
         }
     }
     store.in_flight(None, 9).err().iter().for_each(fails_as_documented);
-    store.removable(UnixMillis(u64::MAX), 9).err().iter().for_each(fails_as_documented);
+    store.removable(UnixMillis(u64::MAX), u64::MAX, 9).err().iter().for_each(fails_as_documented);
     store.rows("table", None, 9).err().iter().for_each(fails_as_documented);
     store.expired_rows(UnixMillis(u64::MAX), 9).err().iter().for_each(fails_as_documented);
+    store.tick_mark().err().iter().for_each(fails_as_documented);
     store.totals().err().iter().for_each(fails_as_documented);
     // Closing takes as long as opening, and shows nothing more.
     disk.fail_after(0);
@@ -122,5 +123,5 @@ fn registered(id: u8) -> Record {
 
 fn completed(id: u8) -> Record {
     let state = State::Completed(Some([id; 30].as_slice().into()));
-    Record { revision: 2, state, lapses_at: Some(UnixMillis(12)), ..registered(id) }
+    Record { revision: 2, state, lapses_at: Some(UnixMillis(12)), lapses_at_tick: Some(7), ..registered(id) }
 }

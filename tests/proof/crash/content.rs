@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ibid::store::{Batch, Cursor, Entry, ExpiredRow, RedbStore, Store, StoreError, Totals, Verdict};
-use ibid::testing::SimulatedDisk;
+use ibid::store::{Batch, RedbStore, Store, StoreError, Totals, Verdict};
+use ibid::testing::{Layer, SimulatedDisk};
 use ibid::{Bytes, Key, Record, StoredRow, UnixMillis};
 
 /// The ledger table of the workloads.
@@ -16,6 +16,7 @@ pub(crate) struct Content {
     rows: Vec<(Bytes, StoredRow)>,
     totals: Totals,
     pub(crate) mark: UnixMillis,
+    tick_mark: u64,
     generation: u64,
 }
 
@@ -26,6 +27,7 @@ impl Content {
             rows: store.rows(TABLE, None, 100)?,
             totals: store.totals()?,
             mark: store.clock_mark()?,
+            tick_mark: store.tick_mark()?,
             generation: store.generation()?,
         })
     }
@@ -78,60 +80,16 @@ impl Noting {
     }
 }
 
-impl Store for Noting {
+impl Layer for Noting {
+    fn below(&self) -> &dyn Store {
+        &self.inner
+    }
+
     fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError> {
         let committed = self.inner.commit(batch);
         if committed.is_ok() {
             self.note();
         }
         committed
-    }
-
-    fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
-        self.inner.get(key)
-    }
-
-    fn in_flight(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        self.inner.in_flight(after, limit)
-    }
-
-    fn removable(&self, now: UnixMillis, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
-        self.inner.removable(now, limit)
-    }
-
-    fn row(&self, table: &str, key: &[u8]) -> Result<Option<StoredRow>, StoreError> {
-        self.inner.row(table, key)
-    }
-
-    fn rows(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, StoredRow)>, StoreError> {
-        self.inner.rows(table, after, limit)
-    }
-
-    fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {
-        self.inner.expired_rows(now, limit)
-    }
-
-    fn totals(&self) -> Result<Totals, StoreError> {
-        self.inner.totals()
-    }
-
-    fn clock_mark(&self) -> Result<UnixMillis, StoreError> {
-        self.inner.clock_mark()
-    }
-
-    fn generation(&self) -> Result<u64, StoreError> {
-        self.inner.generation()
-    }
-
-    fn rest(&self) -> Result<(), StoreError> {
-        self.inner.rest()
-    }
-
-    fn reopen(&self) -> Result<(), StoreError> {
-        self.inner.reopen()
-    }
-
-    fn close(&self) -> Result<(), StoreError> {
-        self.inner.close()
     }
 }

@@ -495,7 +495,10 @@ impl<'a> Checker<'a> {
             if live && *row.requires() == ibid::Guard::Absent {
                 return object(Rule::Ledger, "a row over one that must not be there");
             }
-            self.rows.insert(name, row.end());
+            match row.value() {
+                Some(_) => self.rows.insert(name, row.end()),
+                None => self.rows.remove(&name),
+            };
         }
         Ok(())
     }

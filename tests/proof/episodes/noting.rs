@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ibid::store::{Batch, Cursor, Entry, ExpiredRow, Store, StoreError, Totals, Verdict};
-use ibid::{Bytes, Key, Record, StoredRow, UnixMillis};
+use ibid::store::{Batch, Store, StoreError, Verdict};
+use ibid::testing::Layer;
 use tokio::sync::Notify;
 
 use super::history::{Changed, History, What};
@@ -51,62 +51,11 @@ impl CommitAlarm {
     }
 }
 
-macro_rules! passed_on {
-    ($field:ident) => {
-        fn in_flight(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<Entry>, StoreError> {
-            self.read(self.$field.in_flight(after, limit))
-        }
-
-        fn removable(&self, now: UnixMillis, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
-            self.read(self.$field.removable(now, limit))
-        }
-
-        fn row(&self, table: &str, key: &[u8]) -> Result<Option<StoredRow>, StoreError> {
-            self.read(self.$field.row(table, key))
-        }
-
-        fn rows(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, StoredRow)>, StoreError> {
-            self.read(self.$field.rows(table, after, limit))
-        }
-
-        fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {
-            self.read(self.$field.expired_rows(now, limit))
-        }
-
-        fn totals(&self) -> Result<Totals, StoreError> {
-            self.read(self.$field.totals())
-        }
-
-        fn clock_mark(&self) -> Result<UnixMillis, StoreError> {
-            self.read(self.$field.clock_mark())
-        }
-
-        fn generation(&self) -> Result<u64, StoreError> {
-            self.read(self.$field.generation())
-        }
-
-        fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
-            self.read(self.$field.get(key))
-        }
-
-        fn rest(&self) -> Result<(), StoreError> {
-            self.$field.rest()
-        }
-
-        fn close(&self) -> Result<(), StoreError> {
-            self.$field.close()
-        }
-    };
-}
-
-impl Durable {
-    #[expect(clippy::unused_self, reason = "the same call as above the faults")]
-    fn read<T>(&self, read: Result<T, StoreError>) -> Result<T, StoreError> {
-        read
+impl Layer for Durable {
+    fn below(&self) -> &dyn Store {
+        &*self.disk
     }
-}
 
-impl Store for Durable {
     fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError> {
         let verdicts = self.disk.commit(batch)?;
         let changed = |(change, verdict): (&ibid::store::Change, &Verdict)| Changed {
@@ -118,21 +67,6 @@ impl Store for Durable {
         let changes = batch.changes.iter().zip(&verdicts).map(changed).collect();
         self.history.note(What::Committed { boot: self.boot, now: batch.now, changes });
         Ok(verdicts)
-    }
-
-    fn reopen(&self) -> Result<(), StoreError> {
-        self.disk.reopen()
-    }
-
-    passed_on!(disk);
-}
-
-impl Told {
-    fn read<T>(&self, read: Result<T, StoreError>) -> Result<T, StoreError> {
-        if read.as_ref().is_err_and(|error| !matches!(error, StoreError::Closed)) {
-            self.history.note(What::StoreFailed(self.boot));
-        }
-        read
     }
 }
 
@@ -147,7 +81,19 @@ impl Drop for Fails<'_> {
     }
 }
 
-impl Store for Told {
+impl Layer for Told {
+    fn below(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&dyn Store) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let read = read(&*self.store);
+        if read.as_ref().is_err_and(|error| !matches!(error, StoreError::Closed)) {
+            self.history.note(What::StoreFailed(self.boot));
+        }
+        read
+    }
+
     fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError> {
         let mut fails = Fails(self, true);
         let verdicts = self.store.commit(batch);
@@ -164,6 +110,4 @@ impl Store for Told {
         fails.1 = reopened.is_err();
         reopened
     }
-
-    passed_on!(store);
 }

@@ -37,7 +37,8 @@ fn live(disk: &SimulatedDisk, dice: &mut Dice, batches: u64) -> Vec<Acknowledged
                 content.rows.remove(&key);
             }
         }
-        let verdicts = store.commit(&Batch { expired_rows, ..batch(now, changes) }).unwrap();
+        content.tick_mark = content.tick_mark.max(now / 2);
+        let verdicts = store.commit(&Batch { tick: now / 2, expired_rows, ..batch(now, changes) }).unwrap();
         assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Applied));
         states.push(Acknowledged { syncs: disk.syncs(), content: content.clone() });
         match dice.roll(8) {
@@ -50,7 +51,8 @@ fn live(disk: &SimulatedDisk, dice: &mut Dice, batches: u64) -> Vec<Acknowledged
     states
 }
 
-/// The next change of some key: it is registered, then completed with a row of its own, then removed.
+/// The next change of some key: it is registered, then completed with a row of its own, then put off by some ticks with
+/// another row, or removed, perhaps with a row.
 pub(super) fn change(content: &mut Content, dice: &mut Dice, now: u64) -> Change {
     let records = &mut content.records;
     let key = key(dice.roll(3) as u8, dice.roll(40) as u8);
@@ -59,7 +61,12 @@ pub(super) fn change(content: &mut Content, dice: &mut Dice, now: u64) -> Change
         None => Some(registered(dice.roll(u64::MAX))),
         Some(record) if record.state.status().is_in_flight() => {
             let len = if dice.roll(10) == 0 { 5_000 } else { 100 };
-            Some(completed(record, &vec![now as u8; len], now + dice.roll(20)))
+            let lapses_at_tick = (dice.roll(2) == 0).then(|| now + dice.roll(20));
+            Some(Record { lapses_at_tick, ..completed(record, &vec![now as u8; len], now + dice.roll(20)) })
+        }
+        Some(record) if dice.roll(3) == 0 => {
+            let (revision, lapses_at_tick) = (record.revision + 1, Some(now + dice.roll(20)));
+            Some(Record { revision, lapses_at_tick, ..record.clone() })
         }
         Some(_) => None,
     };
@@ -67,19 +74,29 @@ pub(super) fn change(content: &mut Content, dice: &mut Dice, now: u64) -> Change
         Some(record) => records.insert(key.clone(), record.clone()),
         None => records.remove(&key),
     };
-    let completes = after.as_ref().is_some_and(|record| !record.state.status().is_in_flight());
-    let rows: Vec<_> = completes.then(|| row(&key, dice, now)).into_iter().collect();
+    let rows: Vec<_> = match &after {
+        Some(record) if record.state.status().is_in_flight() => vec![],
+        Some(_) => vec![row(&key, dice, now)],
+        None => vec![Row::removal(ledger_table(dice), key.as_bytes()).unwrap()],
+    };
     for row in &rows {
-        let stored = StoredRow { value: row.value.clone(), expires_at: row.expires_at };
-        content.rows.insert(row_key::join(&row.table, &row.key), stored);
+        let joined = row_key::join(&row.table, &row.key);
+        match row.outcome() {
+            Some(stored) => content.rows.insert(joined, stored),
+            None => content.rows.remove(&joined),
+        };
     }
     Change { key, expected: before.as_ref().map(Version::of), put: after.map(Box::new), rows }
+}
+
+fn ledger_table(dice: &mut Dice) -> &'static str {
+    if dice.roll(2) == 0 { "even" } else { "odd" }
 }
 
 /// The row that a key completes with: of some length, with an end or without.
 fn row(key: &Key, dice: &mut Dice, now: u64) -> Row {
     let len = if dice.roll(10) == 0 { 5_000 } else { 20 };
-    let row = Row::new(if dice.roll(2) == 0 { "even" } else { "odd" }, key.as_bytes(), vec![now as u8; len]).unwrap();
+    let row = Row::new(ledger_table(dice), key.as_bytes(), vec![now as u8; len]).unwrap();
     if dice.roll(3) == 0 { row } else { row.expires_at(UnixMillis(now + dice.roll(10))) }
 }
 

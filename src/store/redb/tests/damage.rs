@@ -2,7 +2,7 @@
 
 use super::super::disk::SimulatedDisk;
 use super::super::open::builder;
-use super::super::tables::{FORMAT_KEY, META};
+use super::super::tables::{FORMAT_KEY, META, read_format};
 use super::*;
 
 /// A store with three records of scope 1: two in flight, the last completed.
@@ -62,13 +62,19 @@ fn a_damaged_row_is_quarantined_and_the_others_are_not_touched() {
 }
 
 #[test]
-fn damaged_rows_at_the_head_of_the_expiry_index_hold_nothing_up() {
+fn damaged_rows_at_the_head_of_the_indexes_by_time_and_by_tick_hold_nothing_up() {
     let (_, store) = three_records();
-    let late = registered(4);
-    store.commit(&batch(1, vec![put(&key(1, 4), None, &completed(&late, b"", 6))])).unwrap();
+    let done = |token, tick| Record { lapses_at_tick: Some(tick), ..completed(&registered(token), b"", 6) };
+    let changes = (4..).zip([1, 2]).map(|(id, tick)| put(&key(1, id), None, &done(u64::from(id), tick))).collect();
+    store.commit(&batch(1, changes)).unwrap();
+    let due = |now, tick| {
+        let due = store.removable(UnixMillis(now), tick, 1).unwrap();
+        due.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+    };
     tamper(&store, |txn| flip_a_bit(txn, 3));
-    let due = store.removable(UnixMillis(9), 1).unwrap();
-    assert_eq!(due.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), [key(1, 4)]);
+    assert_eq!(due(9, 0), [key(1, 4)]);
+    tamper(&store, |txn| flip_a_bit(txn, 4));
+    assert_eq!(due(0, 9), [key(1, 5)]);
 }
 
 #[test]
@@ -109,13 +115,17 @@ fn a_damaged_ledger_row_is_quarantined_whatever_is_asked_of_it_and_the_others_ar
     let bad = |guard| Row::new("hashes", *b"bad", *b"new").unwrap().guard(guard);
     let fine = Row::new("hashes", *b"fine", *b"new").unwrap();
     for guard in [Guard::Any, Guard::Absent, Guard::Equals((*b"value").into())] {
-        let rows = vec![fine.clone(), bad(guard)];
-        // Quarantined comes before fenced.
-        for expected in [None, Some(Version::of(&registered(9)))] {
-            let change = Change { expected, rows: rows.clone(), ..put(&key(2, 2), None, &registered(5)) };
-            assert_eq!(store.commit(&batch(9, vec![change])).unwrap(), [Verdict::Quarantined]);
+        let removal = Row::removal("hashes", *b"bad").unwrap().guard(guard.clone());
+        for row in [bad(guard), removal] {
+            let rows = vec![fine.clone(), row];
+            // Quarantined comes before fenced.
+            for expected in [None, Some(Version::of(&registered(9)))] {
+                let change = Change { expected, rows: rows.clone(), ..put(&key(2, 2), None, &registered(5)) };
+                assert_eq!(store.commit(&batch(9, vec![change])).unwrap(), [Verdict::Quarantined]);
+            }
         }
     }
+    assert!(matches!(store.row("hashes", b"bad"), Err(StoreError::Quarantined)), "and it is still there");
     assert_eq!(store.get(&key(2, 2)).unwrap(), None, "nothing of the change was applied");
     assert_eq!(store.row("hashes", b"fine").unwrap(), None, "nothing of the change was applied");
     let change = Change { rows: vec![fine], ..put(&key(2, 2), None, &registered(5)) };
@@ -157,39 +167,106 @@ fn a_ledger_row_in_anothers_place_is_quarantined() {
     assert!(store.row("hashes", b"good").unwrap().is_some());
 }
 
+fn set_format(txn: &WriteTransaction, format: u32) {
+    txn.open_table(META).unwrap().insert(FORMAT_KEY, format.to_be_bytes().as_slice()).unwrap();
+}
+
+fn format_of(store: &RedbStore) -> u32 {
+    store.read(|txn| read_format(&txn.open_table(META).map_err(table)?)).unwrap()
+}
+
+/// Removes what is younger than the first format.
+fn make_first_format(txn: &WriteTransaction) {
+    set_format(txn, 1);
+    assert!(txn.delete_table(QUIET).unwrap());
+    assert!(txn.delete_table(LEDGER).unwrap() && txn.delete_table(LEDGER_EXPIRY).unwrap());
+}
+
 #[test]
-fn a_file_without_ledger_tables_reads_as_one_without_rows_and_gets_them_with_a_commit() {
+fn a_file_of_format_1_reads_as_it_is_and_becomes_one_of_format_2_with_the_first_commit_that_changes_anything() {
     let (disk, store) = three_records();
-    tamper(&store, |txn| {
-        assert!(txn.delete_table(LEDGER).unwrap() && txn.delete_table(LEDGER_EXPIRY).unwrap());
-    });
+    tamper(&store, make_first_format);
     store.close().unwrap();
     let store = disk.open(small()).unwrap();
     assert_eq!(store.row("hashes", b"key").unwrap(), None);
     assert_eq!(store.rows("hashes", None, 9).unwrap(), vec![]);
     assert_eq!(store.expired_rows(UnixMillis(u64::MAX), 9).unwrap(), vec![]);
+    assert_eq!(store.removable(UnixMillis(0), u64::MAX, 9).unwrap(), vec![]);
+    assert_eq!(store.tick_mark().unwrap(), 0);
+    check_invariants(&store);
+
+    // Nothing of this writes anything that is new.
+    store.commit(&batch(1, vec![put(&key(1, 1), None, &registered(9))])).unwrap();
+    store.rest().unwrap();
+    disk.fail_one_sync_after(0);
+    store.commit(&batch(2, vec![])).unwrap_err();
+    store.reopen().unwrap();
+    assert_eq!(format_of(&store), 1, "the copy is one of the file as it is");
+
     let row = Row::new("hashes", *b"key", *b"value").unwrap().expires_at(UnixMillis(7)).guard(Guard::Absent);
-    store.commit(&batch(2, vec![Change { rows: vec![row], ..put(&key(2, 1), None, &registered(4)) }])).unwrap();
+    let record = Record { lapses_at_tick: Some(3), ..completed(&registered(4), b"answer", 9) };
+    store.commit(&batch(2, vec![Change { rows: vec![row], ..put(&key(2, 1), None, &record) }])).unwrap();
+    assert_eq!(format_of(&store), 2);
+    store.reopen().unwrap();
     assert_eq!(check_invariants(&store).rows.len(), 1);
     assert_eq!(store.expired_rows(UnixMillis(7), 9).unwrap().len(), 1);
+    assert_eq!(store.removable(UnixMillis(0), 3, 9).unwrap().len(), 1);
+}
+
+#[test]
+fn whatever_a_commit_changes_makes_a_file_one_of_format_2() {
+    let row = Row::new("hashes", *b"key", *b"value").unwrap();
+    let (nothing, first) = (Vec::new(), registered(1));
+    let removal = Change { expected: Some(Version::of(&first)), put: None, ..put(&key(1, 1), None, &first) };
+    let only_rows = Change { expected: None, put: None, rows: vec![row], ..put(&key(3, 3), None, &first) };
+    for batch in [
+        batch(2, nothing.clone()),
+        Batch { tick: 1, ..batch(1, nothing) },
+        batch(1, vec![removal]),
+        batch(1, vec![only_rows]),
+    ] {
+        let (disk, store) = three_records();
+        tamper(&store, make_first_format);
+        store.close().unwrap();
+        let store = disk.open(small()).unwrap();
+        store.commit(&batch).unwrap();
+        assert_eq!(format_of(&store), 2, "{batch:?}");
+    }
+}
+
+#[test]
+fn a_file_of_format_2_that_lacks_a_table_is_refused() {
+    let tampers: [fn(&WriteTransaction); 4] = [
+        |txn| assert!(txn.delete_table(QUIET).unwrap()),
+        |txn| assert!(txn.delete_table(LEDGER).unwrap()),
+        |txn| assert!(txn.delete_table(LEDGER_EXPIRY).unwrap()),
+        // There never was one.
+        |txn| set_format(txn, 0),
+    ];
+    for change in tampers {
+        let (disk, store) = three_records();
+        tamper(&store, change);
+        store.close().unwrap();
+        assert!(matches!(disk.open(small()), Err(StoreError::Corrupt(_))));
+    }
 }
 
 #[test]
 fn a_newer_format_and_a_foreign_database_are_refused_and_left_as_they_are() {
     let newer = SimulatedDisk::new().unwrap();
     let foreign = SimulatedDisk::holding(&[]).unwrap();
-    for (disk, format) in [(&newer, Some(2u32)), (&foreign, None)] {
+    for (disk, format) in [(&newer, Some(3u32)), (&foreign, None)] {
         let database = builder(&small(), true).create_with_backend(disk.file().unwrap()).unwrap();
         let txn = database.begin_write().unwrap();
         if let Some(format) = format {
-            txn.open_table(META).unwrap().insert(FORMAT_KEY, format.to_be_bytes().as_slice()).unwrap();
+            set_format(&txn, format);
         }
         txn.commit().unwrap();
         // Not closed: a file that a crash has left must stay as it is, too.
         let before = disk.bytes();
         let disk = SimulatedDisk::holding(&before).unwrap();
         match (disk.open(small()), format) {
-            (Err(StoreError::UnsupportedVersion { found: 2, supported: 1 }), Some(_)) => {}
+            (Err(StoreError::UnsupportedVersion { found: 3, supported: 2 }), Some(_)) => {}
             (Err(StoreError::Corrupt(_)), None) => {}
             (other, _) => panic!("{other:?}"),
         }

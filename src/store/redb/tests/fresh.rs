@@ -25,14 +25,16 @@ fn fill(store: &RedbStore, records: u64) {
             let key = Key::new("flow", &[n as u8 % 3], &n.to_be_bytes()).unwrap();
             let record = registered(n);
             let record = if n.is_multiple_of(2) { completed(&record, &vec![1; n as usize % 3_000], n) } else { record };
+            let record = Record { lapses_at_tick: (!n.is_multiple_of(5)).then_some(n), ..record };
             let row = Row::new("hashes", n.to_be_bytes(), vec![2; 50]).unwrap();
             let row = if n.is_multiple_of(3) { row } else { row.expires_at(UnixMillis(n)) };
             Change { rows: vec![row], ..put(&key, None, &record) }
         };
-        let batch = Batch { records_per_scope: 1_000_000, ..batch(from + 5, numbers.map(change).collect()) };
+        let batch =
+            Batch { tick: from, records_per_scope: 1_000_000, ..batch(from + 5, numbers.map(change).collect()) };
         store.commit(&batch).unwrap();
     }
-    let due = store.removable(UnixMillis(20), 5).unwrap();
+    let due = store.removable(UnixMillis(20), 0, 5).unwrap();
     let remove = |(key, record): &(Key, Record)| Change {
         key: key.clone(),
         expected: Some(Version::of(record)),

@@ -31,6 +31,43 @@ fn records_lie_in_order_of_arrival_and_a_finish_stays_where_its_registration_was
     check_invariants(&store);
 }
 
+/// The entries of the index by tick.
+fn quiet(store: &RedbStore) -> Vec<(u64, u64)> {
+    store
+        .read(|txn| {
+            let index = txn.open_table(QUIET).map_err(table)?;
+            Ok(ReadableTable::iter(&index).unwrap().map(|entry| entry.unwrap().0.value()).collect())
+        })
+        .unwrap()
+}
+
+#[test]
+fn the_entry_of_a_tick_comes_moves_and_goes_with_its_record() {
+    let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
+    let done = |revision, lapses_at_tick| Record { revision, lapses_at_tick, ..completed(&registered(1), b"", 9) };
+    let tombstone = State::Tombstone(crate::record::Mark::Expired);
+    let steps = [
+        (Record { lapses_at_tick: Some(2), ..registered(1) }, vec![], "in flight, no tick counts"),
+        (done(2, None), vec![], "completed, without one"),
+        (done(3, Some(7)), vec![(7, 1)], "with one"),
+        (done(4, Some(7)), vec![(7, 1)], "with the same"),
+        (done(5, Some(3)), vec![(3, 1)], "with an earlier one"),
+        (done(6, Some(u64::MAX)), vec![(u64::MAX, 1)], "with the last"),
+        (Record { state: tombstone, ..done(7, Some(9)) }, vec![], "a tombstone"),
+        (done(8, Some(4)), vec![(4, 1)], "completed again"),
+    ];
+    let mut before: Option<Record> = None;
+    for (record, entries, what) in steps {
+        store.commit(&batch(1, vec![put(&key(1, 1), before.as_ref(), &record)])).unwrap();
+        assert_eq!(quiet(&store), entries, "{what}");
+        check_invariants(&store);
+        before = Some(record);
+    }
+    let gone = Change { key: key(1, 1), expected: before.as_ref().map(Version::of), put: None, rows: Vec::new() };
+    store.commit(&batch(1, vec![gone])).unwrap();
+    assert_eq!(quiet(&store), []);
+}
+
 #[test]
 fn a_store_that_was_emptied_keeps_no_row_but_totals_clock_mark_and_generation() {
     let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
@@ -64,6 +101,9 @@ fn a_batch_that_changes_nothing_writes_nothing_and_a_rest_is_taken_once() {
     assert!(idle(&fenced), "everything is fenced, the clock stands still");
     assert!(idle(&|| drop(store.commit(&batch(4, vec![])).unwrap())), "the clock has stepped back");
     assert!(!idle(&|| drop(store.commit(&batch(6, vec![])).unwrap())), "the clock has moved");
+    let tick = |tick| drop(store.commit(&Batch { tick, ..batch(6, vec![]) }).unwrap());
+    assert!(!idle(&|| tick(2)), "a tick has come");
+    assert!(idle(&|| tick(2)) && idle(&|| tick(1)), "no other tick has");
     assert!(!idle(&|| store.rest().unwrap()));
     assert!(idle(&|| store.rest().unwrap()), "nothing was committed since");
     let changes = (2..2 + QUICK_REPAIR_CHANGES as u8).map(|id| put(&key(1, id), None, &registered(id.into())));

@@ -44,7 +44,7 @@ impl Life {
 
     /// Reading fails as a whole or shows what is there.
     fn read(&mut self) {
-        match self.store.removable(UnixMillis(4), 64) {
+        match self.store.removable(UnixMillis(4), 4, 64) {
             Ok(due) => assert!(due.iter().all(|(key, record)| self.content.records.get(key) == Some(record))),
             Err(error) => self.recover(&error, self.content.clone()),
         }
@@ -52,7 +52,7 @@ impl Life {
 
     /// Removes what has expired, records and rows.
     fn expire(&mut self, now: u64) {
-        let due = self.store.removable(UnixMillis(now), 64);
+        let due = self.store.removable(UnixMillis(now), now, 64);
         let rows = self.store.expired_rows(UnixMillis(now), 64);
         let (Ok(due), Ok(expired_rows)) = (due, rows) else { return self.read() };
         let mut asked = self.content.clone();
@@ -65,7 +65,8 @@ impl Life {
             asked.rows.remove(&row_key::join(&row.table, &row.key));
         }
         asked.clock_mark = asked.clock_mark.max(UnixMillis(now));
-        self.commit(&Batch { expired_rows, ..batch(now, changes) }, asked);
+        asked.tick_mark = now;
+        self.commit(&Batch { tick: now, expired_rows, ..batch(now, changes) }, asked);
     }
 
     fn grow(&mut self, dice: &mut Dice, now: u64, changes: u64) {
@@ -161,7 +162,7 @@ fn a_full_disk_refuses_commits_serves_reads_and_takes_commits_again_when_there_i
     assert_eq!(kept.records.len(), usize::from(stored), "all that was acknowledged, and nothing else");
     disk.set_quota(disk.used() + 256 * 1024);
     // Removing takes new pages before it gives old ones back.
-    let due = store.removable(UnixMillis(9), 64).unwrap();
+    let due = store.removable(UnixMillis(9), 0, 64).unwrap();
     assert!(due.len() > 10);
     let changes = due
         .into_iter()

@@ -18,8 +18,8 @@ use ::redb::ReadableTable;
 
 use super::ledger::{expiry_key, if_there};
 use super::tables::{
-    COUNTERS, EXPIRY, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, META, RECORDS, hash_of, read_clock_mark, read_totals,
-    scope_counter,
+    COUNTERS, EXPIRY, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, META, QUIET, RECORDS, TICK_MARK, hash_of,
+    read_clock_mark, read_counter, read_totals, scope_counter,
 };
 use super::*;
 use crate::fingerprint::Fingerprint;
@@ -93,6 +93,7 @@ struct Content {
     /// By ledger key.
     rows: BTreeMap<Vec<u8>, StoredRow>,
     clock_mark: UnixMillis,
+    tick_mark: u64,
 }
 
 /// The rows of a table as bytes.
@@ -118,6 +119,7 @@ fn dump(store: &RedbStore) -> BTreeMap<&'static str, RawRows> {
                 ("records", rows(txn, RECORDS)),
                 ("keys", rows(txn, KEYS)),
                 ("expiry", rows(txn, EXPIRY)),
+                ("quiet", rows(txn, QUIET)),
                 ("in_flight", rows(txn, IN_FLIGHT)),
                 ("counters", rows(txn, COUNTERS)),
                 ("ledger", rows(txn, LEDGER)),
@@ -141,6 +143,7 @@ fn check_invariants(store: &RedbStore) -> Content {
 
             let mut stored = BTreeMap::new();
             let (mut expected_keys, mut expected_expiry) = (BTreeMap::new(), BTreeSet::new());
+            let mut expected_quiet = BTreeSet::new();
             let (mut expected_in_flight, mut totals) = (BTreeSet::new(), Totals::default());
             let mut scopes: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
             for entry in ReadableTable::iter(&records).unwrap() {
@@ -148,6 +151,7 @@ fn check_invariants(store: &RedbStore) -> Content {
                 let (key, record) = decode_row(row.value()).expect("every row decodes");
                 expected_keys.insert(hash_of(&key), seq.value());
                 expected_expiry.extend(record.removable_at().map(|at| (at.0, seq.value())));
+                expected_quiet.extend(record.lapse_tick().map(|tick| (tick, seq.value())));
                 if record.state.status().is_in_flight() {
                     expected_in_flight.insert(seq.value());
                 }
@@ -164,6 +168,11 @@ fn check_invariants(store: &RedbStore) -> Content {
             let found: BTreeSet<_> =
                 ReadableTable::iter(&expiry).unwrap().map(|entry| entry.unwrap().0.value()).collect();
             assert_eq!(found, expected_expiry, "expiry");
+            let found: BTreeSet<_> = if_there(txn, QUIET)?
+                .iter()
+                .flat_map(|quiet| ReadableTable::iter(quiet).unwrap().map(|entry| entry.unwrap().0.value()))
+                .collect();
+            assert_eq!(found, expected_quiet, "quiet");
             let found: BTreeSet<_> =
                 ReadableTable::iter(&in_flight).unwrap().map(|entry| entry.unwrap().0.value()).collect();
             assert_eq!(found, expected_in_flight, "in flight");
@@ -174,7 +183,8 @@ fn check_invariants(store: &RedbStore) -> Content {
                 .map(|(name, count)| (name.value().to_vec(), u64::from_be_bytes(count.value().try_into().unwrap())))
                 .collect();
             assert_eq!(found, scopes, "records by scope");
-            Ok(Content { records: stored, rows: check_ledger(txn)?, clock_mark: read_clock_mark(&counters)? })
+            let (clock_mark, tick_mark) = (read_clock_mark(&counters)?, read_counter(&counters, TICK_MARK)?);
+            Ok(Content { records: stored, rows: check_ledger(txn)?, clock_mark, tick_mark })
         })
         .unwrap()
 }

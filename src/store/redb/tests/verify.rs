@@ -8,10 +8,10 @@ use super::*;
 fn sound() -> RedbStore {
     let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
     let row = Row::new("hashes", *b"key", *b"value").unwrap().expires_at(UnixMillis(9));
-    let done = completed(&registered(2), b"answer", 5);
+    let done = Record { lapses_at_tick: Some(8), ..completed(&registered(2), b"answer", 5) };
     let changes =
         vec![put(&key(1, 1), None, &registered(1)), Change { rows: vec![row], ..put(&key(2, 2), None, &done) }];
-    store.commit(&batch(1, changes)).unwrap();
+    store.commit(&Batch { tick: 3, ..batch(1, changes) }).unwrap();
     store
 }
 
@@ -25,12 +25,15 @@ type Tamper = fn(&WriteTransaction);
 fn every_disagreement_is_found_and_none_is_seen_where_there_is_none() {
     let one = 1u64.to_be_bytes();
     assert_eq!(one.len(), 8);
-    let tampers: [(&str, Tamper); 17] = [
+    let tampers: [(&str, Tamper); 21] = [
         ("record 1 is not found", |txn| drop(txn.open_table(KEYS).unwrap().remove(&hash_of(&key(1, 1))).unwrap())),
         ("record 1 is not found", |txn| drop(txn.open_table(KEYS).unwrap().insert(&hash_of(&key(1, 1)), 2).unwrap())),
         ("index of keys", |txn| drop(txn.open_table(KEYS).unwrap().insert(&hash_of(&key(1, 9)), 2).unwrap())),
         ("record 2 is missing from the expiry", |txn| drop(txn.open_table(EXPIRY).unwrap().remove((5, 2)).unwrap())),
         ("the expiry index", |txn| drop(txn.open_table(EXPIRY).unwrap().insert((5, 1), ()).unwrap())),
+        ("record 2 is missing from the tick", |txn| drop(txn.open_table(QUIET).unwrap().remove((8, 2)).unwrap())),
+        ("record 2 is missing from the tick", |txn| assert!(txn.delete_table(QUIET).unwrap())),
+        ("the tick index", |txn| drop(txn.open_table(QUIET).unwrap().insert((8, 1), ()).unwrap())),
         ("record 1 is missing from the in", |txn| drop(txn.open_table(IN_FLIGHT).unwrap().remove(1).unwrap())),
         ("the in-flight index", |txn| drop(txn.open_table(IN_FLIGHT).unwrap().insert(2, ()).unwrap())),
         ("record 2 does not decode", |txn| {
@@ -43,6 +46,7 @@ fn every_disagreement_is_found_and_none_is_seen_where_there_is_none() {
         ("the totals", |txn| insert(txn, TOTALS, &[0; 48])),
         ("the totals", |txn| insert(txn, TOTALS, b"short")),
         ("a counter", |txn| insert(txn, CLOCK_MARK, b"short")),
+        ("a counter", |txn| insert(txn, TICK_MARK, b"short")),
         ("scope's counter", |txn| insert(txn, &scope_counter(&[1]), &2u64.to_be_bytes())),
         ("scope's counter", |txn| {
             drop(txn.open_table(COUNTERS).unwrap().remove(scope_counter(&[1]).as_slice()).unwrap())
