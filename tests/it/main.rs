@@ -20,6 +20,7 @@ mod release;
 mod replay;
 mod request_invoice;
 mod restart;
+mod send_payment;
 mod shutdown;
 mod simulation;
 mod single_flight;

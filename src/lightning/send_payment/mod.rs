@@ -19,6 +19,7 @@
 mod answer;
 mod calls;
 mod events;
+mod payer;
 mod refusal;
 mod request;
 
@@ -30,6 +31,7 @@ use tokio::sync::oneshot;
 
 pub use answer::{Ending, Paid};
 pub use events::{Counts, Handled, PaymentFailed, PaymentSent, Replay};
+pub use payer::{Blocking, BlockingPayer, Dispatch, Listed, Listing, Payer, Sending};
 pub use refusal::SendError;
 pub use request::{Payee, PaymentRequest};
 
@@ -44,57 +46,6 @@ use request::hash_of;
 
 /// The flow's name, part of every key: `Flow::new(FLOW_NAME, Policy::send_payment())`.
 pub const FLOW_NAME: &str = "send_payment";
-
-/// The host's LDK, as far as payments go. Its methods are called on any thread, several at once.
-pub trait Payer: Send + Sync + 'static {
-    /// What can be said of a request without looking anything up: that its invoice parses, that it is for this network. It burns
-    /// no id. It must not block, and what can change between two tries (expiry, liquidity) does not belong here. By default
-    /// everything goes.
-    ///
-    /// # Errors
-    /// The reason, which the caller gets as *Definitive*, unless there is a record.
-    fn check(&self, request: &PaymentRequest) -> Result<(), SendError> {
-        let _ = request;
-        Ok(())
-    }
-
-    /// Calls LDK, once, with the request's id as the PaymentId. It may block: it runs on the blocking pool of the runtime on which
-    /// the operations run. A panic leaves the record in doubt.
-    ///
-    /// # Errors
-    /// LDK's own, or [`SendError::Other`].
-    fn send(&self, request: &PaymentRequest, attempt: &Attempt) -> Result<(), SendError>;
-
-    /// LDK's `abandon_payment`, which does nothing for an id that it does not know. It may be called more than once, and must not
-    /// wait for anything but LDK's locks.
-    fn abandon(&self, id: &[u8; 32]);
-
-    /// What LDK's `list_recent_payments` has under this id, now. It must not wait for anything but LDK's locks, and must not be asked
-    /// of a manager that is still being loaded: what it does not list is taken for gone. A host that cannot say panics.
-    fn recent(&self, id: &[u8; 32]) -> Option<Listed>;
-}
-
-/// An entry of LDK's list of recent payments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// How LDK lists it.
-    pub state: Listing,
-    /// Its hash, where LDK has one.
-    pub payment_hash: Option<[u8; 32]>,
-}
-
-/// LDK's states of a recent payment (`RecentPaymentDetails`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listing {
-    /// Waits for a BOLT12 invoice.
-    AwaitingInvoice,
-    /// Under way.
-    Pending,
-    /// Paid; its events may not be handled yet.
-    Fulfilled,
-    /// Not retried any more; what is under way may still succeed.
-    Abandoned,
-}
 
 /// What must be there before the engine is: the engine asks it about records in doubt from its opening on.
 ///
@@ -261,7 +212,7 @@ impl SendPayment {
         let submission = shared.calls.begin(id, Kind::Submission);
         let operation = {
             let (engine, shared, key) = (self.engine.clone(), Arc::clone(&shared), key.clone());
-            Operation::blocking(move |attempt| shared.call(&engine, &key, &request, &attempt))
+            Operation::new(async move |attempt| shared.call(&engine, &key, request, attempt).await)
         };
         let engine = self.engine.clone();
         let done = move |reply| {
@@ -330,11 +281,19 @@ impl SendPayment {
     /// # Errors
     /// The store failed: what this tick would have released may stay until the next one.
     pub async fn tick(&self) -> Result<(), Error> {
-        // While one of its events is being handled a payment is not quiet. An event that comes after this has come after the tick.
-        for id in self.shared.calls.going(Kind::Event) {
-            self.engine.disturb(&self.shared.flow, &self.shared.key(id)?).await?;
+        // While one of its events is being handled a payment is not quiet: it outlives this tick, and its count begins behind it. An
+        // event that comes after this line has come after the tick.
+        let noisy = self.shared.calls.going(Kind::Event);
+        self.disturb(&noisy).await?;
+        let ticked = self.engine.tick().await;
+        self.disturb(&noisy).await.and(ticked)
+    }
+
+    async fn disturb(&self, ids: &[[u8; 32]]) -> Result<(), Error> {
+        for id in ids {
+            self.engine.disturb(&self.shared.flow, &self.shared.key(*id)?).await?;
         }
-        self.engine.tick().await
+        Ok(())
     }
 
     /// [`tick`](Self::tick) on a plain thread, blocking it. Never call it on a thread that drives the runtime on which the
@@ -392,15 +351,16 @@ impl Shared {
     }
 
     /// The operation: at most once per record.
-    fn call(&self, engine: &Engine, key: &Key, request: &PaymentRequest, attempt: &Attempt) -> End {
-        let _going = self.calls.begin(request.id, Kind::Call);
-        if let Err(end) = may_call(engine, key, attempt) {
+    async fn call(&self, engine: &Engine, key: &Key, request: PaymentRequest, attempt: Attempt) -> End {
+        let id = request.id;
+        let dispatch = Dispatch::new(request, attempt, self.calls.begin(id, Kind::Call));
+        if let Err(end) = may_call(engine, key, &dispatch.attempt) {
             return end;
         }
-        let result = self.payer.send(request, attempt);
-        let listed = if result.is_err() { self.payer.recent(&request.id) } else { None };
-        let is_other_running = self.calls.count(request.id, Kind::Call) > 1;
-        refusal::end_of(result, listed.as_ref(), request.payment_hash(), is_other_running)
+        let result = self.payer.send(&dispatch).await;
+        let listed = if result.is_err() { self.payer.recent(&id) } else { None };
+        let is_other_running = self.calls.count(id, Kind::Call) > 1;
+        refusal::end_of(result, listed.as_ref(), dispatch.request.payment_hash(), is_other_running)
     }
 
     /// The call has returned and its result is recorded: if the payment was given up meanwhile, LDK has to hear of it now.

@@ -120,10 +120,9 @@ pub(super) fn end_of(
         (E::RouteNotFound | E::DuplicatePayment | E::DuplicatePaymentId | E::DuplicateInvoice, Seen::Another) => {
             End::Taken
         }
-        (
-            error @ (E::InvalidAmount | E::PaymentExpired | E::OnionPacketSizeExceeded),
-            Seen::Another | Seen::Absent,
-        ) => End::Definitive(Reason::from_error(error)),
+        (error @ (E::InvalidAmount | E::PaymentExpired | E::OnionPacketSizeExceeded), Seen::Another | Seen::Absent) => {
+            End::Definitive(Reason::from_error(error))
+        }
         (error @ E::RouteNotFound, Seen::Absent) if !is_other_running => End::Definitive(Reason::from_error(error)),
         (
             error @ (E::RouteNotFound | E::DuplicatePayment | E::DuplicatePaymentId | E::DuplicateInvoice),

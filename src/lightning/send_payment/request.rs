@@ -300,8 +300,7 @@ mod tests {
             PaymentRequest::new([7; 32], Payee::Refund { description: "lnbc1".into() }),
             PaymentRequest::new([7; 32], Payee::Keysend { payee: node(), payment_hash: Some([0xab; 32]) }),
         ];
-        let forms: std::collections::HashSet<_> =
-            others.iter().chain([&base]).map(PaymentRequest::canonical).collect();
+        let forms: std::collections::HashSet<_> = others.iter().chain([&base]).map(PaymentRequest::canonical).collect();
         assert_eq!(forms.len(), 12);
     }
 
@@ -321,7 +320,10 @@ mod tests {
         assert_eq!(checked(None, None), Err(SendError::InvalidAmount));
         assert_eq!(checked(Some(0), None), Err(SendError::InvalidAmount));
         assert_eq!(checked(Some(4), Some(5)), Err(SendError::InvalidAmount));
-        assert_eq!((checked(Some(5), Some(5)), checked(None, Some(5)), checked(Some(1), None)), (Ok(()), Ok(()), Ok(())));
+        assert_eq!(
+            (checked(Some(5), Some(5)), checked(None, Some(5)), checked(Some(1), None)),
+            (Ok(()), Ok(()), Ok(()))
+        );
         assert_eq!(bolt11("").check(), Err(SendError::InvalidInvoice));
         assert_eq!(PaymentRequest::new([7; 32], Payee::Offer { offer: "lno1".into() }).check(), Ok(()));
     }
