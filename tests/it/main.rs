@@ -21,6 +21,7 @@ mod replay;
 mod request_invoice;
 mod restart;
 mod send_onion;
+mod send_payment;
 mod shutdown;
 mod simulation;
 mod single_flight;
