@@ -13,6 +13,7 @@ pub(crate) enum Line {
     Stats,
     AdvanceClock { ms: i64 },
     ExpirySweep,
+    Tick,
     Shutdown,
 }
 
@@ -60,9 +61,10 @@ fn understand(line: &[u8]) -> Result<Line, String> {
             members.ms.map(|ms| Line::AdvanceClock { ms }).ok_or("advance_clock needs ms, whole milliseconds".into())
         }
         (Some("expiry_sweep"), None, None) => Ok(Line::ExpirySweep),
+        (Some("tick"), None, None) => Ok(Line::Tick),
         (Some("shutdown"), None, None) => Ok(Line::Shutdown),
         (Some(_), None, None) => {
-            Err("unknown control: there are stats, advance_clock, expiry_sweep and shutdown".into())
+            Err("unknown control: there are stats, advance_clock, expiry_sweep, tick and shutdown".into())
         }
         (None, Some(from), Some(payload)) => match NodeId::from_hex(&from) {
             Ok(from) => Ok(Line::Frame { from, payload }),
