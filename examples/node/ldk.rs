@@ -5,8 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ibid::lightning::send_payment::{Dispatch, Listed, Listing, Payer, SendError, Sending};
 use ibid::{AttemptId, BootId, Token};
@@ -42,11 +41,13 @@ struct Known {
 #[derive(Clone)]
 pub(crate) struct Payment {
     /// Which of its id's, from 1.
-    pub(crate) number: u64,
+    number: u64,
     pub(crate) payment_hash: [u8; 32],
     pub(crate) amount_msat: u64,
     pub(crate) end: Option<Ended>,
     token: [u8; 32],
+    /// Its line is on disk: the number will not be another one's.
+    is_written: bool,
     is_abandoned: bool,
 }
 
@@ -60,7 +61,8 @@ pub(crate) enum Ended {
 
 struct Waiting {
     script: Script,
-    has_run: AtomicBool,
+    /// Set by the call: the number of its dispatch, if it comes to one.
+    run: OnceLock<Option<u64>>,
 }
 
 /// The script of one caller, until this is dropped or the call has come.
@@ -71,9 +73,9 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Whether LDK was called for this very caller.
-    pub(crate) fn has_run(&self) -> bool {
-        self.waiting.has_run.load(Ordering::SeqCst)
+    /// The call for this very caller, if there was one, and the number of its dispatch, if it came to one.
+    pub(crate) fn run(&self) -> Option<Option<u64>> {
+        self.waiting.run.get().copied()
     }
 }
 
@@ -108,7 +110,7 @@ impl Ldk {
 
     /// The next call for this id that has no script goes by this one.
     pub(crate) fn prepare(&self, id: [u8; 32], script: Script) -> Prepared {
-        let waiting = Arc::new(Waiting { script, has_run: AtomicBool::new(false) });
+        let waiting = Arc::new(Waiting { script, run: OnceLock::new() });
         self.known().scripts.entry(id).or_default().push_back(Arc::clone(&waiting));
         Prepared { ldk: self.clone(), id, waiting }
     }
@@ -147,27 +149,26 @@ impl Ldk {
         Ok(())
     }
 
-    async fn take_on(&self, dispatch: &Dispatch) -> io::Result<Payment> {
+    async fn take_on(&self, dispatch: &Dispatch, waiting: &Waiting) -> io::Result<Payment> {
         let (request, token) = (&dispatch.request, dispatch.attempt.token().0);
         let (id, payment_hash) = (request.id, request.payment_hash().unwrap_or_default());
         let amount_msat = request.effective_msat().unwrap_or_default();
         let line = format!("{PAYMENT} {} {} {amount_msat} {}\n", hex(&id), hex(&payment_hash), hex(&token));
-        let payment = Payment { number: 0, payment_hash, amount_msat, end: None, token, is_abandoned: false };
+        let payment =
+            Payment { number: 0, payment_hash, amount_msat, end: None, token, is_written: false, is_abandoned: false };
         // Before the line: whoever has read it may speak of it. Where it cannot be written it may be there all the same.
         let payment = self.known().add(id, payment);
         self.0.effects.append(line).await?;
+        let mut known = self.known();
+        let dispatches = known.taken_on.get_mut(&id).into_iter().flatten();
+        dispatches.filter(|known| known.token == token).for_each(|known| known.is_written = true);
+        waiting.run.get_or_init(|| Some(payment.number));
         Ok(payment)
     }
 
-    fn next_script(&self, id: &[u8; 32]) -> Script {
-        let mut known = self.known();
-        match known.scripts.get_mut(id).and_then(VecDeque::pop_front) {
-            Some(waiting) => {
-                waiting.has_run.store(true, Ordering::SeqCst);
-                waiting.script
-            }
-            None => Script::NONE,
-        }
+    fn next(&self, id: &[u8; 32]) -> Arc<Waiting> {
+        let waiting = self.known().scripts.get_mut(id).and_then(VecDeque::pop_front);
+        waiting.unwrap_or_else(|| Arc::new(Waiting { script: Script::NONE, run: OnceLock::new() }))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -186,6 +187,11 @@ impl Known {
 }
 
 impl Payment {
+    /// Its number, once that is for good.
+    pub(crate) fn told(&self) -> Option<u64> {
+        self.is_written.then_some(self.number)
+    }
+
     /// What names the attempt to ibid. In this flow each record starts its call once.
     pub(crate) fn attempt(&self) -> AttemptId {
         AttemptId { number: 1, boot: BootId([0; 16]), token: Token(self.token) }
@@ -202,13 +208,15 @@ impl Payer for Ldk {
     fn send<'a>(&'a self, dispatch: &'a Dispatch) -> Sending<'a> {
         Box::pin(async move {
             let id = dispatch.request.id;
-            let Script { delay, outcome } = self.next_script(&id);
+            let waiting = self.next(&id);
+            let Script { delay, outcome } = waiting.script;
             let failed = |error: io::Error| SendError::Other(error.to_string());
             if outcome == Scripted::RejectValidation {
+                waiting.run.get_or_init(|| None);
                 tokio::time::sleep(delay).await;
                 return Err(SendError::PaymentExpired);
             }
-            let payment = self.take_on(dispatch).await.map_err(failed)?;
+            let payment = self.take_on(dispatch, &waiting).await.map_err(failed)?;
             tokio::time::sleep(delay).await;
             match outcome {
                 Scripted::Accept | Scripted::Settle | Scripted::RejectValidation => Ok(()),
@@ -247,7 +255,10 @@ fn payment_of(line: &str) -> Option<([u8; 32], Payment)> {
     let words: Vec<&str> = line.split(' ').collect();
     let [PAYMENT, id, hash, amount, token] = words.as_slice() else { return None };
     let (payment_hash, amount_msat, token) = (bytes32(hash)?, amount.parse().ok()?, bytes32(token)?);
-    Some((bytes32(id)?, Payment { number: 0, payment_hash, amount_msat, end: None, token, is_abandoned: false }))
+    Some((
+        bytes32(id)?,
+        Payment { number: 0, payment_hash, amount_msat, end: None, token, is_written: true, is_abandoned: false },
+    ))
 }
 
 fn end_of(line: &str) -> Option<([u8; 32], Ended)> {

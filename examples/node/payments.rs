@@ -93,6 +93,7 @@ impl Payments {
             let answer = Answer::refused(Class::Definitive, None).with("cause", "malformed");
             return Ok(id.on(answer.with("reason", "payment_hash is not 32 bytes in hex")));
         };
+        let before = self.recorded(&id).and_then(|payment| payment.told());
         let prepared = self.ldk.prepare(id.bytes, script);
         let answer = match self.payments.send(request).await {
             Ok(Sent::Accepted) => {
@@ -104,7 +105,12 @@ impl Payments {
             Ok(Sent::Known(standing)) => known(&standing),
             Err(error) => self.refused(&id, &error, &prepared),
         };
-        Ok(id.on(answer.with("attempt", self.recorded(&id).map(|payment| payment.number))))
+        let attempt = prepared.run().unwrap_or_else(|| {
+            // A record that has made way for another one meanwhile is not told apart from it.
+            let after = self.recorded(&id).and_then(|payment| payment.told());
+            after.filter(|_| before.is_none() || before == after)
+        });
+        Ok(id.on(answer.with("attempt", attempt)))
     }
 
     /// It arrives as soon as it has been taken on. What cannot be recorded of that is told again after a restart.
@@ -127,7 +133,7 @@ impl Payments {
     }
 
     fn refused(&self, id: &Id<'_>, error: &PaymentError, prepared: &Prepared) -> Answer {
-        let replayed = matches!(error, PaymentError::Definitive(_)) && !prepared.has_run();
+        let replayed = matches!(error, PaymentError::Definitive(_)) && prepared.run().is_none();
         let state = self.state(id);
         told(Answer::refused(error.class(), state), error.error()).replayed(replayed && state.is_some())
     }
@@ -142,7 +148,7 @@ impl Payments {
         let event = self.event_of(&id, named.is_some(), dispatched.as_ref(), params)?;
         let handled = self.happen(&id.bytes, dispatched.as_ref(), &event).await;
         let answer = handled_as(handled, self.state(&id));
-        let attempt = named.or(dispatched.map(|payment| payment.number));
+        let attempt = named.or(dispatched.and_then(|payment| payment.told()));
         Ok(id.on(answer.with("attempt", attempt)))
     }
 
@@ -230,7 +236,7 @@ impl Payments {
                 let dispatched = self.ldk.of(&payment.id, &payment.attempt);
                 json!({ "payment_id": hex(&payment.id), "state": state_name(status(&payment.standing)),
                     "payment_hash": payment.payment_hash.as_ref().map(|hash| hex(hash)),
-                    "attempt": dispatched.as_ref().map(|payment| payment.number),
+                    "attempt": dispatched.as_ref().and_then(Payment::told),
                     "amount_msat": dispatched.map(|payment| payment.amount_msat), "abandoned": payment.is_abandoned })
             })
             .collect();
