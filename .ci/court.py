@@ -1,11 +1,12 @@
-"""A court: one process of the node after another on the same files, and the referee that hears all of it."""
+"""A court: one process of the node after another on the same files, and the referees that hear all of it."""
 
 import os
 import signal
 import time
 
-from node_driver import PATIENCE, Bench, Failed, hash_of, params, peer, request
+from node_driver import PATIENCE, Bench, Failed, call, hash_of, params, peer, request
 from referee import Objection, Referee
+from sends import NAMES, Sends
 
 
 def terms(key, *, amount=5_000_000, payment_hash=None, expiry=3600):
@@ -18,7 +19,7 @@ class Court:
 
     def __init__(self, binary, root, **policy):
         self.bench = Bench(binary, root)
-        self.referee = Referee(**policy)
+        self.referee, self.sends = Referee(**policy), Sends()
         self.flags = () if self.referee.refuses_once else ("--on-expired", "rerun")
         self.node, self.offset_ms = None, 0
         self.ids, self.heard_effects = 0, 0
@@ -35,6 +36,20 @@ class Court:
         self.referee.asked(self.ids, self.name(key), terms, self.node.now_ms())
         self.node.send(request(str(self.ids), members), key[0])
 
+    def call(self, key, method, **members):
+        """`key`: as the referee of what is sent has them. The answer is heard later."""
+        kind, namespace, id = key
+        members = {NAMES[kind]: id, **({"namespace": namespace} if namespace else {}), **members}
+        if method == "forget_onions":
+            members["attempt_ids"] = [members.pop("attempt_id")]
+        self.ids += 1
+        self.sends.asked(self.ids, key, method, members)
+        self.node.send(call(method, self.ids, **members))
+
+    def tick(self):
+        self.sends.tick_asked()
+        self.node.send_line('{"control":"tick"}')
+
     def hear(self, patience=PATIENCE):
         """One line, told to the referee. False when there are no more."""
         line = self.node.line(patience)
@@ -43,8 +58,12 @@ class Court:
         return line is not None
 
     def _tell(self, line):
+        if "to" in line and self.sends.answered(line["payload"]):
+            return
         if "to" in line:
             self.referee.answered(line["to"], line["payload"], self.node.now_ms())
+        elif line.get("control") == "tick":
+            self.sends.ticked(line["ticks"])
         elif "error" in line:
             raise Objection("input", f"the node did not understand: {line}")
 
@@ -59,7 +78,7 @@ class Court:
 
     def settle(self):
         """Every answer of this process."""
-        while self.referee.open:
+        while self.referee.open or self.sends.open or self.sends.ticking:
             try:
                 lives = self.hear()
             except Failed:
@@ -67,6 +86,7 @@ class Court:
             if not lives:
                 raise Failed(f"the node is gone: {self.node.process.stderr.read().decode()[:2000]}")
         self.referee.settled()
+        self.sends.settled()
 
     def crash(self):
         """kill -9, or what has come first; then what had left before, and what is in the file of effects."""
@@ -84,7 +104,13 @@ class Court:
         if stderr or code not in (0, -signal.SIGKILL):
             raise Objection("end", f"exit code {code}, and on stderr: {stderr[:2000]}")
         self.node.release()
-        self.referee.minted(self._new_effects())
+        sent, minted = [], []
+        for line in self._new_effects():
+            (sent if line.startswith(("onion ", "payment ")) else minted).append(line)
+        for line in sent:
+            self.sends.went_out(line)
+        self.sends.ended()
+        self.referee.minted(minted)
         self.referee.ended()
         self.offset_ms = self.node.offset_ms
 

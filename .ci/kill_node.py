@@ -2,10 +2,10 @@
                         [--only PART]... [--seed N] [--kills N] [--seconds N]
 
 PART is one of
-  self-test  the referee objects to forged transcripts
+  self-test  the referees object to forged transcripts
   storm      kill -9 at random moments under load, at least --kills times (default 300)
-  syscalls   kill at every syscall that writes to the store or the file of effects, in three scenarios, with strace; an even
-             sample of them, if it would take longer than --seconds (default 180)
+  syscalls   kill at every syscall that writes to the store or the file of effects, in five scenarios, with strace; an even
+             sample of them, if it would take longer than --seconds (default 270)
   limits     a second process, a file of a newer format, no file descriptors left, a peer that floods
 Without --only all of them. Everything but the moments of the kills follows from the seed, which is printed.
 """
@@ -20,6 +20,7 @@ import time
 sys.dont_write_bytecode = True
 
 from forged import self_test
+from forged_sends import self_test_of_sends
 from kill_storm import storm
 from kill_syscalls import syscalls
 from node_driver import Failed, end_all
@@ -35,7 +36,7 @@ def arguments():
     parser.add_argument("--only", action="append", choices=PARTS)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--kills", type=int, default=300)
-    parser.add_argument("--seconds", type=int, default=180)
+    parser.add_argument("--seconds", type=int, default=270)
     return parser.parse_args()
 
 
@@ -61,6 +62,7 @@ def main():
 def run(part, args, binary, root):
     if part == "self-test":
         self_test()
+        self_test_of_sends()
     elif part == "storm":
         storm(binary, root, args.seed, args.kills)
     elif part == "syscalls":

@@ -5,6 +5,7 @@ import random
 import time
 
 from court import Court, terms
+from send_moves import SendMoves
 
 POOL = 120  # Keys that are asked again after every kill.
 PEERS = 4
@@ -24,6 +25,7 @@ class Storm:
         self.court = Court(binary, root, **policy)
         self.pool = collections.deque(maxlen=POOL)
         self.all = []
+        self.sends = SendMoves(self.court)
 
     def kill(self, rng):
         """A burst and a kill, then a verification; which is killed, too, now and then. Says how many kills it took."""
@@ -33,19 +35,26 @@ class Storm:
         self._until(rng, burst)
         self.court.crash()
         asked = [tuple(rest) for name, *rest in burst if name == "ask"]
+        sent = [rest[0] for name, *rest in burst if name == "call"]
         kills = 1
         while kills < 3 and rng.random() < 0.25:
             self._start(rng)
-            self._until(rng, [("ask", *question) for question in self._questions(asked, rng)])
+            again = [("ask", *question) for question in self._questions(asked, rng)] + self.sends.again(sent, rng)
+            rng.shuffle(again)
+            self._until(rng, again)
             self.court.crash()
             kills += 1
         self._start(rng)
         for key, theirs in asked:
             if self.court.mints(key) and not self.court.answered(key):
                 self.court.ask(key, other(key, theirs))  # Before its own request comes back.
-        for _ in range(2):
+        for again in range(2):
+            if again and rng.random() < 0.3:
+                self.sends.quiet(rng)
             for question in self._questions(asked, rng):
                 self.court.ask(*question)
+            for _, key, method, members in self.sends.again(sent, rng):
+                self.court.call(key, method, **members)
             self.court.settle()
         return kills
 
@@ -65,6 +74,11 @@ class Storm:
                 return
             if name == "ask":
                 self.court.ask(*rest)
+            elif name == "call":
+                key, method, members = rest
+                self.court.call(key, method, **members)
+            elif name == "tick":
+                self.court.tick()
             elif name == "advance":
                 self.court.node.advance(*rest)
             else:
@@ -72,7 +86,9 @@ class Storm:
         self.court.hear_for(deadline - time.monotonic())
 
     def _burst(self, rng):
-        return [self._move(rng) for _ in range(rng.randrange(4, 32))]
+        moves = [self._move(rng) for _ in range(rng.randrange(4, 32))] + self.sends.burst(rng)
+        rng.shuffle(moves)
+        return moves
 
     def _move(self, rng):
         kind = rng.choices(("fresh", "again", "old", "other", "rival", "advance", "expiry_sweep", "stats"),
@@ -106,6 +122,7 @@ class Storm:
             for question in self.all[at : at + POOL]:
                 self.court.ask(*question)
             self.court.settle()
+        self.sends.end()
         self.court.shutdown()
 
 
@@ -123,3 +140,7 @@ def storm(binary, root, seed, kills):
     counts = sum((each.court.referee.counts for each in storms), collections.Counter())
     told = ", ".join(f"{counts[what]} {what}" for what in ("asked", "answered", "replayed", "refused", "cut off", "minted"))
     print(f"{done + len(storms)} kills at random, {time.monotonic() - began:.0f} s: {told}", flush=True)
+    counts = sum((each.court.sends.counts for each in storms), collections.Counter())
+    told = ", ".join(f"{counts[what]} {what}" for what in ("asked", "told", "cut off", "sent", "ticks",
+                                                             "again after a release"))
+    print(f"of onions and payments: {told}", flush=True)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 
+import send_scenarios as sends
 from court import Court, terms
 from node_driver import NO_PROVIDER, PATIENCE, Failed, expect
 from referee import Objection
@@ -41,6 +42,7 @@ class Tracer:
         stdout = os.readlink(f"/proc/{node.process.pid}/fd/1")
         self.log = os.path.join(court.bench.dir, "trace")
         self.files = {court.bench.db: "store", court.bench.db + ".creating": "aside", court.bench.effects_path: "effects",
+                      court.bench.effects_path + ".ended": "ends",
                       court.bench.dir: "directory", stdout: "answers"}
         command = ["strace", "-f", "-y", "-ttt", "-o", self.log, "-p", str(node.process.pid),
                    "-e", "trace=" + ",".join("?" + call for call in CALLS)]
@@ -85,10 +87,10 @@ class Step:
 
 
 class Scenario:
-    """`prepare` is not killed; then come the steps, one after another."""
+    """`prepare` is not killed; then come the steps, one after another. `after`: what follows the kill, if it is not about invoices."""
 
-    def __init__(self, name, prepare, steps):
-        self.name, self.prepare, self.steps = name, prepare, steps
+    def __init__(self, name, prepare, steps, after=None):
+        self.name, self.prepare, self.steps, self.after = name, prepare, steps, after
 
 
 # ---- the scenarios -------------------------------------------------------------------------------------------------
@@ -211,6 +213,12 @@ SCENARIOS = [
         Step("reopen", opened, launch=True), Step("re-run", ask(DOUBTFUL)), Step("expiry sweep", expiry_sweep),
         Step("refused once", ask(TOUCHED)), Step("anew", ask(TOUCHED, SHORT[0])),
     ]),
+    Scenario("onions: sent, ended, fenced, forgotten", started, [
+        Step("sent", sends.onions_sent), Step("ended", sends.onions_ended), Step("forgotten", sends.onions_forgotten),
+    ], after=sends.asked_again),
+    Scenario("payments: sent, paid, released, abandoned", started, [
+        Step("sent", sends.payments_sent), Step("ended", sends.payments_ended), Step("released", sends.payments_released),
+    ], after=sends.asked_again),
 ]
 
 
@@ -283,6 +291,9 @@ def kill_at(scenario, point, binary, root, windows):
         step.act(court)
     calls, killed = run(court, last, kill)
     court.crash()
+    if scenario.after:
+        scenario.after(court)
+        return killed
     judge = last.judge(court, calls, point[2], windows) if last.judge and killed else None
     if judge:
         next(judge)

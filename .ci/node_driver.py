@@ -83,16 +83,16 @@ def onion(attempt_id, outcome=None, *, delay_ms=None, **changes):
     return call("send_onion", **{name: value for name, value in members.items() if value is not ...})
 
 
-def payment(n, outcome=None, *, delay_ms=None, **changes):
-    """A `send_payment` under the n-th id; a change to `...` leaves the member out."""
+def payment(number, outcome=None, *, delay_ms=None, **changes):
+    """A `send_payment` under the id of this number; a change to `...` leaves the member out."""
     simulate = {name: value for name, value in (("outcome", outcome), ("delay_ms", delay_ms)) if value is not None}
-    members = {"payment_id": payment_id(n), "payment_hash": "5c" * 32, "amount_msat": 2000}
+    members = {"payment_id": pid(number), "payment_hash": "5c" * 32, "amount_msat": 2000}
     members.update({"simulate": simulate} if simulate else {}, **changes)
     return call("send_payment", **{name: value for name, value in members.items() if value is not ...})
 
 
-def payment_id(n):
-    return f"{n:064x}"
+def pid(number):
+    return f"{number:064x}"
 
 
 def error(id, code_and_message):
@@ -270,18 +270,10 @@ class Bench:
         if os.path.exists(self.effects_path):
             with open(self.effects_path, encoding="ascii") as lines:
                 for line in lines:
-                    if not line.startswith(("onion ", "payment ", "payment_end ")):
+                    if not line.startswith(("onion ", "payment ")):
                         payment_hash, bolt11 = line.split()
                         minted[payment_hash].append(bolt11)
         return dict(minted)
-
-    def paid(self):
-        """How often LDK was asked to send each payment, by the number of its id."""
-        if not os.path.exists(self.effects_path):
-            return {}
-        with open(self.effects_path, encoding="ascii") as lines:
-            words = [line.split() for line in lines if line.startswith("payment ") and line.endswith("\n")]
-        return dict(collections.Counter(int(id, 16) for _, id, *_ in words))
 
     def dispatched(self):
         """How often each onion went out, by attempt id, for whomever."""
@@ -291,6 +283,15 @@ class Bench:
             onions = [line.split() for line in lines if line.startswith("onion ")]
         expect("a line has its seven words, and the token", {(len(words), len(words[-1])) for words in onions} - {(7, 64)}, set())
         return dict(collections.Counter(int(words[2]) for words in onions))
+
+    def paid(self):
+        """How often each payment went out, by the number of its id."""
+        if not os.path.exists(self.effects_path):
+            return {}
+        with open(self.effects_path, encoding="ascii") as lines:
+            payments = [line.split() for line in lines if line.startswith("payment ")]
+        expect("a line has its five words", {tuple(map(len, words[1:3] + words[4:])) for words in payments} - {(64, 64, 64)}, set())
+        return dict(collections.Counter(int(words[1], 16) for words in payments))
 
 
 def end_all():

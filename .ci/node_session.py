@@ -18,8 +18,7 @@ sys.dont_write_bytecode = True
 
 from node_driver import (
     INVALID_PARAMS, METHOD, NO_PROVIDER, OVERFLOW, STALE, Bench, Failed, Node, Tally, bolt11_of, call, decode, end_all, error,
-    expect, hash_of, onion, params, payment,
-    payment_id, peer, request,
+    expect, hash_of, onion, params, payment, peer, pid, request,
 )
 
 
@@ -470,90 +469,6 @@ def onions_once(bench):
     node.shutdown()
 
 
-def payments_once(bench):
-    """Whatever a payment comes to, LDK is asked once, and its retries are told the same, also after a restart."""
-    refused = ("definitive", "failed")
-    cases = {  # outcome: first answer, retries, calls
-        "accept": (NEW, KNOWN, 1),
-        "settle": (("success", "completed", False), ("duplicate", "completed", False), 1),
-        "reject_validation": ((*refused, False), (*refused, True), 0),
-        "definitive": ((*refused, False), (*refused, True), 1),
-        "duplicate": (KNOWN, KNOWN, 1),
-        "unknown": (("ambiguous", "in_doubt", False), KNOWN, 1),
-        "panic": (("ambiguous", "in_doubt", False), KNOWN, 1),
-    }
-    node = bench.node()
-    for n, (outcome, (first, _, _)) in enumerate(cases.items()):
-        expect(f"{outcome}: the first answer", node.told(payment(n, outcome)), first)
-    for restarts in range(3):
-        node.until("LDK has said what it lists", lambda stats: stats["records"]["in_doubt"] == stats["live_actors"] == 0)
-        for n, (outcome, (_, again, calls)) in enumerate(cases.items()):
-            expect(f"{outcome}: another amount", node.told(payment(n, amount_msat=2001))[0], "conflict")
-            for retry in (payment(n), payment(n, "settle"), payment(n, "reject_validation")):
-                expect(f"{outcome}: a retry after {restarts} restarts", node.told(retry, restarts + 1), again)
-            expect(f"{outcome}: calls", bench.paid().get(n, 0), calls)
-        node.shutdown() if restarts else node.kill()
-        node = bench.node()
-    listed = node.result(call("list_payments"))["payments"]
-    expect("what has no end yet is listed", {(int(one["payment_id"], 16), one["state"], one["attempt"]) for one in listed},
-           {(n, "dispatched", 1) for n in (0, 4, 5, 6)})
-    node.send(payment(9, "hang"))
-    node.until("it hangs inside LDK", lambda _: 9 in bench.paid())
-    node.kill()
-    node = bench.node()
-    expect("what hung was sent", node.told(payment(9)), KNOWN)
-    expect("once", bench.paid()[9], 1)
-    node.shutdown()
-
-
-def payments_end(bench):
-    """Events, release by ticks, and what is given up."""
-    node = bench.node()
-    tick = lambda n: [node.control("tick") for _ in range(n)]
-    ask = lambda method, n=1, **members: node.result(call(method, payment_id=payment_id(n), **members))
-    handled = lambda n, attempt, event, **members: ask("payment_event", n, attempt=attempt, event=event, **members)["handled"]
-    expect("accepted", node.told(payment(1)), NEW)
-    expect("the event of no dispatch", (handled(1, 2, "sent"), handled(3, 1, "failed")), (None, None))
-    expect("paid", handled(1, 1, "sent", preimage="AB" * 32), "recorded")
-    expect("told again", handled(1, 1, "sent", preimage="ab" * 32), "repeated")
-    expect("a late failure", handled(1, 1, "failed"), "late")
-    tick(20)
-    expect("not acknowledged", node.result(payment(1))["preimage"], "ab" * 32)
-    expect("acknowledged", ask("ack_payment_event")["acknowledged"], "counting")
-    tick(4)
-    node.kill()
-    node = bench.node()
-    tick(3)
-    expect("after seven ticks", node.told(payment(1)), ("duplicate", "completed", False))
-    tick(1)
-    again = node.result(payment(1, amount_msat=2001))
-    expect("after the eighth", (again["state"], again["attempt"]), ("dispatched", 2))
-    expect("an event of the first dispatch", (handled(1, 1, "failed"), handled(1, 1, "sent")), ("stale", "stale"))
-    expect("one of the second", handled(1, 2, "failed"), "recorded")
-    expect("failed", node.told(payment(1, amount_msat=2001)), ("duplicate", "failed", False))
-    after_all = ask("payment_event", attempt=2, event="sent")
-    expect("paid after all", (after_all["class"], after_all["handled"]), ("conflict", "contradiction"))
-    expect("given up", ask("abandon_payment")["abandoned"], "released")
-    expect("free", node.result(payment(1))["attempt"], 3)
-    expect("given up under way", ask("abandon_payment")["abandoned"], "marked")
-    node.kill()
-    node = bench.node()
-    expect("and still", node.result(call("list_payments"))["payments"][0]["abandoned"], True)
-    expect("still known", node.told(payment(1)), KNOWN)
-    expect("fails", handled(1, 3, "failed"), "recorded")
-    expect("and is free", node.result(payment(1))["attempt"], 4)
-    expect("nothing to give up", ask("abandon_payment", 8)["abandoned"], "no_effect")
-    expect("calls", bench.paid(), {1: 4})
-    wrong = lambda payload: json.loads(node.ask(payload))["error"]["code"]
-    for payload in (payment(1, payment_id="5c"), payment(1, payment_hash=...), payment(1, amount_msat="x"), payment(1, "explode"),
-                    call("payment_event", payment_id=payment_id(1), event="sent"), call("abandon_payment"),
-                    call("payment_event", payment_id=payment_id(1), attempt=1, event="lost")):
-        expect("wrong params", wrong(payload), -32602)
-    expect("no amount burns no id", node.told(payment(7, amount_msat=0)), ("definitive", None, False))
-    expect("so it is free", node.told(payment(7)), NEW)
-    node.shutdown()
-
-
 def onions_end(bench):
     """Namespaces, ends, fences, and what is forgotten."""
     node = bench.node()
@@ -662,6 +577,215 @@ def onions_killed_at_random(bench, seed):
     print(f"of {next_id} onions {len(bench.dispatched())} went out")
 
 
+def payments_once(bench):
+    """Whatever a payment comes to, it goes out at most once, and its retries are told the same, also after a restart."""
+    refused = ("definitive", "failed")
+    cases = {  # outcome: first answer, retries, lines
+        "accept": (NEW, KNOWN, 1),
+        "settle": (("success", "completed", False), ("duplicate", "completed", False), 1),
+        "reject_validation": ((*refused, False), (*refused, True), 0),
+        "definitive": ((*refused, False), (*refused, True), 1),
+        "duplicate": (KNOWN, KNOWN, 1),
+        "unknown": (("ambiguous", "in_doubt", False), KNOWN, 1),
+        "panic": (("ambiguous", "in_doubt", False), KNOWN, 1),
+    }
+    node = bench.node()
+    for id, (outcome, (first, _, _)) in enumerate(cases.items()):
+        expect(f"{outcome}: the first answer", node.told(payment(id, outcome)), first)
+    for restarts in range(3):
+        node.until("LDK has said what it knows", lambda stats: stats["records"]["in_doubt"] == stats["live_actors"] == 0)
+        for id, (outcome, (_, again, lines)) in enumerate(cases.items()):
+            for other in (payment(id, amount_msat=2001), payment(id, payment_hash="5d" * 32)):
+                expect(f"{outcome}: another request", node.told(other)[0], "conflict")
+            for retry in (payment(id), payment(id, "settle"), payment(id, "reject_validation", payment_hash="5C" * 32)):
+                expect(f"{outcome}: a retry after {restarts} restarts", node.told(retry), again)
+                expect("whoever asks", node.told(retry, 2), again)
+            expect(f"{outcome}: dispatches", bench.paid().get(id, 0), lines)
+            attempt = node.result(payment(id))["attempt"]
+            expect(f"{outcome}: the attempt", attempt, 1 if lines else None)
+        node.shutdown() if restarts else node.kill()
+        node = bench.node()
+    listed = {(one["payment_id"], one["state"], one["attempt"], one["payment_hash"], one["amount_msat"], one["abandoned"])
+              for one in node.result(call("list_payments"))["payments"]}
+    expect("what has no end yet is listed", listed, {(pid(id), "dispatched", 1, "5c" * 32, 2000, False) for id in (0, 4, 5, 6)})
+    node.shutdown()
+
+
+def ticks(node, count):
+    for _ in range(count):
+        before = node.control("tick")
+        expect("a tick is answered", before["control"], "tick")
+    return before["ticks"]
+
+
+def event(id, what, attempt=None, **members):
+    return call("payment_event", payment_id=pid(id), event=what, attempt=attempt, **members)
+
+
+def handled(node, payload):
+    result = node.result(payload)
+    return result["handled"], result["state"]
+
+
+def payments_released(bench):
+    """Quiet ticks, from the acknowledgement on; abandonment; the vectors 3 to 7."""
+    node = bench.node()
+    ask = lambda method, id=1: node.result(call(method, payment_id=pid(id)))
+    paid, dead = ("duplicate", "completed", False), ("duplicate", "failed", False)
+    expect("sent", node.told(payment(1)), NEW)
+    expect("paid", handled(node, event(1, "sent", 1, preimage="AB" * 32)), ("recorded", "completed"))
+    expect("the preimage", node.result(payment(1))["preimage"], "ab" * 32)
+    ticks(node, 40)
+    expect("without an acknowledgement it stays", node.told(payment(1)), paid)
+    expect("acknowledged", ask("ack_payment_event")["acknowledged"], True)
+    ticks(node, 6)
+    node.kill()
+    node = bench.node()
+    expect("acknowledged again, nothing changes", ask("ack_payment_event")["acknowledged"], True)
+    expect("the count survives", ticks(node, 1), 47)
+    expect("seven quiet ticks keep it", node.told(payment(1)), paid)
+    expect("also from another request", node.told(payment(1, amount_msat=9))[0], "conflict")
+    ticks(node, 1)
+    expect("the eighth releases it", node.told(payment(1, amount_msat=9)), NEW)
+    expect("as another attempt", node.result(payment(1, amount_msat=9))["attempt"], 2)
+    for what in ("sent", "failed"):
+        expect("an event of the first is not the second's", handled(node, event(1, what, 1)), ("stale", "dispatched"))
+        expect("nor is one of no attempt at all", handled(node, event(1, what, 3)), ("stale", "dispatched"))
+    expect("paid again", handled(node, event(1, "sent")), ("recorded", "completed"))
+    ask("ack_payment_event")
+    ticks(node, 5)
+    expect("a redelivery", handled(node, event(1, "sent", 2)), ("repeated", "completed"))
+    expect("a late failure", node.told(event(1, "failed", 2)), ("conflict", "completed", False))
+    node.kill()
+    node = bench.node()
+    expect("is ignored", handled(node, event(1, "failed")), ("late", "completed"))
+    ticks(node, 7)
+    expect("the count began anew", node.told(payment(1, amount_msat=9)), paid)
+    ticks(node, 1)
+    expect("and ran out", node.result(payment(1))["attempt"], 3)
+
+    expect("refused", node.told(payment(2, "reject_validation")), ("definitive", "failed", False))
+    expect("an event of what never went out", handled(node, event(2, "failed")), ("repeated", "failed"))
+    expect("abandoned", ask("abandon_payment", 2)["abandoned"], "released")
+    expect("it goes out", node.told(payment(2)), NEW)
+    expect("failed", handled(node, event(2, "failed", 1)), ("recorded", "failed"))
+    expect("failed again", node.told(event(2, "failed", 1)), ("success", "failed", True))
+    expect("is known", node.told(payment(2)), dead)
+    expect("an acknowledgement of a failure is not needed", ask("ack_payment_event", 2)["acknowledged"], False)
+    ticks(node, 20)
+    node.kill()
+    node = bench.node()
+    expect("and stays", node.told(payment(2)), dead)
+    expect("with its reason", node.result(payment(2))["reason"], "RetriesExhausted")
+    contradiction = node.result(event(2, "sent", 1, preimage="cd" * 32))
+    expect("paid after all", [contradiction[name] for name in ("class", "state", "handled", "preimage")],
+           ["conflict", "failed", "contradiction", "cd" * 32])
+    expect("changes nothing", node.told(payment(2)), dead)
+    expect("given up", ask("abandon_payment", 2)["abandoned"], "released")
+    expect("it runs again", node.told(payment(2, amount_msat=1)), NEW)
+    marked = ask("abandon_payment", 2)
+    expect("given up under way", (marked["abandoned"], marked["state"]), ("marked", "dispatched"))
+    node.kill()
+    node = bench.node()
+    ticks(node, 20)
+    again = node.result(payment(2, amount_msat=1))
+    expect("it is still known", (again["class"], again["state"], again["attempt"]), ("duplicate", "dispatched", 2))
+    expect("and listed so", node.result(call("list_payments"))["payments"][-1]["abandoned"], True)
+    expect("its failure releases it", handled(node, event(2, "failed", 2)), ("recorded", None))
+    expect("nothing is left", handled(node, event(2, "failed", 2)), ("unknown", None))
+    expect("of what is not there", [ask(method, 2).get(name) for method, name in
+           (("abandon_payment", "abandoned"), ("ack_payment_event", "acknowledged"))], ["no_effect", False])
+    expect("it runs once more", node.result(payment(2))["attempt"], 3)
+    ask("abandon_payment", 2)
+    expect("what is given up may be paid", handled(node, event(2, "sent", 3)), ("recorded", "completed"))
+    expect("and stays paid", (ask("abandon_payment", 2)["abandoned"], node.told(payment(2))), ("no_effect", paid))
+    expect("dispatches", bench.paid(), {1: 3, 2: 3})
+    node.shutdown()
+
+
+def payments_restart(bench):
+    """Killed within the call: what has a line is under way, what has none never was. The vectors 8, 9 and 12."""
+    node = bench.node()
+    node.send(payment(1, "hang"))
+    node.send(payment(2, "reject_validation", delay_ms=600_000))
+    node.until("both are inside", lambda stats: stats["records"]["registered"] == 2)
+    while bench.paid() != {1: 1}:
+        expect("the call is being made", node.told(payment(1)), ("duplicate", "registered", False))
+    expect("another request", node.told(payment(2, amount_msat=1))[0], "conflict")
+    abandoned = node.result(call("abandon_payment", payment_id=pid(1)))
+    expect("given up within the call", (abandoned["abandoned"], abandoned["state"]), ("marked", "registered"))
+    node.kill()
+    node = bench.node()
+    expect("what has a line went out", node.told(payment(1)), KNOWN)
+    expect("what has none never did", node.told(payment(2)), ("definitive", "failed", True))
+    expect("and says so", node.result(payment(2))["reason"], "not started")
+    expect("another request still", node.told(payment(2, amount_msat=1))[0], "conflict")
+    expect("its id is freed", node.result(call("abandon_payment", payment_id=pid(2)))["abandoned"], "released")
+    expect("and runs", node.told(payment(2)), NEW)
+    expect("the mark has lasted", handled(node, event(1, "failed", 1)), ("recorded", None))
+    expect("one is lost within the call", node.told(payment(3, "panic")), ("ambiguous", "in_doubt", False))
+    expect("asked about", node.told(payment(3)), KNOWN)
+    expect("and paid", handled(node, event(3, "sent", 1)), ("recorded", "completed"))
+    node.send(payment(4, "hang"))
+    node.until("it hangs", lambda stats: stats["records"]["registered"] == 1)
+    while bench.paid().get(4) != 1:
+        pass
+    node.send(event(4, "sent", 1, preimage="ab" * 32))
+    heard = [json.loads(node.frame(1))["result"] for _ in range(2)]
+    expect("paid before the call returns", sorted(result.get("handled", "the call") for result in heard), ["recorded", "the call"])
+    expect("and the caller is told", {(result["class"], result["state"]) for result in heard}, {("success", "completed")})
+    node.kill()
+    node = bench.node()
+    expect("nothing went out again", bench.paid(), {1: 1, 2: 1, 3: 1, 4: 1})
+    expect("the ends stay", [node.told(payment(id))[1] for id in (2, 3, 4)], ["dispatched", "completed", "completed"])
+    node.shutdown()
+
+
+def payments_at_once(bench):
+    """24 at once, of which one goes out. The vectors 1 and 2."""
+    node = bench.node()
+    for attempt in range(24):
+        node.send(payment(7, delay_ms=50, amount_msat=2000 + attempt // 20))
+    told = collections.Counter(json.loads(node.frame(1))["result"]["class"] for _ in range(24))
+    expect("one goes out", told, {"success": 1, "duplicate": 19, "conflict": 4})
+    expect("dispatches", bench.paid(), {7: 1})
+    node.send(onion(7))
+    expect("an onion of the same number is another matter", json.loads(node.frame(1))["result"]["class"], "success")
+    node.shutdown()
+
+
+def payments_malformed(bench):
+    """Wrong params are errors of the frame; wrong values are definitive."""
+    node = bench.node("--deny", peer(9))
+    wrong = lambda payload: json.loads(node.ask(payload))["error"]["code"]
+    named = lambda method, **members: call(method, **{"payment_id": pid(1), **members})
+    for payload in (payment(1, payment_id=...), payment(1, payment_id=7), payment(1, payment_id="x"), payment(1, payment_id="aa" * 31),
+                    payment(1, payment_id="zz" * 32), payment(1, payment_hash=...), payment(1, payment_hash=7),
+                    payment(1, amount_msat=...), payment(1, amount_msat="x"), payment(1, amount_msat=1.5),
+                    payment(1, amount_msat=2**64), payment(1, "explode"), payment(1, delay_ms=-1), payment(1, simulate=7),
+                    call("payment_event", event="sent"), named("payment_event"), named("payment_event", event="lost"),
+                    named("payment_event", event=7), named("payment_event", event="sent", attempt="first"),
+                    named("payment_event", event="sent", attempt=-1), named("payment_event", event="sent", preimage="ab"),
+                    named("payment_event", event="sent", preimage=7), call("ack_payment_event"),
+                    call("abandon_payment", payment_id="aa"), '{"jsonrpc":"2.0","id":1,"method":"send_payment"}',
+                    '{"jsonrpc":"2.0","id":1,"method":"send_payment","params":[1]}'):
+        expect(f"a wrong param: {payload[:90]}", wrong(payload), -32602)
+    for changes in ({"payment_hash": "5c" * 31}, {"payment_hash": ""}, {"payment_hash": "zz" * 32}, {"amount_msat": 0},
+                    {"amount_msat": -5}):
+        expect(f"a wrong value: {changes}", node.told(payment(1, **changes)), ("definitive", None, False))
+    for what in ("sent", "failed"):
+        expect("an event of nothing", node.told(event(1, what)), ("ambiguous", None, False))
+    expect("burns no id", node.told(payment(1, amount_msat="2000")), NEW)
+    expect("a number in digits is that number", node.told(payment(1)), KNOWN)
+    expect("a wrong value under a known id", node.told(payment(1, amount_msat=0))[0], "conflict")
+    expect("the id comes back as it was given", node.result(payment(10, payment_id="AB" * 32))["payment_id"], "AB" * 32)
+    expect("and is the same in lower case", node.told(payment(10, payment_id="ab" * 32)), KNOWN)
+    node.send(payment(2), 9)
+    expect("the denied get silence", node.told(payment(3)), NEW)
+    expect("dispatches", bench.paid(), {1: 1, 3: 1, int("ab" * 32, 16): 1})
+    node.shutdown()
+
+
 def the_end(bench):
     node = bench.node("--mint-delay-ms", 300)
     for id in ("1", "2"):
@@ -696,7 +820,8 @@ def session(binary, root):
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed of the random kills: {seed}")
     scenarios = [first_run_and_replay, mismatch, ledger, malformed, large_frames, operation_errors, concurrency,
-                 killed_during_a_mint, onions_once, onions_end, onions_malformed, payments_once, payments_end, the_end]
+                 killed_during_a_mint, onions_once, onions_end, onions_malformed, payments_once, payments_released,
+                 payments_restart, payments_at_once, payments_malformed, the_end]
     steps = [(scenario.__name__, lambda scenario=scenario: scenario(fresh_bench())) for scenario in scenarios]
     timed = [expiry_refuses_once, expiry_reruns, *grace(expiry_sweep=False), *grace(expiry_sweep=True)]
     steps += [(scenario.__name__, lambda scenario=scenario: timely(scenario, fresh_bench)) for scenario in timed]

@@ -13,8 +13,8 @@ usage: node [flags]
   --db PATH              the engine's file; without it nothing outlives the process
   --effects PATH         append `<payment_hash> <bolt11>` per mint, and `onion <namespace, hex> <attempt_id> <payment_hash>
                          <amount_msat> <outcome> <token>` per onion that goes out, and `payment <payment_id> <payment_hash>
-                         <amount_msat> <outcome> <token>` per payment (`payment_end <payment_id> <token>` when it is over),
-                         on disk before the answer; what the simulated switch and LDK know after a restart
+                         <amount_msat> <token>` per payment, on disk before the answer; what the simulated switch and the
+                         simulated LDK know after a restart; LDK keeps what its payments came to in PATH.ended
   --mint-delay-ms N      the minter makes its invoice, then takes this long to hand it over (default 0)
   --deny HEX             get a frame of this node id: say nothing, keep nothing (repeatable)
   --no-provider          nobody is there to mint; records are replayed all the same

@@ -69,42 +69,52 @@
 //! ```
 //!
 //! # Payments
-//! The node pays, whoever asks; `from` does not matter. Its LDK is simulated, and tells nothing by itself: `payment_event` stands for
-//! LDK's PaymentSent and PaymentFailed, `tick` for its timer.
+//! The node pays by itself: a caller names a payment, LDK (a simulated one) is told to pay it, and its events come as frames, too.
 //! ```text
 //! send_payment       {payment_id, payment_hash, amount_msat, simulate?}
-//! payment_event      {payment_id, attempt, event: "sent" | "failed", preimage?}
+//! payment_event      {payment_id, attempt?, event: "sent" | "failed", preimage?}
 //! ack_payment_event  {payment_id}
 //! abandon_payment    {payment_id}
 //! list_payments      {}
 //! ```
-//! - `payment_id`, `payment_hash`, `preimage`: 32 bytes in hex. `amount_msat`: zero is *definitive* and burns no id. Hash and amount are
-//!   the request: another value under the same id is a *conflict*. `simulate` is no part of it.
-//! - `attempt`: which of the dispatches under this id, counted from 1 by the lines of the file of effects, for ever. Every result about
-//!   an id has it, too: that of the record as it stands, or null if there is none or it has not been dispatched.
-//! - Without a preimage one is made up. An event that was handled may be told again, with no effect but `handled`.
+//! - `payment_id`: 32 bytes in hex, echoed as it was given. It belongs to the node: whoever asks, one id is one payment. What is no
+//!   such id is the error -32602.
+//! - `payment_hash`: 32 bytes in hex; `amount_msat`: more than zero. A wrong value is *definitive* and burns no id, but that a known id
+//!   with another amount is a *conflict*. Both are the request: another one under the same id is a *conflict*, however the record stands.
+//! - `attempt`: the number of the dispatch under this id, from 1, counted on after a release and after a restart; `null` of what
+//!   never went out. An event of one attempt does not touch another one. Without `attempt` it is of whatever is recorded.
+//! - `preimage`: 32 bytes in hex; without it one is made up. It comes back in lower case.
+//! - What is said above of params goes for these, too.
+//!
+//! Results have the members of the onions', `payment_id` in place of `attempt_id`.
 //! ```text
-//! send_payment       success, dispatched                   LDK has taken it on, by this call
-//!                    success, completed, preimage          and it has arrived at once
-//!                    duplicate, state, preimage? | reason? it is known; a recorded end is attached
-//!                    conflict, state                       the id is another payment's
-//!                    definitive, failed, reason            refused; every retry gets it again, with "replayed":true
-//!                    ambiguous, state                      the same call again
-//! payment_event      success, state, handled "recorded" | "repeated" | "late" | "stale" | "unknown", "replayed" if not recorded
-//!                    conflict, failed, handled "contradiction"  it had failed, and is paid
-//!                    ambiguous, handled "replay"           tell it again; cause "not_found": there is no such dispatch
-//! ack_payment_event  success, state, acknowledged "counting" | "no_effect" | "not_found"
-//! abandon_payment    success, state, abandoned "marked" | "released" | "no_effect"
-//! list_payments      success, payments: [{payment_id, attempt, state, payment_hash, abandoned}], those whose end is still to come
+//! send_payment       success, dispatched, attempt              it went out, by this call
+//!                    success, completed, preimage              and is paid already
+//!                    duplicate, state, preimage? | reason?     it is known; a recorded end is attached
+//!                    conflict, state                           the id is another payment's
+//!                    definitive, failed, reason                it did not and will not go out; a retry gets it again, "replayed":true
+//!                    ambiguous, state                          the same call again
+//! payment_event      success, state, handled "recorded"        the end; state null: it was abandoned, and is gone
+//!                    success, state, handled "repeated"        nothing new (replayed)
+//!                    conflict, state, handled "late" (a failure after it was paid) | "stale" (of another attempt) |
+//!                    "contradiction" (paid after it had failed, with the preimage): what is recorded stays
+//!                    ambiguous, null, handled "unknown"        there is no record
+//!                    ambiguous, state, handled "replay"        it could not be recorded: the same event again
+//! ack_payment_event  success, state, acknowledged bool         true: paid, and from here on quiet ticks count
+//! abandon_payment    success, state, abandoned "marked"        it goes on, and may be paid; when it fails it is gone
+//!                    success, null, abandoned "released"       it had failed, and is gone
+//!                    success, state, abandoned "no_effect"     it is paid, or not there
+//! list_payments      success, payments: [{payment_id, state, payment_hash, attempt, amount_msat, abandoned}]: those whose end is
+//!                    still to come
 //! ```
-//! A payment that has arrived stays until it is acknowledged and eight ticks have passed since; one that has failed until it is
-//! abandoned.
+//! A payment that is paid and acknowledged is released by the eighth tick in a row without an event of it; its id is free then. One
+//! that is not acknowledged stays. One that has failed stays until it is abandoned.
 //!
 //! # Simulated outcomes
-//! `"simulate":{"delay_ms":n,"outcome":".."}` scripts the switch for the one call that goes out; a retry that is answered from the
-//! record runs nothing. Each dispatch first appends its line to the file of effects, then takes `delay_ms` (default 0), then:
+//! `"simulate":{"delay_ms":n,"outcome":".."}` scripts the switch, or LDK, for the one call that goes out; a retry that is answered
+//! from the record runs nothing. Each dispatch first appends its line to the file of effects, then takes `delay_ms` (default 0), then:
 //! ```text
-//! accept             (the default) it went out; its end comes by resolve_onion
+//! accept             (the default) it went out; its end comes by resolve_onion, or by payment_event
 //! settle             it went out and arrived, with a preimage that is made up
 //! reject_validation  refused before the dispatch: no line
 //! definitive         the dispatch is refused, with proof that nothing went out
@@ -112,12 +122,13 @@
 //! unknown, panic     whether it went out is not known: in doubt
 //! hang               it never says
 //! ```
-//! For a payment it is LDK that is scripted: `settle` is told as a PaymentSent at once, `reject_validation` is an expired invoice,
-//! `definitive` that there is no route.
-//!
 //! The switch is asked about what is in doubt. What has a line is under way until its end is recorded (`settle` has arrived,
 //! `definitive` has not started); what has none has not started. After a restart it knows what is in the file of effects and nothing
 //! else. Without such a file it cannot tell.
+//!
+//! So is LDK asked: what has a line is pending until it has ended, what has none has not started. The ends stand in a file of LDK's
+//! own beside the file of effects, `<path>.ended`, each before it is told; a restart tells what was not recorded once more. A failure
+//! of a payment whose call is still running is recorded when it has returned.
 //!
 //! # Control lines
 //! ```text
@@ -125,11 +136,11 @@
 //!                                      "dispatched":n,"completed":n,"failed":n,"in_doubt":n,"tombstone":n}}
 //! {"control":"advance_clock","ms":n}   no answer; a negative n steps the machine's clock back, which the engine's never does
 //! {"control":"expiry_sweep"}           {"control":"expiry_sweep","removed":n}
-//! {"control":"tick"}                   {"control":"tick"}, when it is durable
+//! {"control":"tick"}                   {"control":"tick","ticks":n}, when the n-th tick of the store is durable
 //! {"control":"shutdown"}               {"control":"shutdown"}, after every frame is answered and the file is closed
 //! ```
-//! They take effect in the order of the lines, behind the frames before them. `minted` counts the mints of this process.
-//! The end of input shuts down as well, without a line. What still runs gets 10 s.
+//! They take effect in the order of the lines, behind the frames before them (a tick: behind those that are answered). `minted`
+//! counts the mints of this process. The end of input shuts down as well, without a line. What still runs gets 10 s.
 //!
 //! # Lines that are neither
 //! Not UTF-8, not JSON, longer than 1 MiB, an unknown control, a bad node id: `{"error":"<what is wrong>"}` comes out, and

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::BufRead;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -20,7 +20,7 @@ use crate::input::{self, Line};
 use crate::ldk::Ldk;
 use crate::onions::Onions;
 use crate::output;
-use crate::payments::{Asking, Payments};
+use crate::payments::Payments;
 use crate::provider::Provider;
 use crate::support::Minter;
 use crate::switch::Circuits;
@@ -44,14 +44,13 @@ impl Node {
     pub(crate) fn open(args: Args) -> Result<Self, OpenError> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build()?;
         let clock = OffsetClock::ahead(args.clock_offset_ms);
-        let (effects, lines) = match &args.effects {
-            Some(path) => Effects::open(path).map_err(|error| named("--effects", path, error))?,
-            None => (Effects::default(), String::new()),
-        };
+        let (effects, lines) = opened(args.effects.as_deref())?;
+        let (ends, end_lines) = opened(args.effects.as_deref().map(ended).as_deref())?;
         let (flow, circuits) = (Onions::flow()?, Circuits::read(effects.clone(), &lines));
-        let asking = Asking::new(Ldk::read(effects.clone(), &lines))?;
+        let ldk = Ldk::read((effects.clone(), &lines), (ends, &end_lines));
+        let setup = Payments::setup(&ldk)?;
         let builder = Engine::builder().clock(clock.clone()).limits(args.limits).runtime(runtime.handle().clone());
-        let builder = asking.recover(Onions::asking(builder, &flow, &circuits));
+        let builder = setup.recover(Onions::asking(builder, &flow, &circuits));
         let engine = match &args.db {
             Some(path) => builder.open(path).map_err(|error| named("--db", path, error))?,
             None => builder.open_in_memory()?,
@@ -72,7 +71,8 @@ impl Node {
             handler.set_provider(Some(provider.clone()));
         }
         let onions = Onions::new(engine.clone(), flow, circuits);
-        let payments = runtime.block_on(asking.bind(engine.clone(), args.db.is_none()))?;
+        let payments = Payments::new(&setup, engine.clone(), ldk);
+        runtime.block_on(payments.begin(args.db.is_none()))?;
         let pending = watch::Sender::new(0);
         Ok(Self { runtime, clock, engine, handler, provider, onions, payments, denied, pending })
     }
@@ -114,9 +114,9 @@ impl Node {
         self.pending.send_modify(|pending| *pending += 1);
         let (onions, payments, pending) = (self.onions.clone(), self.payments.clone(), self.pending.clone());
         let mut answering = Box::pin(async move {
-            let answer = match Payments::knows(&call.method) {
-                true => payments.answer(&call.method, &call.params).await,
-                false => onions.answer(from, &call.method, &call.params).await,
+            let answer = match &call.method {
+                method if Payments::knows(method) => payments.answer(method, &call.params).await,
+                method => onions.answer(from, method, &call.params).await,
             };
             output::frame(from, &call.answer(answer));
             pending.send_modify(|pending| *pending -= 1);
@@ -169,7 +169,7 @@ impl Node {
 
     fn tick(&self) {
         match self.runtime.block_on(self.payments.tick()) {
-            Ok(()) => output::tick(),
+            Ok(()) => output::tick(self.engine.ticks()),
             Err(error) => output::error(&error.to_string()),
         }
     }
@@ -183,6 +183,20 @@ impl Node {
             let _answered = pending.wait_for(|pending| *pending == 0).await;
         });
     }
+}
+
+fn opened(path: Option<&Path>) -> Result<(Effects, String), OpenError> {
+    match path {
+        Some(path) => Effects::open(path).map_err(|error| named("--effects", path, error)),
+        None => Ok((Effects::default(), String::new())),
+    }
+}
+
+/// Where the simulated LDK keeps what became of its payments.
+fn ended(effects: &Path) -> PathBuf {
+    let mut path = effects.as_os_str().to_owned();
+    path.push(".ended");
+    path.into()
 }
 
 fn named(flag: &str, path: &Path, error: impl std::error::Error) -> OpenError {

@@ -24,8 +24,8 @@ pub(crate) fn expiry_sweep(removed: u64) {
     line(format!(r#"{{"control":"expiry_sweep","removed":{removed}}}"#));
 }
 
-pub(crate) fn tick() {
-    line(r#"{"control":"tick"}"#.into());
+pub(crate) fn tick(ticks: u64) {
+    line(format!(r#"{{"control":"tick","ticks":{ticks}}}"#));
 }
 
 pub(crate) fn shutdown() {

@@ -2,62 +2,79 @@
 
 use std::sync::Arc;
 
+use ibid::class::{Detail, grpc_code};
 use ibid::lightning::send_payment::{
-    FLOW_NAME, Handled, Paid, Payee, Payer, Payment, PaymentError, PaymentFailed, PaymentRequest, PaymentSent,
-    SendPayment, SendPaymentSetup, Sent, Standing,
+    FLOW_NAME, Handled, Paid, Payee, PaymentError, PaymentFailed, PaymentRequest, PaymentSent, Replay, SendPayment,
+    SendPaymentSetup, Sent, Standing,
 };
-use ibid::{Abandoned, Acknowledged, Builder, Class, Engine, Error, Flow, InvalidKey, NodeId, Policy, Status};
+use ibid::{Abandoned, Acknowledged, AttemptId, BootId, Class, Engine, Error, Flow, NodeId, Policy, Status, Token};
 use serde_json::{Value, json};
 
 use crate::call::{InvalidParams, Params, number};
-use crate::effects::{from_hex, hex};
-use crate::ldk::{Dispatched, Id, Ldk, ScriptedLdk};
+use crate::effects::hex;
+use crate::ldk::{Ended, Ldk, Payment, Prepared, bytes32};
 use crate::result::{Answer, state_name};
 use crate::script::{Script, Scripted};
 
-/// The node that pays, whoever tells it to.
-const OWN_NODE_ID: [u8; 33] = [2; 33];
+/// This node's own id, and that of whomever it pays: who it is makes no difference here.
+const OWN: [u8; 33] = [2; 33];
 
-/// Before the engine is open.
-pub(crate) struct Asking {
-    ldk: Ldk,
-    setup: SendPaymentSetup,
-}
+const SECRET: [u8; 32] = [0; 32];
+
+type OpenError = Box<dyn std::error::Error>;
 
 #[derive(Clone)]
 pub(crate) struct Payments {
-    ldk: Ldk,
     payments: SendPayment,
+    ldk: Ldk,
 }
 
-impl Asking {
-    pub(crate) fn new(ldk: Ldk) -> Result<Self, InvalidKey> {
-        let flow = Flow::new(FLOW_NAME, Policy::send_payment())?;
-        let setup = SendPaymentSetup::new(flow, NodeId::new(OWN_NODE_ID)?, scripted(&ldk, Script::NONE));
-        Ok(Self { ldk, setup: setup.host_acknowledges() })
-    }
+/// Which payment, and as it was given.
+struct Id<'a> {
+    bytes: [u8; 32],
+    given: &'a Value,
+}
 
-    pub(crate) fn recover(&self, builder: Builder) -> Builder {
-        self.setup.recover(builder)
-    }
-
-    /// As a host starts: what was given up is told again, then the events that nobody has handled, and then it is in sync.
-    pub(crate) async fn bind(self, engine: Engine, is_new: bool) -> Result<Payments, Error> {
-        let payments = Payments { ldk: self.ldk, payments: self.setup.bind(engine) };
-        payments.payments.resume()?;
-        for (id, sent) in payments.ldk.untold() {
-            drop(payments.arrived(id, sent, None).await);
-        }
-        if is_new || payments.ldk.remembers() {
-            payments.payments.synced();
-        }
-        Ok(payments)
-    }
+/// What LDK tells, of the dispatch that a caller names or of whatever is recorded.
+struct Event {
+    attempt: Option<AttemptId>,
+    payment_hash: [u8; 32],
+    end: Ended,
 }
 
 impl Payments {
     pub(crate) fn knows(method: &str) -> bool {
         matches!(method, "send_payment" | "payment_event" | "ack_payment_event" | "abandon_payment" | "list_payments")
+    }
+
+    pub(crate) fn setup(ldk: &Ldk) -> Result<SendPaymentSetup, OpenError> {
+        let flow = Flow::new(FLOW_NAME, Policy::send_payment())?;
+        Ok(SendPaymentSetup::new(flow, own()?, Arc::new(ldk.clone())).host_acknowledges())
+    }
+
+    pub(crate) fn new(setup: &SendPaymentSetup, engine: Engine, ldk: Ldk) -> Self {
+        Self { payments: setup.bind(engine), ldk }
+    }
+
+    /// What follows the opening: LDK hears again what was given up, tells again what it has not seen handled, and is in sync.
+    /// `forgets`: nothing outlives the process, so there is nothing to have forgotten.
+    pub(crate) async fn begin(&self, forgets: bool) -> Result<(), Error> {
+        self.payments.resume()?;
+        for payment in self.payments.list()? {
+            let Some(dispatched) = self.ldk.of(&payment.id, &payment.attempt) else { continue };
+            let Some(end) = dispatched.end else { continue };
+            let event = Event { attempt: Some(payment.attempt), payment_hash: dispatched.payment_hash, end };
+            // What cannot be recorded yet is asked about, or told once more.
+            let _told = self.tell(&payment.id, &event).await;
+        }
+        if forgets || self.ldk.remembers() {
+            self.payments.synced();
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn tick(&self) -> Result<(), Error> {
+        self.payments.tick().await
     }
 
     pub(crate) async fn answer(&self, method: &str, params: &Params) -> Result<Value, InvalidParams> {
@@ -66,191 +83,210 @@ impl Payments {
             "payment_event" => self.event(params).await,
             "ack_payment_event" => self.acknowledge(params).await,
             "abandon_payment" => self.abandon(params).await,
-            _ => self.list(),
+            _ => Ok(self.list()),
         }
-    }
-
-    pub(crate) async fn tick(&self) -> Result<(), Error> {
-        self.payments.tick().await
     }
 
     async fn send(&self, params: &Params) -> Result<Value, InvalidParams> {
-        let (id, script) = (id(params)?, Script::of(params)?);
-        let request = request(id, params)?;
-        let known = self.find(id);
-        let sent = self.payments.via(scripted(&self.ldk, script)).send(request).await;
-        let answer = match sent {
+        let (id, script) = (Id::of(params)?, Script::of(params)?);
+        let Some(request) = request(&id, params)? else {
+            let answer = Answer::refused(Class::Definitive, None).with("cause", "malformed");
+            return Ok(id.on(answer.with("reason", "payment_hash is not 32 bytes in hex")));
+        };
+        let before = self.recorded(&id).and_then(|payment| payment.told());
+        let prepared = self.ldk.prepare(id.bytes, script);
+        let answer = match self.payments.send(request).await {
             Ok(Sent::Accepted) => {
                 if script.outcome == Scripted::Settle {
-                    self.tell_all_arrived(id).await;
+                    self.settle(&id).await;
                 }
-                self.standing(Answer::success, id)
+                self.accepted(&id)
             }
-            Ok(Sent::Known(standing)) => shown(Answer::refused(Class::Duplicate, Some(status(&standing))), &standing),
-            Err(error) => {
-                let is_known = known.is_some_and(|known| matches!(known.standing, Standing::RolledBack(_)));
-                let replayed = is_known && matches!(error, PaymentError::Definitive(_));
-                let state = self.find(id).map(|payment| status(&payment.standing));
-                refused(state, error.class(), &error)
-                    .replayed(replayed)
-                    .with("reason", error.reason().map(String::from))
-            }
+            Ok(Sent::Known(standing)) => known(&standing),
+            Err(error) => self.refused(&id, &error, &prepared),
         };
-        Ok(self.on(id, answer))
+        let attempt = prepared.run().unwrap_or_else(|| {
+            // A record that has made way for another one meanwhile is not told apart from it.
+            let after = self.recorded(&id).and_then(|payment| payment.told());
+            after.filter(|_| before.is_none() || before == after)
+        });
+        Ok(id.on(answer.with("attempt", attempt)))
+    }
+
+    /// It arrives as soon as it has been taken on. What cannot be recorded of that is told again after a restart.
+    async fn settle(&self, id: &Id<'_>) {
+        if let Some(payment) = self.recorded(id) {
+            let end = Ended::Sent(payment.preimage());
+            let event = Event { attempt: Some(payment.attempt()), payment_hash: payment.payment_hash, end };
+            let _told = self.happen(&id.bytes, Some(&payment), &event).await;
+        }
+    }
+
+    /// It may be paid by now.
+    fn accepted(&self, id: &Id<'_>) -> Answer {
+        match self.payments.lookup(id.bytes).ok().flatten().map(|payment| payment.standing) {
+            Some(Standing::Completed(paid)) => {
+                Answer::success(Some(Status::Completed)).with("preimage", hex(&paid.preimage))
+            }
+            _ => Answer::success(Some(Status::Dispatched)),
+        }
+    }
+
+    fn refused(&self, id: &Id<'_>, error: &PaymentError, prepared: &Prepared) -> Answer {
+        let replayed = matches!(error, PaymentError::Definitive(_)) && prepared.run().is_none();
+        let state = self.state(id);
+        told(Answer::refused(error.class(), state), error.error()).replayed(replayed && state.is_some())
     }
 
     async fn event(&self, params: &Params) -> Result<Value, InvalidParams> {
-        let (id, attempt) = (id(params)?, number("attempt", params.needed("attempt")?)?);
-        let is_sent = match params.needed_text("event")? {
-            "sent" => true,
-            "failed" => false,
+        let id = Id::of(params)?;
+        let named = params.number("attempt")?;
+        let dispatched = match named {
+            Some(number) => self.ldk.numbered(&id.bytes, number),
+            None => self.recorded(&id),
+        };
+        let event = self.event_of(&id, named.is_some(), dispatched.as_ref(), params)?;
+        let handled = self.happen(&id.bytes, dispatched.as_ref(), &event).await;
+        let answer = handled_as(handled, self.state(&id));
+        let attempt = named.or(dispatched.and_then(|payment| payment.told()));
+        Ok(id.on(answer.with("attempt", attempt)))
+    }
+
+    fn event_of(
+        &self,
+        id: &Id<'_>,
+        is_named: bool,
+        dispatched: Option<&Payment>,
+        params: &Params,
+    ) -> Result<Event, InvalidParams> {
+        let preimage = params
+            .text("preimage")?
+            .map(|digits| bytes32(digits).ok_or_else(|| InvalidParams("preimage is not 32 bytes in hex".into())));
+        let end = match (params.needed_text("event")?, preimage.transpose()?) {
+            ("sent", Some(preimage)) => Ended::Sent(preimage),
+            ("sent", None) => Ended::Sent(dispatched.map_or(id.bytes, Payment::preimage)),
+            ("failed", _) => Ended::Failed,
             _ => return Err(InvalidParams("event is sent or failed".into())),
         };
-        let preimage = params.text("preimage")?.map(|hex| bytes("preimage", hex)).transpose()?;
-        let Some(sent) = self.ldk.dispatch(id, attempt) else {
-            let answer =
-                Answer::refused(Class::Ambiguous, None).with("cause", "not_found").with("handled", Value::Null);
-            return Ok(self.on(id, answer));
-        };
-        let handled = match is_sent {
-            true => self.arrived(id, sent, preimage).await,
-            false => self.failed(id, sent).await,
-        };
-        let answer = match handled {
-            Ok(handled @ Handled::Contradiction(_)) => {
-                self.standing(|state| Answer::refused(Class::Conflict, state), id).with("handled", name(&handled))
+        // A number that no dispatch has yet: nobody's attempt.
+        let nobody = || AttemptId { number: 0, boot: BootId([0; 16]), token: Token([0; 32]) };
+        let attempt = is_named.then(|| dispatched.map_or_else(nobody, Payment::attempt));
+        let recorded = || self.payments.lookup(id.bytes).ok().flatten()?.payment_hash;
+        let payment_hash = dispatched.map(|payment| payment.payment_hash).or_else(recorded).unwrap_or_default();
+        Ok(Event { attempt, payment_hash, end })
+    }
+
+    /// As in LDK: the end is on disk, and then it is told.
+    async fn happen(&self, id: &[u8; 32], dispatched: Option<&Payment>, event: &Event) -> Result<Handled, Replay> {
+        if let Some(payment) = dispatched {
+            let written = self.ldk.end(id, payment, event.end).await;
+            written.map_err(|_| Replay(ibid::ErrorKind::Store.into()))?;
+        }
+        self.tell(id, event).await
+    }
+
+    async fn tell(&self, id: &[u8; 32], event: &Event) -> Result<Handled, Replay> {
+        let (id, attempt, payment_hash) = (*id, event.attempt, event.payment_hash);
+        match event.end {
+            Ended::Sent(preimage) => {
+                let paid = Paid { preimage, payment_hash, fee_msat: None };
+                self.payments.payment_sent(PaymentSent { id, paid, attempt }).await
             }
-            Ok(handled) => self
-                .standing(Answer::success, id)
-                .replayed(handled != Handled::Recorded)
-                .with("handled", name(&handled)),
-            Err(cause) => Answer::refused(Class::Ambiguous, None).with("handled", "replay").with("cause", cause),
-        };
-        Ok(self.on(id, answer))
+            Ended::Failed => {
+                let reason = Some("RetriesExhausted".into());
+                self.payments
+                    .payment_failed(PaymentFailed { id, payment_hash: Some(payment_hash), reason, attempt })
+                    .await
+            }
+            // LDK has no event for it.
+            Ended::Refused => Ok(Handled::Unknown),
+        }
     }
 
     async fn acknowledge(&self, params: &Params) -> Result<Value, InvalidParams> {
-        let id = id(params)?;
-        let answer = match self.payments.acknowledge(id).await {
-            Ok(acknowledged) => self.standing(Answer::success, id).with(
-                "acknowledged",
-                match acknowledged {
-                    Acknowledged::Counting => "counting",
-                    Acknowledged::NoEffect(_) => "no_effect",
-                    Acknowledged::NotFound => "not_found",
-                },
-            ),
-            Err(error) => refused(None, error.class(), &error),
+        let id = Id::of(params)?;
+        let answer = match self.payments.acknowledge(id.bytes).await {
+            Ok(Acknowledged::Counting) => Answer::success(Some(Status::Completed)).with("acknowledged", true),
+            Ok(Acknowledged::NoEffect(state)) => Answer::success(Some(state)).with("acknowledged", false),
+            Ok(Acknowledged::NotFound) => Answer::success(None).with("acknowledged", false),
+            Err(error) => told(Answer::refused(Class::Ambiguous, self.state(&id)), &error),
         };
-        Ok(self.on(id, answer))
+        Ok(id.on(answer))
     }
 
     async fn abandon(&self, params: &Params) -> Result<Value, InvalidParams> {
-        let id = id(params)?;
-        let answer = match self.payments.abandon(id).await {
-            Ok(abandoned) => self.standing(Answer::success, id).with(
-                "abandoned",
-                match abandoned {
-                    Abandoned::Marked(_) => "marked",
-                    Abandoned::Released => "released",
-                    Abandoned::NoEffect => "no_effect",
-                },
-            ),
-            Err(error) => refused(None, error.class(), &error),
+        let id = Id::of(params)?;
+        let answer = match self.payments.abandon(id.bytes).await {
+            Ok(Abandoned::Marked(state)) => Answer::success(Some(state)).with("abandoned", "marked"),
+            Ok(Abandoned::Released) => Answer::success(None).with("abandoned", "released"),
+            Ok(Abandoned::NoEffect) => Answer::success(self.state(&id)).with("abandoned", "no_effect"),
+            Err(error) => told(Answer::refused(Class::Ambiguous, self.state(&id)), &error),
         };
-        Ok(self.on(id, answer))
+        Ok(id.on(answer))
     }
 
-    fn list(&self) -> Result<Value, InvalidParams> {
+    fn list(&self) -> Value {
         let payments = match self.payments.list() {
             Ok(payments) => payments,
-            Err(error) => return Ok(refused(None, error.class(), &error).into()),
+            Err(error) => return told(Answer::refused(error.class(), None), &error).into(),
         };
-        let listed: Vec<Value> = payments.iter().map(|payment| self.listed(payment)).collect();
-        Ok(Answer::success(None).with("payments", listed).into())
+        let listed: Vec<Value> = payments
+            .into_iter()
+            .map(|payment| {
+                let dispatched = self.ldk.of(&payment.id, &payment.attempt);
+                json!({ "payment_id": hex(&payment.id), "state": state_name(status(&payment.standing)),
+                    "payment_hash": payment.payment_hash.as_ref().map(|hash| hex(hash)),
+                    "attempt": dispatched.as_ref().and_then(Payment::told),
+                    "amount_msat": dispatched.map(|payment| payment.amount_msat), "abandoned": payment.is_abandoned })
+            })
+            .collect();
+        Answer::success(None).with("payments", listed).into()
     }
 
-    fn listed(&self, payment: &Payment) -> Value {
-        let state = state_name(status(&payment.standing));
-        json!({ "payment_id": hex(&payment.id), "state": state, "attempt": self.attempt(payment),
-            "payment_hash": payment.payment_hash.map(|hash| hex(&hash)), "abandoned": payment.is_abandoned })
+    /// The dispatch that the record under this id is about.
+    fn recorded(&self, id: &Id<'_>) -> Option<Payment> {
+        let payment = self.payments.lookup(id.bytes).ok()??;
+        self.ldk.of(&id.bytes, &payment.attempt)
     }
 
-    async fn tell_all_arrived(&self, id: Id) {
-        for (arrived, sent) in self.ldk.untold() {
-            if arrived == id {
-                // If it cannot be handled now, it will be.
-                drop(self.arrived(id, sent, None).await);
-            }
-        }
-    }
-
-    /// LDK lists it until its event is handled; until then it is told again, at the next start if not before.
-    async fn arrived(&self, id: Id, sent: Dispatched, preimage: Option<[u8; 32]>) -> Result<Handled, String> {
-        let preimage = preimage.unwrap_or_else(|| sent.preimage());
-        let paid = Paid { preimage, payment_hash: sent.payment_hash, fee_msat: None };
-        let event = PaymentSent { id, paid, attempt: Some(sent.attempt()) };
-        let handled = self.payments.payment_sent(event).await.map_err(|replay| replay.to_string())?;
-        self.ldk.let_go(id, sent.token()).await.map_err(|error| error.to_string())?;
-        Ok(handled)
-    }
-
-    /// LDK lets go of it before anybody has handled the event.
-    async fn failed(&self, id: Id, sent: Dispatched) -> Result<Handled, String> {
-        self.ldk.let_go(id, sent.token()).await.map_err(|error| error.to_string())?;
-        let (payment_hash, attempt) = (Some(sent.payment_hash), Some(sent.attempt()));
-        let event = PaymentFailed { id, payment_hash, reason: None, attempt };
-        self.payments.payment_failed(event).await.map_err(|replay| replay.to_string())
-    }
-
-    fn find(&self, id: Id) -> Option<Payment> {
-        self.payments.lookup(id).ok().flatten()
-    }
-
-    fn standing(&self, answer: impl FnOnce(Option<Status>) -> Answer, id: Id) -> Answer {
-        match self.find(id) {
-            Some(payment) => shown(answer(Some(status(&payment.standing))), &payment.standing),
-            None => answer(None),
-        }
-    }
-
-    /// The number of the dispatch that the record's attempt has made; none if it has made none.
-    fn attempt(&self, payment: &Payment) -> Option<usize> {
-        self.ldk.number(payment.id, &payment.attempt.token)
-    }
-
-    fn on(&self, id: Id, answer: Answer) -> Value {
-        let attempt = self.find(id).and_then(|payment| self.attempt(&payment));
-        answer.with("payment_id", hex(&id)).with("attempt", attempt).into()
+    fn state(&self, id: &Id<'_>) -> Option<Status> {
+        Some(status(&self.payments.lookup(id.bytes).ok()??.standing))
     }
 }
 
-fn scripted(ldk: &Ldk, script: Script) -> Arc<dyn Payer> {
-    Arc::new(ScriptedLdk { ldk: ldk.clone(), script })
+impl<'a> Id<'a> {
+    fn of(params: &'a Params) -> Result<Self, InvalidParams> {
+        let bytes = bytes32(params.needed_text("payment_id")?);
+        let bytes = bytes.ok_or_else(|| InvalidParams("payment_id is not 32 bytes in hex".into()))?;
+        Ok(Self { bytes, given: params.needed("payment_id")? })
+    }
+
+    fn on(&self, answer: Answer) -> Value {
+        answer.with("payment_id", self.given.clone()).into()
+    }
 }
 
-fn request(id: Id, params: &Params) -> Result<PaymentRequest, InvalidParams> {
-    let payment_hash = bytes("payment_hash", params.needed_text("payment_hash")?)?;
-    let amount_msat = Some(number("amount_msat", params.needed("amount_msat")?)?);
-    // The hash is all that there is of an invoice here.
-    let payee = Payee::Bolt11 { invoice: hex(&payment_hash), payment_hash };
-    Ok(PaymentRequest { amount_msat, ..PaymentRequest::new(id, payee) })
+fn own() -> Result<NodeId, OpenError> {
+    Ok(NodeId::new(OWN)?)
 }
 
-fn id(params: &Params) -> Result<Id, InvalidParams> {
-    bytes("payment_id", params.needed_text("payment_id")?)
+/// What is of a wrong type is a matter of the params. `None`: the hash is malformed, which burns no id.
+fn request(id: &Id<'_>, params: &Params) -> Result<Option<PaymentRequest>, InvalidParams> {
+    let payment_hash = bytes32(params.needed_text("payment_hash")?);
+    let amount = match params.needed("amount_msat")? {
+        // Not positive, whatever it is.
+        Value::Number(amount) if amount.as_i64().is_some_and(|amount| amount < 0) => 0,
+        amount => number("amount_msat", amount)?,
+    };
+    let payee = own().ok().zip(payment_hash);
+    Ok(payee.map(|(payee, payment_hash)| {
+        let payee = Payee::HashAndSecret { payee, payment_hash, payment_secret: SECRET };
+        PaymentRequest { amount_msat: Some(amount), ..PaymentRequest::new(id.bytes, payee) }
+    }))
 }
 
-fn bytes(name: &str, digits: &str) -> Result<[u8; 32], InvalidParams> {
-    let bytes = from_hex(digits).and_then(|bytes| bytes.try_into().ok());
-    bytes.ok_or_else(|| InvalidParams(format!("{name} is not 32 bytes in hex")))
-}
-
-fn refused(state: Option<Status>, class: Class, error: &impl std::fmt::Display) -> Answer {
-    Answer::refused(class, state).with("cause", error.to_string())
-}
-
-fn shown(answer: Answer, standing: &Standing) -> Answer {
+fn known(standing: &Standing) -> Answer {
+    let answer = Answer::refused(Class::Duplicate, Some(status(standing))).with("cause", "duplicate");
     match standing {
         Standing::Completed(paid) => answer.with("preimage", hex(&paid.preimage)),
         Standing::Failed(reason) => answer.with("reason", reason.clone()),
@@ -270,13 +306,24 @@ fn status(standing: &Standing) -> Status {
     }
 }
 
-fn name(handled: &Handled) -> &'static str {
-    match handled {
-        Handled::Recorded => "recorded",
-        Handled::Repeated => "repeated",
-        Handled::Unknown => "unknown",
-        Handled::Late => "late",
-        Handled::Stale => "stale",
-        Handled::Contradiction(_) => "contradiction",
-    }
+fn handled_as(handled: Result<Handled, Replay>, state: Option<Status>) -> Answer {
+    let (answer, name) = match handled {
+        Ok(Handled::Recorded) => (Answer::success(state), "recorded"),
+        Ok(Handled::Repeated) => (Answer::success(state).replayed(true), "repeated"),
+        Ok(Handled::Late) => (Answer::refused(Class::Conflict, state), "late"),
+        Ok(Handled::Stale) => (Answer::refused(Class::Conflict, state), "stale"),
+        Ok(Handled::Contradiction(paid)) => {
+            (Answer::refused(Class::Conflict, state).with("preimage", hex(&paid.preimage)), "contradiction")
+        }
+        Ok(Handled::Unknown) => (Answer::refused(Class::Ambiguous, state), "unknown"),
+        Err(Replay(error)) => (told(Answer::refused(Class::Ambiguous, state), &error), "replay"),
+    };
+    answer.with("handled", name)
+}
+
+fn told(answer: Answer, error: &Error) -> Answer {
+    let detail = Detail::of(error);
+    let answer = answer.with("cause", &*detail.cause).with("grpc_code", grpc_code(error.kind()));
+    let reason = detail.reason.map(|reason| String::from_utf8_lossy(&reason).into_owned());
+    if reason.is_some() { answer.with("reason", reason) } else { answer }
 }

@@ -122,9 +122,9 @@ impl<P: BlockingPayer> Payer for Blocking<P> {
     fn send<'a>(&'a self, payment: &'a Dispatch) -> Sending<'a> {
         let payment = payment.clone();
         let sent = self.run(move |payer| payer.send(&payment));
-        Box::pin(async move {
-            sent.await.unwrap_or_else(|| Err(SendError::Other("the runtime has been shut down".into())))
-        })
+        Box::pin(
+            async move { sent.await.unwrap_or_else(|| Err(SendError::Other("the runtime has been shut down".into()))) },
+        )
     }
 
     fn abandon(&self, id: &[u8; 32]) {
