@@ -1,8 +1,9 @@
 //! A lost reply: `cargo run --example send_onion`.
 //!
-//! A payment router tells a node to send 2,000 msat, and the node cannot say what became of it. The router tells it again: five times
-//! at once, after a restart, with another amount. What its user fears most, to have paid twice, does not happen: the switch
-//! counts what goes out. Each step checks itself; if one does not hold, the exit code is 1 and the last line says which.
+//! A payment router tells a node to send 2,000 msat, and the node cannot say what became of it. The router tells it
+//! again: five times at once, after a restart, with another amount. What its user fears most, to have paid twice, does
+//! not happen: the switch counts what goes out. Each step checks itself; if one does not hold, the exit code is 1 and
+//! the last line says which.
 
 use std::error::Error;
 use std::path::Path;

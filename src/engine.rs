@@ -393,7 +393,7 @@ impl Engine {
     }
 
     /// Rows of a ledger table in the order of their keys, beginning behind `after`, at most `limit`; also those whose end has
-    /// come and that are not removed yet.
+    /// come and that are not removed yet. One that can't be read is left out.
     ///
     /// # Errors
     /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
@@ -404,6 +404,15 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<(Bytes, StoredRow)>, Error> {
         self.0.store.rows(table, after, limit).map_err(|error| unavailable(&error))
+    }
+
+    /// Keys of a ledger table's rows in their order, beginning behind `after`, at most `limit`. They are read without the rows,
+    /// so this lists also those whose row can't be read, which [`ledger_rows`](Self::ledger_rows) leaves out.
+    ///
+    /// # Errors
+    /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
+    pub fn ledger_keys(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Bytes>, Error> {
+        self.0.store.row_keys(table, after, limit).map_err(|error| unavailable(&error))
     }
 
     /// What the engine holds, in memory and in the store.

@@ -27,17 +27,19 @@
 //! forget_onions  {attempt_ids, namespace?}
 //! list_onions    {state?, namespace?}
 //! ```
-//! - `attempt_id`: a u64, as a number or a decimal string, and echoed as it was given. So may `amount_msat` and the times be.
-//! - `namespace`: any text of 1 to 254 bytes, in place of the router's node id; it stands for what a transport would have
-//!   authenticated. One attempt id in two namespaces is two attempts, and no text meets a node id. `list_onions` without it lists all.
-//! - `payment_hash`: 32 bytes in hex. `onion`: 1,366 bytes in hex. `amount_msat`: more than zero. A wrong value is *definitive*
-//!   (`"cause":"malformed"`) and burns no attempt id. All three are the request: another value under the same attempt id is a
-//!   *conflict*. `simulate` is no part of it.
-//! - `preimage` and `reason` are any text and come back as they were given, but for 64 hex digits, which come back in lower case. No
-//!   reason and an empty one stay apart. A preimage that is left out is an empty one.
+//! - `attempt_id`: a u64, as a number or a decimal string, and echoed as it was given. So may `amount_msat` and the
+//!   times be.
+//! - `namespace`: any text of 1 to 254 bytes, in place of the router's node id; it stands for what a transport would
+//!   have authenticated. One attempt id in two namespaces is two attempts, and no text meets a node id. `list_onions`
+//!   without it lists all.
+//! - `payment_hash`: 32 bytes in hex. `onion`: 1,366 bytes in hex. `amount_msat`: more than zero. A wrong value is
+//!   *definitive* (`"cause":"malformed"`) and burns no attempt id. All three are the request: another value under the
+//!   same attempt id is a *conflict*. `simulate` is no part of it.
+//! - `preimage` and `reason` are any text and come back as they were given, but for 64 hex digits, which come back in
+//!   lower case. No reason and an empty one stay apart. A preimage that is left out is an empty one.
 //! - `timeout_ms`: without it `track_onion` waits until the end, or until the node shuts down.
-//! - A param that is missing, or of a wrong type, is the JSON-RPC error -32602, with a message that names it. Nothing else about an
-//!   onion is a JSON-RPC error. A param that is not known is ignored, and `null` equals absent.
+//! - A param that is missing, or of a wrong type, is the JSON-RPC error -32602, with a message that names it. Nothing
+//!   else about an onion is a JSON-RPC error. A param that is not known is ignored, and `null` equals absent.
 //!
 //! Every result says what the client does next, how the record stands, and whether the answer had been given before:
 //! ```text
@@ -69,8 +71,9 @@
 //! ```
 //!
 //! # Simulated outcomes
-//! `"simulate":{"delay_ms":n,"outcome":".."}` scripts the switch for the one call that goes out; a retry that is answered from the
-//! record runs nothing. Each dispatch first appends its line to the file of effects, then takes `delay_ms` (default 0), then:
+//! `"simulate":{"delay_ms":n,"outcome":".."}` scripts the switch for the one call that goes out; a retry that is
+//! answered from the record runs nothing. Each dispatch first appends its line to the file of effects, then takes
+//! `delay_ms` (default 0), then:
 //! ```text
 //! accept             (the default) it went out; its end comes by resolve_onion
 //! settle             it went out and arrived, with a preimage that is made up
@@ -80,9 +83,9 @@
 //! unknown, panic     whether it went out is not known: in doubt
 //! hang               it never says
 //! ```
-//! The switch is asked about what is in doubt. What has a line is under way until its end is recorded (`settle` has arrived,
-//! `definitive` has not started); what has none has not started. After a restart it knows what is in the file of effects and nothing
-//! else. Without such a file it cannot tell.
+//! The switch is asked about what is in doubt. What has a line is under way until its end is recorded (`settle` has
+//! arrived, `definitive` has not started); what has none has not started. After a restart it knows what is in the file
+//! of effects and nothing else. Without such a file it cannot tell.
 //!
 //! # Control lines
 //! ```text

@@ -1,5 +1,5 @@
-//! The simulated switch: it writes a line per onion that it sends, does as it is told by the caller's script, and knows after a
-//! restart what is in the file and nothing else.
+//! The simulated switch: it writes a line per onion that it sends, does as it is told by the caller's script, and knows
+//! after a restart what is in the file and nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -21,6 +21,7 @@ mod provider;
 mod request_invoice;
 mod rpc_error;
 mod send_onion;
+pub mod send_payment;
 
 pub use answer::json_rpc_answer;
 pub use frame::{ID_BYTES, MAX_FRAME_BYTES};

@@ -752,3 +752,21 @@ async fn beside_thousands_of_finished_records_only_what_is_in_doubt_is_read_and_
     assert_eq!(store.read(), (before, slices + 1), "looked at once, when it was opened");
     engine.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_retry_that_has_waited_for_an_answer_does_not_ask_for_another_one() {
+    let (bench, flow, counted) = (Bench::new(), flow_of(Policy::send_payment()), Counted::new());
+    let mut limits = Limits::default();
+    limits.recovery_pause = Duration::from_secs(60);
+    let oracle = |_| std::future::ready(Found::Missing);
+    let builder = Engine::builder().clock(bench.clock.clone()).limits(limits).oracle(&flow, oracle);
+    let engine = builder.open(bench.path()).unwrap();
+    let lost = counted.ending(|_| End::Unknown(Reason::from_bytes(*b"lost")));
+    error(&engine, call(&flow, "a", "r"), lost).await;
+    until(&engine, |stats| stats.inquiries == 1 && stats.live_actors == 0).await;
+    let retry = error(&engine, call(&flow, "a", "r"), counted.operation()).await;
+    assert!(matches!(retry.kind(), ErrorKind::Duplicate(Status::InDoubt)), "{retry:?}");
+    assert_eq!(engine.stats().await.unwrap().inquiries, 2, "one after the end, one for the retry");
+    assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
+}

@@ -110,7 +110,10 @@ impl KeyActor {
 
     /// A retry is told that the record is in doubt; not before the first answer is there, if somebody is being asked.
     pub(super) fn refuse_in_doubt(&mut self, mut ticket: Ticket, refusal: Error) {
-        self.ask_at_first_touch();
+        // What has waited for an answer does not ask for another one: that would be old news to whoever comes next.
+        if !ticket.question().is_some_and(|question| question.has_waited) {
+            self.ask_at_first_touch();
+        }
         let is_asked = !self.draining && self.around.inquiries.is_first(&self.origin.key);
         let is_full = self.is_full();
         match ticket.question_mut() {
