@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Plants the bugs of planted/bugs.toml into a copy of the sources, and demands that the proof finds each of them.
 
-usage: planted.py [--only TEXT] [--layer LAYERS] [--every-layer]
+usage: planted.py [--only TEXT]... [--layer LAYERS] [--every-layer]
 
 By default each bug meets the one layer that its entry names. With --every-layer it meets all of them, and the table shows
 which find it: a layer that finds none is no proof of anything.
@@ -58,14 +58,15 @@ def plant(bug, tree):
     path.write_text(text.replace(before + right + after, before + switched + after))
 
 
-def build(tree):
-    """The test binaries, by name. Apart from the original's: cargo tells the two trees' works from each other by nothing."""
+def build(tree, needed):
+    """The test binaries of these names. Apart from the original's: cargo tells the two trees' works from each other by nothing."""
     env = os.environ | {
         "CARGO_TARGET_DIR": str(ROOT / "target/planted-build"),
         "CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS": "true",
         "CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS": "true",
     }
-    command = ["cargo", "test", "--release", "--no-run", "--lib", "--test", "it", "--test", "proof"]
+    targets = {"lib": ["--lib"], "it": ["--test", "it"], "proof": ["--test", "proof"]}
+    command = ["cargo", "test", "--release", "--no-run", *(part for name in sorted(needed) for part in targets[name])]
     built = subprocess.run(command, cwd=tree, env=env, stderr=subprocess.PIPE, text=True)
     if built.returncode != 0:
         sys.exit(built.stderr)
@@ -102,7 +103,7 @@ def run(layer, binaries, bug, scale=None):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="bugs whose name holds this")
+    parser.add_argument("--only", action="append", help="bugs whose name holds this, or one of these")
     parser.add_argument("--layer", help="bugs of these layers, by comma")
     parser.add_argument("--every-layer", action="store_true")
     options = parser.parse_args()
@@ -116,8 +117,10 @@ def main():
         lib.write("mod planted;\n")
     for bug in bugs:
         plant(bug, tree)
-    binaries = build(tree)
-    chosen = [bug for bug in bugs if options.only in bug["name"] and (not options.layer or bug["layer"] in options.layer.split(","))]
+    named = [bug for bug in bugs if not options.only or any(text in bug["name"] for text in options.only)]
+    chosen = [bug for bug in named if not options.layer or bug["layer"] in options.layer.split(",")]
+    layers = LAYERS if options.every_layer else {bug["layer"] for bug in chosen}
+    binaries = build(tree, {LAYERS[layer][0] for layer in layers})
     sys.exit(hunt(chosen, binaries, options.every_layer))
 
 

@@ -116,7 +116,7 @@ pub(crate) const PASTS: [&[Op]; 7] = [
     &[Op::Submit(Ends::Accepted), Op::Abandon],
     &[Op::Submit(Ends::Definitive)],
     &[Op::Submit(Ends::Unknown)],
-    &[Op::Submit(Ends::Done), Op::Acknowledge],
+    &[Op::Submit(Ends::Done), Op::Acknowledge, Op::Tick],
     &[Op::Submit(Ends::Done), Op::Acknowledge, Op::Ticks, Op::Submit(Ends::Accepted)],
 ];
 
@@ -301,11 +301,13 @@ impl<'a> World<'a> {
     }
 
     pub(crate) async fn abandon(&self, key: usize) -> Abandoned {
+        let had_failed = matches!(self.record(key), Some(Record { state: State::Failed(..), .. }));
         let told = self.engine.abandon(&self.flow, &self.keys[key]).await.unwrap();
         let stored = self.record(key);
         let is_so = match (told, &stored) {
             (Abandoned::Marked(status), Some(record)) => record.abandoned && record.state.status() == status,
-            (Abandoned::Released | Abandoned::NoEffect, None) => true,
+            (Abandoned::Released, None) => had_failed,
+            (Abandoned::NoEffect, None) => true,
             (Abandoned::NoEffect, Some(record)) => matches!(record.state, State::Completed(_) | State::Tombstone(_)),
             (Abandoned::Marked(_), None) | (Abandoned::Released, Some(_)) => false,
         };

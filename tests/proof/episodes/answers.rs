@@ -644,7 +644,8 @@ impl Checker<'_> {
                     || unsaved().is_some_and(|answer| answer.len() > most)
             }
             (Err(ErrorKind::Duplicate(Status::Failed)), Some(Ended::Failed(told))) => {
-                let failed = |change: &Change| matches!(&change.cause, Cause::Failed { reason } if reason == told);
+                let is_it = |cause: &Cause| matches!(cause, Cause::Failed { reason } if reason == told);
+                let failed = |change: &Change| is_it(&change.cause) || change.or.as_ref().is_some_and(is_it);
                 stored(&|state| matches!(state, State::Failed(_, kept) if kept == told))
                     || self.changes_since(call).any(failed)
             }
