@@ -20,9 +20,9 @@ pub struct Limits {
     /// Bytes of one answer, reason or checkpoint. Default 64 KiB, at most 16 MiB. A longer answer is given to the
     /// callers at hand and recorded as *not kept*.
     pub answer_bytes: usize,
-    /// Requests in flight. Default 10,000.
+    /// Requests in flight, and as many trackers beside them. Default 10,000.
     pub in_flight: usize,
-    /// Requests in flight per scope. Default 1,000.
+    /// Requests in flight per scope, and as many trackers. Default 1,000.
     pub in_flight_per_scope: usize,
     /// Callers that wait for one key. Default 1,024.
     pub waiters_per_key: usize,

@@ -187,6 +187,7 @@ impl Builder {
         };
         let boot = entropy.boot_id();
         let permits = Permits::new(limits.in_flight, limits.in_flight_per_scope);
+        let trackers = Permits::new(limits.in_flight, limits.in_flight_per_scope);
         let ticks = Arc::new(Ticks::from(store.tick_mark()?));
         let recovery = Arc::new(Recovery { flows, permits: Arc::clone(&permits), boot, opened_at });
         let parts = Parts {
@@ -209,6 +210,7 @@ impl Builder {
             clock,
             limits,
             permits,
+            trackers,
             entropy,
             boot,
             ticks,

@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<HighWater>,
     pub(crate) limits: Limits,
     pub(crate) permits: Arc<Permits>,
+    /// For those who wait without asking to run: what they wait for may take days, and must keep nobody from running.
+    pub(crate) trackers: Arc<Permits>,
     pub(crate) entropy: Entropy,
     pub(crate) boot: BootId,
     pub(crate) ticks: Arc<Ticks>,
@@ -210,7 +212,7 @@ impl Engine {
     }
 
     async fn track_as(&self, flow: &Flow, key: &Key, fingerprint: Option<Fingerprint>) -> Result<Outcome, Error> {
-        let permit = self.0.permits.take(key).ok_or(ErrorKind::Busy)?;
+        let permit = self.0.trackers.take(key).ok_or(ErrorKind::Busy)?;
         let waiting = self.0.ask(flow, key, Ask::Track(fingerprint), Some(permit))?;
         match waiting.reply().await? {
             Reply::Answer(outcome) => Ok(outcome),
@@ -428,7 +430,7 @@ impl Engine {
             records,
             live_actors: counts.live_actors,
             running: counts.running,
-            in_flight: self.0.permits.taken(),
+            in_flight: self.0.permits.taken() + self.0.trackers.taken(),
             died_actors: counts.died_actors,
             alarms: counts.alarms,
             dead_letters: counts.dead_letters,
@@ -689,7 +691,7 @@ pub struct Stats {
     pub live_actors: usize,
     /// Operations that were started and whose end is not recorded yet.
     pub running: usize,
-    /// Requests that hold a permit.
+    /// Requests that hold a permit, and trackers, which have permits of their own.
     pub in_flight: usize,
     /// Key actors that died of a panic: bugs of ibid's.
     pub died_actors: u64,

@@ -271,7 +271,8 @@ pub enum Abandoned {
     Marked(Status),
     /// It had failed, and is gone: the key is free.
     Released,
-    /// It has completed, or there is none: nothing was changed.
+    /// Nothing was changed: there is none, it has completed, or it has failed and another end contradicts that. Such a key stays
+    /// taken until it is forgotten by name.
     NoEffect,
 }
 

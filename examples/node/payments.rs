@@ -316,6 +316,7 @@ fn handled_as(handled: Result<Handled, Replay>, state: Option<Status>) -> Answer
             (Answer::refused(Class::Conflict, state).with("preimage", hex(&paid.preimage)), "contradiction")
         }
         Ok(Handled::Unknown) => (Answer::refused(Class::Ambiguous, state), "unknown"),
+        Ok(Handled::Quarantined) => (Answer::refused(Class::Ambiguous, state), "quarantined"),
         Err(Replay(error)) => (told(Answer::refused(Class::Ambiguous, state), &error), "replay"),
     };
     answer.with("handled", name)

@@ -163,7 +163,7 @@ fn cut(bytes: &Bytes, cx: Context<'_>) -> Bytes {
     bytes.get(..cx.answer_bytes).map_or_else(|| bytes.clone(), Into::into)
 }
 
-/// An end for a record that has one: the first stays, a different one is kept beside it.
+/// An end for a record that has one: the first stays, the first different one is kept beside it.
 pub(super) fn second_end(record: &Record, end: &Ended, cx: Context<'_>) -> Step {
     let (same, bytes) = match (&record.state, end) {
         (State::Completed(Some(recorded)), Ended::Completed(answer)) => (recorded == answer, answer),
@@ -176,7 +176,10 @@ pub(super) fn second_end(record: &Record, end: &Ended, cx: Context<'_>) -> Step 
     }
     let status = record.state.status();
     let step = Step::say(Said::Resolved(Resolved::Contradicts(status))).raising(Alarm::Contradiction(status));
-    if record.contradiction.is_some() {
+    // A failure that turns out to be none takes the place of another failure: what it proves is that something has happened.
+    let is_proof = matches!((&record.state, end), (State::Failed(..), Ended::Completed(_)));
+    let is_kept = record.contradiction.as_ref().is_some_and(|kept| !is_proof || *kept == cut(bytes, cx));
+    if is_kept {
         return step;
     }
     step.putting(Record { contradiction: Some(cut(bytes, cx)), ..next(record, cx.now) })

@@ -2,8 +2,8 @@
 
 use crate::support::*;
 use ibid::{
-    Call, Class, End, Ended, ErrorKind, Fenced, Flow, Forgotten, InvalidRow, Limits, Operation, PAYLOAD_BYTES_CEILING,
-    Policy, Resolved, Row,
+    Call, Class, End, Ended, ErrorKind, Fenced, Flow, Forgotten, How, InvalidRow, Limits, Operation,
+    PAYLOAD_BYTES_CEILING, Policy, Reply, Resolved, Row,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -140,7 +140,7 @@ async fn what_the_host_decides_about_a_key_passes_a_full_scope() {
     let engine = bench.open_with(limits(|limits| limits.in_flight_per_scope = 1));
     let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
     starts.recv().await.unwrap();
-    let busy = engine.track(&flow, &key(&flow, "a")).await.unwrap_err();
+    let busy = error(&engine, call(&flow, "b", "r"), counted.operation()).await;
     assert!(matches!(busy.kind(), ErrorKind::Busy), "{busy:?}");
     assert_eq!(engine.fence(&flow, &key(&flow, "b")).await.unwrap(), Fenced::Fenced);
     assert_eq!(engine.forget(&flow, &[key(&flow, "b")]).await.unwrap()[0].1, Forgotten::Tombstone);
@@ -238,5 +238,25 @@ async fn callers_that_fill_a_key_do_not_keep_the_hosts_decisions_out() {
     let (resolved, forgotten) = within_a_minute(deciding).await.unwrap();
     assert!(matches!(resolved, Ok(Resolved::Contradicts(_))), "{resolved:?}");
     assert!(matches!(forgotten.unwrap()[..], [(_, Forgotten::Forgotten)]));
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_what_may_take_days_keeps_nobody_from_running() {
+    let bench = Bench::new();
+    let engine = bench.open_with(limits(|limits| limits.in_flight_per_scope = 1));
+    let (flow, counted) = (flow(), Counted::new());
+    let accepted = engine.submit(call(&flow, "slow", "r"), counted.ending(|_| End::Accepted)).await.unwrap();
+    assert_eq!(accepted, Reply::Accepted);
+    let tracker = tokio::spawn({
+        let (engine, flow) = (engine.clone(), flow.clone());
+        async move { engine.track(&flow, &key(&flow, "slow")).await }
+    });
+    until(&engine, |stats| stats.in_flight == 1).await;
+    assert_eq!(answer(&engine, call(&flow, "b", "r"), counted.operation()).await.how, How::Executed);
+    let one_more = engine.track(&flow, &key(&flow, "slow")).await.unwrap_err();
+    assert!(matches!(one_more.kind(), ErrorKind::Busy), "trackers are bounded, too: {one_more:?}");
+    engine.resolve(&flow, &key(&flow, "slow"), None, Ended::Completed((*b"late").into())).await.unwrap();
+    assert_eq!(&*within_a_minute(tracker).await.unwrap().unwrap().answer, b"late");
     engine.shutdown().await;
 }

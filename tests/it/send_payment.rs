@@ -1102,3 +1102,29 @@ fn the_blocking_forms_do_the_same_on_a_plain_thread() {
     assert_eq!(ldk.calls(), 1);
     engine.shutdown_blocking();
 }
+
+#[tokio::test]
+async fn what_ldk_has_listed_as_paid_or_for_another_hash_is_never_taken_for_not_started() {
+    for (state, listed) in [(Listing::Fulfilled, P), (Listing::Pending, P2)] {
+        let mut node = Node::new();
+        let is_paid = state == Listing::Fulfilled;
+        if is_paid {
+            // Of a record that has been released, while its payee was away: its PaymentSent has been handled.
+            node.ldk.list(X, state, Some(hash(listed)));
+            assert_eq!(node.known(X, P).await, Standing::Dispatched);
+            (0..20).for_each(|_| node.ldk.tick());
+        } else {
+            node.sent(X, P).await;
+            node.ldk.list(X, state, Some(hash(listed)));
+        }
+        node.restart().await;
+        node.payments.synced();
+        crate::support::until(&node.engine, |stats| stats.inquiries > 0).await;
+        for _ in 0..3 {
+            crate::support::settled(&node.engine).await;
+            assert_eq!(node.known(X, P).await, Standing::Dispatched, "{state:?}");
+        }
+        assert_eq!(node.ldk.calls(), 1);
+        node.engine.shutdown().await;
+    }
+}

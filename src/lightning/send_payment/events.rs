@@ -7,6 +7,7 @@
 //! | Completed | Repeated | Late |
 //! | Failed | Contradiction | Repeated |
 //! | absent | Unknown | Unknown |
+//! | cannot be read | Quarantined | Quarantined |
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,6 +61,9 @@ pub enum Handled {
     Stale,
     /// The payment had failed, and now it is paid: **money has left**. What was recorded stays; somebody must hear of it.
     Contradiction(Paid),
+    /// What is recorded under the id cannot be read, and nothing was changed. It would not get better by hearing of it again, and
+    /// LDK would tell nothing else meanwhile. Somebody must hear of it.
+    Quarantined,
 }
 
 /// The event could not be dealt with: the handler returns `Err(ReplayEvent())`, and LDK tells it again.
@@ -84,6 +88,8 @@ pub struct Counts {
     pub stale: u64,
     /// [`Handled::Contradiction`].
     pub contradictions: u64,
+    /// [`Handled::Quarantined`].
+    pub quarantined: u64,
     /// [`Replay`].
     pub replays: u64,
 }
@@ -96,6 +102,7 @@ pub(super) struct Counters {
     late: AtomicU64,
     stale: AtomicU64,
     contradictions: AtomicU64,
+    quarantined: AtomicU64,
     replays: AtomicU64,
 }
 
@@ -108,6 +115,7 @@ impl Counters {
             Ok(Handled::Late) => &self.late,
             Ok(Handled::Stale) => &self.stale,
             Ok(Handled::Contradiction(_)) => &self.contradictions,
+            Ok(Handled::Quarantined) => &self.quarantined,
             Err(Replay(_)) => &self.replays,
         };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -122,6 +130,7 @@ impl Counters {
             late: read(&self.late),
             stale: read(&self.stale),
             contradictions: read(&self.contradictions),
+            quarantined: read(&self.quarantined),
             replays: read(&self.replays),
         }
     }
@@ -146,11 +155,12 @@ impl SendPayment {
     pub async fn payment_sent(&self, event: PaymentSent) -> Result<Handled, Replay> {
         let _going = self.shared.calls.begin(event.id, Kind::Event);
         let key = self.shared.key(event.id).map_err(Replay)?;
-        let handled = self.sent(&key, &event).await.map_err(Replay);
+        let handled = heard(self.sent(&key, &event).await);
         self.shared.counters.count(&handled);
         match &handled {
             Ok(Handled::Contradiction(_)) => tracing::error!(%key, "a payment that had failed is paid"),
             Ok(Handled::Stale) => tracing::error!(%key, "what is paid is not what was asked for under this id"),
+            Ok(Handled::Quarantined) => tracing::error!(%key, "what is paid has a record that cannot be read"),
             Ok(_) => {}
             Err(Replay(error)) => tracing::warn!(%key, %error, "a payment that is paid could not be recorded"),
         }
@@ -164,10 +174,11 @@ impl SendPayment {
     pub async fn payment_failed(&self, event: PaymentFailed) -> Result<Handled, Replay> {
         let _going = self.shared.calls.begin(event.id, Kind::Event);
         let key = self.shared.key(event.id).map_err(Replay)?;
-        let handled = self.failed(&key, &event).await.map_err(Replay);
+        let handled = heard(self.failed(&key, &event).await);
         self.shared.counters.count(&handled);
         match &handled {
             Ok(Handled::Late | Handled::Stale) => tracing::warn!(%key, ?handled, "a failure that does not count"),
+            Ok(Handled::Quarantined) => tracing::error!(%key, "what failed has a record that cannot be read"),
             Ok(_) => {}
             Err(Replay(error)) => tracing::warn!(%key, %error, "a payment that failed could not be recorded"),
         }
@@ -280,7 +291,7 @@ impl SendPayment {
         loop {
             changes.mark_unchanged();
             let Some(record) = self.engine.lookup(key)? else { return Ok(Handled::Unknown) };
-            let attempt = match self.next_after_failed(&record, event) {
+            let attempt = match self.next_after_failed(&record, event)? {
                 Next::Done(handled) => return Ok(handled),
                 Next::Resolve(attempt) => attempt,
                 Next::Wait => {
@@ -298,25 +309,25 @@ impl SendPayment {
         }
     }
 
-    fn next_after_failed(&self, record: &Record, event: &PaymentFailed) -> Next {
+    fn next_after_failed(&self, record: &Record, event: &PaymentFailed) -> Result<Next, Error> {
         let status = record.state.status();
         match status {
-            Status::Completed => return Next::Done(Handled::Late),
-            Status::Failed => return Next::Done(Handled::Repeated),
-            Status::Tombstone => return Next::Done(Handled::Unknown),
+            Status::Completed => return Ok(Next::Done(Handled::Late)),
+            Status::Failed => return Ok(Next::Done(Handled::Repeated)),
+            Status::Tombstone => return Ok(Next::Done(Handled::Unknown)),
             Status::Registered | Status::Dispatched | Status::InDoubt => {}
         }
         if is_anothers(record, event.payment_hash, event.attempt) {
-            return Next::Done(Handled::Stale);
+            return Ok(Next::Done(Handled::Stale));
         }
         // Before the call has returned, that LDK does not list the id says nothing: it may be about to.
         if status == Status::Registered || self.shared.calls.count(event.id, Kind::Call) > 0 {
-            return Next::Wait;
+            return Ok(Next::Wait);
         }
-        match self.shared.payer.recent(&event.id) {
+        Ok(match self.shared.recent(&event.id)? {
             Some(_) => Next::Done(Handled::Stale),
             None => Next::Resolve(record.attempt),
-        }
+        })
     }
 
     /// Returns when something has changed since the record was read. If nothing can, the call's result is known and could not be
@@ -329,6 +340,14 @@ impl SendPayment {
             return Err(ErrorKind::Store.into());
         }
         changes.changed().await.map_err(|_| ErrorKind::Closed.into())
+    }
+}
+
+/// What is damaged stays so: LDK must not be kept from telling everything behind it.
+fn heard(handled: Result<Handled, Error>) -> Result<Handled, Replay> {
+    match handled {
+        Err(error) if matches!(error.kind(), ErrorKind::Quarantined) => Ok(Handled::Quarantined),
+        handled => handled.map_err(Replay),
     }
 }
 

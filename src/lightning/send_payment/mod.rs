@@ -236,9 +236,9 @@ impl SendPayment {
         };
         let engine = self.engine.clone();
         let done = move |reply| {
-            on_done(sent(reply));
             shared.pass_on(&engine, &key, id);
             drop(submission);
+            on_done(sent(reply));
         };
         Ok(self.engine.try_submit(call, operation, done)?)
     }
@@ -381,6 +381,13 @@ impl SendPayment {
         }
         let result = self.payer.send(&dispatch).await;
         let listed = if result.is_err() { self.shared.payer.recent(&id) } else { None };
+        if listed.is_some_and(|listed| listed.state == Listing::Fulfilled) {
+            // It is known as paid, for an earlier record, and its PaymentSent may never come again: from here on nothing that LDK
+            // does not list may make this one "not started".
+            if let Err(error) = dispatch.attempt.checkpoint(*b"fulfilled", None).await {
+                return End::Unknown(Reason::from_error(error));
+            }
+        }
         let is_other_running = calls.count(id, Kind::Call) > 1;
         refusal::end_of(result, listed.as_ref(), dispatch.request.payment_hash(), is_other_running)
     }
@@ -410,6 +417,13 @@ impl Shared {
         }
     }
 
+    /// LDK's list, on the host's own thread: one that cannot say, and panics, must not take that thread down.
+    fn recent(&self, id: &[u8; 32]) -> Result<Option<Listed>, Error> {
+        let read = std::panic::AssertUnwindSafe(|| self.payer.recent(id));
+        let cannot_say = |_| ErrorKind::InDoubt(Some(Reason::from_bytes(*b"the list cannot be read"))).into();
+        std::panic::catch_unwind(read).map_err(cannot_say)
+    }
+
     fn found(&self, inquiry: &Inquiry) -> Found {
         let (Some(id), Some(own_hash)) = (self.id_of(inquiry.key()), hash_of(inquiry.request())) else {
             return Found::CannotTell;
@@ -419,7 +433,11 @@ impl Shared {
         let period = self.synced.period();
         let listed = self.payer.recent(&id);
         let is_settled_down = !is_calling && period.is_some() && period == self.synced.period();
-        refusal::found(listed.as_ref(), own_hash, inquiry.status(), is_settled_down)
+        match refusal::found(listed.as_ref(), own_hash, inquiry.status(), is_settled_down) {
+            // LDK has listed the id as paid before.
+            Found::NotStarted | Found::Missing if inquiry.last_checkpoint().is_some() => Found::CannotTell,
+            found => found,
+        }
     }
 }
 

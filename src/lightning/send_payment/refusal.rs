@@ -141,8 +141,9 @@ pub(super) fn found(
 ) -> Found {
     let state = match (Seen::of(listed, own_hash), listed) {
         (Seen::Ours, Some(listed)) => listed.state,
-        // What LDK lists under another hash is not this attempt: one id, one entry.
-        (Seen::Another | Seen::Absent, _) | (Seen::Ours, None) => {
+        // One id, one entry: either it is another payment's, or the hash that the host gave is wrong. That proves nothing.
+        (Seen::Another, _) => return Found::CannotTell,
+        (Seen::Absent, _) | (Seen::Ours, None) => {
             // A dispatched one did start: it has failed and its event is on its way, or LDK has lost it. The event gets its turn first.
             return if is_settled_down && status != Status::Dispatched { Found::NotStarted } else { Found::Missing };
         }
@@ -251,6 +252,7 @@ mod tests {
                         let expected = match state {
                             Some(Listing::Abandoned) if !down || status == Status::InDoubt => Found::Abandoned,
                             Some(_) => Found::Live,
+                            None if is_ours == Some(false) => Found::CannotTell,
                             None if down && status == Status::InDoubt => Found::NotStarted,
                             None => Found::Missing,
                         };

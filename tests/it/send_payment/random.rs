@@ -249,6 +249,8 @@ impl<'a> Episode<'a> {
             match payment.standing {
                 Standing::Completed(_) => assert!(is_paid),
                 Standing::Failed(_) | Standing::RolledBack(_) => {}
+                // Sent again while LDK still listed an earlier payment as paid: nobody can say that nothing was.
+                Standing::Dispatched if is_paid => {}
                 other => panic!("it has no end: {other:?}"),
             }
         }

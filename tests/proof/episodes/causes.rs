@@ -560,11 +560,12 @@ impl Checker<'_> {
         bytes.get(..self.plan.limits.answer_bytes).map_or_else(|| bytes.clone(), Into::into)
     }
 
-    /// Another end that came later changes nothing and is kept beside the first.
+    /// Another end that came later changes nothing and is kept beside the first; beside a failure, a success in place of another
+    /// failure.
     fn contradiction(&self, key: usize, before: &Record, after: &Record) -> Option<Cause> {
         let beside = after.contradiction.as_ref()?;
         let same = before.state == after.state
-            && before.contradiction.is_none()
+            && (before.contradiction.is_none() || matches!(before.state, State::Failed(..)))
             && Times::of(before) == Times::of(after)
             && kept(before, after);
         let from_outside = self.resolutions(key, before).any(|end| match end {
