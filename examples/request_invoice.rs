@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bitcoin::hashes::{Hash, sha256};
-use ibid::lightning::{
+use ibid::lightning::request_invoice::{
     FLOW_NAME, InvoiceParams, InvoiceProvider, InvoiceRequest, Minted, Providing, RequestInvoice, RpcError,
 };
 use ibid::testing::ManualClock;

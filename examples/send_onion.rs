@@ -1,16 +1,17 @@
 //! A lost reply: `cargo run --example send_onion`.
 //!
-//! A payment router tells a node to send 2,000 msat, and the node cannot say what became of it. The router tells it again: five times
-//! at once, after a restart, with another amount. What its user fears most, to have paid twice, does not happen: the switch
-//! counts what goes out. Each step checks itself; if one does not hold, the exit code is 1 and the last line says which.
+//! A payment router tells a node to send 2,000 msat, and the node cannot say what became of it. The router tells it
+//! again: five times at once, after a restart, with another amount. What its user fears most, to have paid twice, does
+//! not happen: the switch counts what goes out. Each step checks itself; if one does not hold, the exit code is 1 and
+//! the last line says which.
 
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ibid::lightning::{
-    Circuit, Dispatch, ONION_BYTES, Onion, OnionEnd, OnionRequest, SEND_ONION, SendOnion, Switch, Switching, Tracked,
+use ibid::lightning::send_onion::{
+    Circuit, Dispatch, FLOW_NAME, ONION_BYTES, Onion, OnionEnd, OnionRequest, SendOnion, Switch, Switching, Tracked,
     WireOnion,
 };
 use ibid::{Attempt, Class, Engine, Fenced, Flow, Inquiry, Policy, Status};
@@ -75,7 +76,7 @@ async fn main() -> Step<()> {
 }
 
 fn open(path: &Path, switch: &Arc<Counting>) -> Step<(Engine, SendOnion)> {
-    let flow = Flow::new(SEND_ONION, Policy::send_onion())?;
+    let flow = Flow::new(FLOW_NAME, Policy::send_onion())?;
     let engine = SendOnion::asking(Engine::builder(), &flow, switch.clone()).open(path)?;
     Ok((engine.clone(), SendOnion::new(engine, flow, switch.clone())))
 }

@@ -32,7 +32,7 @@ use crate::outcome::{
     Abandoned, Acknowledged, End, Ended, Failure, Fenced, Forgotten, Outcome, Reason, Reply, Resolved,
 };
 use crate::policy::Flow;
-use crate::record::{AttemptId, BootId, Bytes, Record, Status, Token};
+use crate::record::{AttemptId, BootId, Bytes, Record, State, Status, Token};
 use crate::store::{self, Cursor, Store, StoreError, Totals};
 use crate::time::{ClockState, HighWater, Ticks, UnixMillis};
 use crate::waiting::{Done, PREPARED, SUBMITTED, Waiting, unexpected};
@@ -393,7 +393,7 @@ impl Engine {
     }
 
     /// Rows of a ledger table in the order of their keys, beginning behind `after`, at most `limit`; also those whose end has
-    /// come and that are not removed yet.
+    /// come and that are not removed yet. One that can't be read is left out.
     ///
     /// # Errors
     /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
@@ -404,6 +404,15 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<(Bytes, StoredRow)>, Error> {
         self.0.store.rows(table, after, limit).map_err(|error| unavailable(&error))
+    }
+
+    /// Keys of a ledger table's rows in their order, beginning behind `after`, at most `limit`. They are read without the rows,
+    /// so this lists also those whose row can't be read, which [`ledger_rows`](Self::ledger_rows) leaves out.
+    ///
+    /// # Errors
+    /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
+    pub fn ledger_keys(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Bytes>, Error> {
+        self.0.store.row_keys(table, after, limit).map_err(|error| unavailable(&error))
     }
 
     /// What the engine holds, in memory and in the store.
@@ -611,7 +620,8 @@ impl Shared {
     async fn ask_downstream(&self, key: &Key) -> Result<Asked, Error> {
         let Some((_, oracle)) = self.recovery.oracle(key) else { return Ok(Asked::NobodyKnows) };
         let record = self.store.get(key).map_err(|error| unavailable(&error))?;
-        let Some(record) = record.filter(|record| !record.state.status().is_in_flight()) else {
+        let Some(record) = record.filter(|record| matches!(record.state, State::Completed(_) | State::Failed(..)))
+        else {
             return Ok(Asked::No);
         };
         let (oracle, inquiry) = (Arc::clone(oracle), Inquiry::about(key, &record));

@@ -9,7 +9,7 @@
 //! store     the Store trait, redb, memory                                      the only redb and postcard
 //! actor     router, key actors, supervisor, the two threads                    the only actix
 //! facade    Engine, Call, Attempt, Builder
-//! adapters  lightning                                                          the public API and nothing else
+//! adapters  ldk, lightning                                                     the public API and nothing else
 //! ```
 //!
 //! Each layer knows those above it in this list, none below. A test reads the sources and says where that is broken.
@@ -60,6 +60,8 @@ mod error;
 mod fingerprint;
 mod inquiry;
 mod key;
+#[cfg(feature = "ldk")]
+pub mod ldk;
 mod ledger;
 #[cfg(feature = "lightning")]
 pub mod lightning;

@@ -1,6 +1,6 @@
 //! A call of one of this node's own methods: its frame, its params, and the frame of its answer.
 
-use ibid::lightning::ID_BYTES;
+use ibid::lightning::request_invoice::ID_BYTES;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};

@@ -249,6 +249,11 @@ impl Payer for Ldk {
         };
         Some(Listed { state, payment_hash: Some(payment.payment_hash) })
     }
+
+    /// None: what is paid here has left its channel at once, and holds up no release.
+    fn fulfilled(&self) -> Vec<[u8; 32]> {
+        Vec::new()
+    }
 }
 
 fn payment_of(line: &str) -> Option<([u8; 32], Payment)> {

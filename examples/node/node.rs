@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use ibid::lightning::{FLOW_NAME, Handled, RequestInvoice};
+use ibid::lightning::request_invoice::{FLOW_NAME, Handled, RequestInvoice};
 use ibid::{Engine, Flow, NodeId};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ibid::lightning::{
-    InvalidOnion, ONION_BYTES, Onion, OnionEnd, OnionError, SEND_ONION, SendOnion, Sent, Switch, Tracked, WireOnion,
+use ibid::lightning::send_onion::{
+    FLOW_NAME, InvalidOnion, ONION_BYTES, Onion, OnionEnd, OnionError, SendOnion, Sent, Switch, Tracked, WireOnion,
 };
 use ibid::{Builder, Bytes, Class, Engine, Fenced, Flow, Forgotten, InvalidKey, NodeId, Policy, Resolved, Status};
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ struct Id<'a> {
 
 impl Onions {
     pub(crate) fn flow() -> Result<Flow, InvalidKey> {
-        Flow::new(SEND_ONION, Policy::send_onion())
+        Flow::new(FLOW_NAME, Policy::send_onion())
     }
 
     /// The engine will ask the switch.

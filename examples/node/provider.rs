@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ibid::lightning::{InvoiceParams, InvoiceProvider, InvoiceRequest, Minted, Providing, RpcError};
+use ibid::lightning::request_invoice::{InvoiceParams, InvoiceProvider, InvoiceRequest, Minted, Providing, RpcError};
 use ibid::{Attempt, Row, UnixMillis};
 use sha2::{Digest, Sha256};
 

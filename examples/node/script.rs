@@ -1,5 +1,5 @@
-//! What a caller wants the simulated side of the world to do. It is no part of the request: a retry may ask for something else,
-//! and gets what was recorded.
+//! What a caller wants the simulated side of the world to do. It is no part of the request: a retry may ask for
+//! something else, and gets what was recorded.
 
 use std::time::Duration;
 

@@ -1,10 +1,10 @@
-//! The simulated switch: it writes a line per onion that it sends, does as it is told by the caller's script, and knows after a
-//! restart what is in the file and nothing else.
+//! The simulated switch: it writes a line per onion that it sends, does as it is told by the caller's script, and knows
+//! after a restart what is in the file and nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ibid::lightning::{Circuit, Dispatch, OnionEnd, OnionRequest, Switch, Switching};
+use ibid::lightning::send_onion::{Circuit, Dispatch, OnionEnd, OnionRequest, Switch, Switching};
 use ibid::{Attempt, Inquiry, Status, Token};
 use sha2::{Digest, Sha256};
 

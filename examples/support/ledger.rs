@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ibid::lightning::{InvoiceParams, Minted};
+use ibid::lightning::request_invoice::{InvoiceParams, Minted};
 use ibid::{Row, UnixMillis};
 use serde::Deserialize;
 use serde_json::json;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::secp256k1::{All, Secp256k1, SecretKey};
 use ibid::UnixMillis;
-use ibid::lightning::{InvoiceParams, Minted, RpcError};
+use ibid::lightning::request_invoice::{InvoiceParams, Minted, RpcError};
 use lightning_invoice::{Currency, InvoiceBuilder, PaymentSecret};
 
 /// What LDK adds to the final CLTV delta that it is asked for: a few blocks may be found while a payment is on its way.

@@ -427,6 +427,8 @@ pub(super) struct Proposal {
     pub(super) is_end: bool,
     /// Its key actor has been told that it is [unsaved](ToKey::Unsaved).
     pub(super) is_unsaved: bool,
+    /// A commit of it has failed, and no record would show whether it landed: a guard that does not hold any more proves nothing.
+    pub(super) is_in_question: bool,
     decided: bool,
     router: RouterAddr,
 }
@@ -440,7 +442,8 @@ pub(super) struct Origin {
 
 impl Proposal {
     pub(super) fn new(origin: Origin, change: Option<Change>, is_end: bool, router: RouterAddr) -> Self {
-        Self { origin, has_change: change.is_some(), change, is_end, is_unsaved: false, decided: false, router }
+        let has_change = change.is_some();
+        Self { origin, has_change, change, is_end, is_unsaved: false, is_in_question: false, decided: false, router }
     }
 
     /// Also after the change itself has gone into a batch.

@@ -153,6 +153,7 @@ impl Supervisor {
                 let mut changes = batch.changes.into_iter();
                 for proposal in proposals.iter_mut().filter(|proposal| proposal.has_change()) {
                     proposal.change = changes.next();
+                    proposal.is_in_question |= is_unknown(&error) && proposal.change.as_ref().is_some_and(is_of_rows);
                 }
                 proposals.append(&mut self.queue);
                 self.queue = proposals;
@@ -185,7 +186,10 @@ impl Supervisor {
         let mut verdicts = verdicts.into_iter();
         let decisions = proposals.into_iter().map(|proposal| {
             let verdict = if proposal.has_change() { verdicts.next() } else { Some(Verdict::Applied) };
-            proposal.decide(verdict.ok_or(StoreError::Closed))
+            let may_be_its_own = proposal.is_in_question && verdict == Some(Verdict::Guarded);
+            let verdict = verdict.filter(|_| !may_be_its_own);
+            let unknown = || if may_be_its_own { failed("the rows may have been written") } else { StoreError::Closed };
+            proposal.decide(verdict.ok_or_else(unknown))
         });
         self.router.do_send(Decided(decisions.collect()));
     }
@@ -345,6 +349,16 @@ impl Supervisor {
 
 fn failed(what: &'static str) -> StoreError {
     StoreError::Io(Arc::new(std::io::Error::other(what)))
+}
+
+/// Whether what failed like this may have landed.
+fn is_unknown(error: &StoreError) -> bool {
+    !matches!(error, StoreError::RolledBack(_))
+}
+
+/// Whether the change is of rows that belong to no record.
+fn is_of_rows(change: &Change) -> bool {
+    change.expected.is_none() && change.put.is_none()
 }
 
 /// Whether a change of unknown fate is in the store. The version alone does not tell: a key actor that died may have left a

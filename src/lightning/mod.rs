@@ -6,6 +6,9 @@
 //!
 //! router --attempt id-----> SendOnion::send --> Engine::submit --> Switch::dispatch (runs once)
 //!        <-- four classes --                    Switch::find (asked about what is in doubt)
+//!
+//! wallet --PaymentId------> SendPayment::send --> Engine::try_submit --> Payer::send (runs once)
+//!        <-- how it stands --                   LDK's events, LDK's list (asked about what is in doubt)
 //! ```
 //!
 //! The scope of every key is the authenticated principal: the peer's [`NodeId`](crate::NodeId), the router's namespace.
@@ -13,30 +16,13 @@
 //! the engine.
 
 mod answer;
-mod frame;
-#[cfg(feature = "testing")]
-pub(crate) mod fuzz;
-mod params;
-mod provider;
-mod request_invoice;
-mod rpc_error;
-mod send_onion;
+mod blocking;
+pub mod request_invoice;
+pub mod send_onion;
 pub mod send_payment;
 
 pub use answer::json_rpc_answer;
-pub use frame::{ID_BYTES, MAX_FRAME_BYTES};
-pub use params::{InvoiceParams, WireParams};
-pub use provider::{Blocking, BlockingInvoiceProvider, InvoiceProvider, InvoiceRequest, Minted, Providing};
-pub use request_invoice::{FLOW_NAME, Handled, METHOD, RequestInvoice, WAIT};
-pub use rpc_error::{RpcError, rpc_error};
-pub use send_onion::{
-    BlockingSwitch, Circuit, Dispatch, FirstHop, InvalidOnion, KnownOnion, ListedOnion, ONION_BYTES, Onion, OnionEnd,
-    OnionError, OnionPage, OnionRequest, SEND_ONION, SendOnion, Sent, Switch, Switching, Tracked, WireOnion,
-};
-
-/// The type number of the custom message that carries a frame. The payload is the frame's text, with no length before
-/// it. (rgb-lightning-node)
-pub const MESSAGE_TYPE: u16 = 37915;
+pub use blocking::Blocking;
 
 /// Exactly 64 hex digits of any case.
 fn decode_hex32(hex: &str) -> Option<[u8; 32]> {

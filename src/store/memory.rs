@@ -105,14 +105,11 @@ impl Store for MemoryStore {
     }
 
     fn rows(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, StoredRow)>, StoreError> {
-        let prefix = row_key::join(table, &[]);
-        // No row has an empty key, so what begins behind none begins with the first.
-        let start = Bound::Excluded(row_key::join(table, after.unwrap_or_default()));
-        self.with(|tables| {
-            let rows = tables.ledger.range((start, Bound::Unbounded));
-            let own = rows.map_while(|(key, row)| Some((key.strip_prefix(prefix.as_slice())?.into(), row.clone())));
-            own.take(limit).collect()
-        })
+        self.with(|tables| tables.rows(table, after).take(limit).map(|(key, row)| (key, row.clone())).collect())
+    }
+
+    fn row_keys(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Bytes>, StoreError> {
+        self.with(|tables| tables.rows(table, after).take(limit).map(|(key, _)| key).collect())
     }
 
     fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {
@@ -152,6 +149,15 @@ impl Store for MemoryStore {
 }
 
 impl Tables {
+    /// The rows of a ledger table behind `after`, in the order of their keys.
+    fn rows(&self, table: &str, after: Option<&[u8]>) -> impl Iterator<Item = (Bytes, &StoredRow)> {
+        let prefix = row_key::join(table, &[]);
+        // No row has an empty key, so what begins behind none begins with the first.
+        let start = Bound::Excluded(row_key::join(table, after.unwrap_or_default()));
+        let rows = self.ledger.range((start, Bound::Unbounded));
+        rows.map_while(move |(key, row)| Some((key.strip_prefix(prefix.as_slice())?.into(), row)))
+    }
+
     fn find(&self, key: &Key) -> Option<(u64, &Record)> {
         let seq = *self.keys.get(key)?;
         self.records.get(&seq).map(|(_, record)| (seq, record))

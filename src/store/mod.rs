@@ -72,6 +72,13 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]; a row that does not decode is [`StoreError::Quarantined`] by [`row`](Store::row), and left out here.
     fn rows(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, StoredRow)>, StoreError>;
 
+    /// Keys of a ledger table's rows in their order, beginning behind `after`, at most `limit`: also of rows that have expired, and
+    /// of rows that do not decode.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn row_keys(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Bytes>, StoreError>;
+
     /// Ledger rows that expired at or before `now`, oldest first, at most `limit`. Reads the ledger's expiry index only.
     ///
     /// # Errors

@@ -79,6 +79,11 @@ pub trait Layer: Send + Sync + 'static {
         self.read(|below| below.rows(table, after, limit))
     }
 
+    /// [`Store::row_keys`].
+    fn row_keys(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Bytes>, StoreError> {
+        self.read(|below| below.row_keys(table, after, limit))
+    }
+
     /// [`Store::expired_rows`].
     fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {
         self.read(|below| below.expired_rows(now, limit))
@@ -143,6 +148,10 @@ impl<T: Layer> Store for T {
 
     fn rows(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Bytes, StoredRow)>, StoreError> {
         Layer::rows(self, table, after, limit)
+    }
+
+    fn row_keys(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Bytes>, StoreError> {
+        Layer::row_keys(self, table, after, limit)
     }
 
     fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {

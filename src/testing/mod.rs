@@ -37,5 +37,5 @@ pub mod fuzz {
     pub use crate::store::fuzz::{keys, ledger_row, record_row, seeds};
 
     #[cfg(feature = "lightning")]
-    pub use crate::lightning::fuzz::{frame_seeds, frames, wire_params};
+    pub use crate::lightning::request_invoice::fuzz::{frame_seeds, frames, wire_params};
 }

@@ -337,7 +337,7 @@ fn the_values_of_a_store_show_nothing() {
 
 #[test]
 fn what_a_lightning_peer_sends_shows_nothing() {
-    use ibid::lightning::{Handled, InvoiceParams, RpcError, WireParams};
+    use ibid::lightning::request_invoice::{Handled, InvoiceParams, RpcError, WireParams};
     let mut shown = Shown::new();
     let node = NodeId::new([3; 33]).unwrap();
     shown.words.push([3; 6].to_vec());
@@ -352,11 +352,15 @@ fn what_a_lightning_peer_sends_shows_nothing() {
         min_final_cltv_expiry_delta: 30,
     };
     shown.value((node, &params, WireParams { params: params.clone(), claim_session_id: Some(WORD.to_owned()) }));
-    let minted = ibid::lightning::Minted { bolt11: WORD.to_owned(), expires_at: UnixMillis(1) };
+    let minted = ibid::lightning::request_invoice::Minted { bolt11: WORD.to_owned(), expires_at: UnixMillis(1) };
     let session_id: Bytes = secret("session").into();
     shown.value((
         &minted,
-        ibid::lightning::InvoiceRequest { lsp_node_id: node, session_id: session_id[..].into(), params },
+        ibid::lightning::request_invoice::InvoiceRequest {
+            lsp_node_id: node,
+            session_id: session_id[..].into(),
+            params,
+        },
     ));
     let error = RpcError::new(1, WORD);
     shown.texts.push(error.to_string());
@@ -364,4 +368,34 @@ fn what_a_lightning_peer_sends_shows_nothing() {
     shown
         .value((Handled::Reply(WORD.to_owned()), Handled::Response { id: WORD.to_owned(), result: None, error: None }));
     shown.leaks_nothing(&[]);
+}
+
+#[tokio::test]
+async fn the_events_of_a_payment_that_do_not_fit_its_record_show_no_payment_id() {
+    use crate::send_payment::model::{Event, Ldk, handle, hash};
+    use crate::send_payment::{flow, invoice, own_node_id};
+    use ibid::lightning::send_payment::{Handled, SendPaymentSetup, Sent};
+    const ID: [u8; 32] = *b"CANARY-CANARY-CANARY-CANARY-CANA";
+    let (shown, ldk) = (Shown::new(), Ldk::new());
+    let setup = SendPaymentSetup::new(flow(), own_node_id(), std::sync::Arc::new(ldk.clone()));
+    let engine = setup.recover(Engine::builder()).open_in_memory().unwrap();
+    let payments = setup.bind(engine.clone());
+    let failed = |payment_hash| Event::Failed { id: ID, payment_hash, reason: "RetriesExhausted" };
+    let sent = |preimage| Event::Sent { id: ID, preimage, fee_msat: None };
+    assert_eq!(payments.send(invoice(ID, ID)).await.unwrap(), Sent::Accepted);
+    assert_eq!(handle(&payments, sent([1; 32])).await.unwrap(), Handled::Stale);
+    assert_eq!(handle(&payments, failed(Some([2; 32]))).await.unwrap(), Handled::Stale);
+    ldk.fail(ID);
+    assert_eq!(ldk.deliver(&payments).await.unwrap(), Handled::Recorded);
+    assert!(matches!(handle(&payments, sent(ID)).await.unwrap(), Handled::Contradiction(_)));
+    engine.shutdown().await;
+    handle(&payments, sent(ID)).await.unwrap_err();
+    handle(&payments, failed(Some(hash(ID)))).await.unwrap_err();
+    shown.leaks_nothing(&[
+        "a payment that had failed is paid",
+        "what is paid is not what was asked for",
+        "a payment that is paid could not be recorded",
+        "a failure that does not count",
+        "a payment that failed could not be recorded",
+    ]);
 }

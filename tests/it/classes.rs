@@ -1,7 +1,8 @@
 //! The class table: every answer of every protocol, every error of ours and how a server tells it, row by row.
 
 use ibid::class::{Answer, Detail, Evidence, GrpcDialect, JsonRpcDialect, JsonRpcError, classify, grpc, grpc_code};
-use ibid::lightning::{RpcError, json_rpc_answer};
+use ibid::lightning::json_rpc_answer;
+use ibid::lightning::request_invoice::RpcError;
 use ibid::{Class, Error, ErrorKind, InvalidKey, Reason, Status};
 use proptest::prelude::*;
 

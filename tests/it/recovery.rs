@@ -752,3 +752,33 @@ async fn beside_thousands_of_finished_records_only_what_is_in_doubt_is_read_and_
     assert_eq!(store.read(), (before, slices + 1), "looked at once, when it was opened");
     engine.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_retry_that_has_waited_for_an_answer_does_not_ask_for_another_one() {
+    let (bench, flow, counted) = (Bench::new(), flow_of(Policy::send_payment()), Counted::new());
+    let mut limits = Limits::default();
+    limits.recovery_pause = Duration::from_secs(60);
+    let answers = Arc::new(tokio::sync::Semaphore::new(0));
+    let held = Arc::clone(&answers);
+    let oracle = move |_| {
+        let held = Arc::clone(&held);
+        async move {
+            held.acquire().await.unwrap().forget();
+            Found::Missing
+        }
+    };
+    let builder = Engine::builder().clock(bench.clock.clone()).limits(limits).oracle(&flow, oracle);
+    let engine = builder.open(bench.path()).unwrap();
+    let lost = counted.ending(|_| End::Unknown(Reason::from_bytes(*b"lost")));
+    error(&engine, call(&flow, "a", "r"), lost).await;
+    until(&engine, |stats| stats.inquiries == 1 && stats.in_flight == 0).await;
+    let retry = submit(&engine, call(&flow, "a", "r"), counted.operation());
+    until(&engine, |stats| stats.in_flight == 1).await;
+    settled(&engine).await;
+    answers.add_permits(9);
+    let retry = within_a_minute(retry).await.unwrap().unwrap_err();
+    assert!(matches!(retry.kind(), ErrorKind::Duplicate(Status::InDoubt)), "{retry:?}");
+    assert_eq!(engine.stats().await.unwrap().inquiries, 1, "it was told what it had waited for");
+    assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
+}

@@ -197,6 +197,24 @@ async fn what_downstream_still_sees_is_not_forgotten_and_what_cannot_be_read_is_
 }
 
 #[tokio::test]
+async fn a_fenced_key_is_not_asked_about_when_it_is_to_be_forgotten() {
+    let (bench, flow) = (Bench::new(), onions());
+    let asked = ibid::testing::Effects::new();
+    let noted = asked.clone();
+    let oracle = move |inquiry: ibid::Inquiry| {
+        noted.note(inquiry.status().to_string());
+        std::future::ready(Found::NotStarted)
+    };
+    let engine = Engine::builder().clock(bench.clock.clone()).oracle(&flow, oracle).open(bench.path()).unwrap();
+    let key = key(&flow, "fenced");
+    assert_eq!(engine.fence(&flow, &key).await.unwrap(), ibid::Fenced::Fenced);
+    let statuses = engine.forget(&flow, std::slice::from_ref(&key)).await.unwrap();
+    assert_eq!(statuses, [(key, Forgotten::Tombstone)]);
+    assert_eq!(asked.all(), [], "nothing was ever sent under it");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
 async fn an_oracle_that_panics_or_hangs_keeps_a_record_from_being_forgotten_and_nothing_else() {
     let (bench, flow, counted) = (Bench::new(), onions(), Counted::new());
     let oracle = |inquiry: ibid::Inquiry| async move {
@@ -307,6 +325,23 @@ async fn writes_of_one_row_keep_their_order_and_a_failed_commit_loses_none() {
         assert!(within_a_minute(write).await.unwrap());
     }
     assert_eq!(engine.ledger_row("t", b"a").unwrap().unwrap().value.to_vec(), [99]);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn rows_whose_own_write_may_stand_in_their_way_are_not_said_to_be_unwritten() {
+    let faulty = Faulty::new();
+    let (store, engine) = faulty.open();
+    let claim = |value: &[u8]| row(b"claim", value).guard(Guard::Absent);
+    // Everything was written, and nobody was told so: on the second try the guard does not hold.
+    store.fail_commits(1, Fault::AfterEffect);
+    let error = within_a_minute(engine.write_rows(vec![claim(b"mine")])).await.unwrap_err();
+    assert_eq!((error.class(), matches!(error.kind(), ErrorKind::Store)), (Class::Ambiguous, true), "{error:?}");
+    assert_eq!(engine.ledger_row("t", b"claim").unwrap().unwrap().value.to_vec(), b"mine");
+    // What was never tried is guarded, and what was surely not written is written at the second try.
+    assert!(!engine.write_rows(vec![claim(b"another's")]).await.unwrap());
+    store.fail_commits(1, Fault::BeforeEffect);
+    assert!(within_a_minute(engine.write_rows(vec![row(b"free", b"1").guard(Guard::Absent)])).await.unwrap());
     engine.shutdown().await;
 }
 

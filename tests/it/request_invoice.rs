@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ibid::Clock as _;
-use ibid::lightning::{
-    Blocking, BlockingInvoiceProvider, FLOW_NAME, Handled, InvoiceProvider, InvoiceRequest, METHOD, Minted, Providing,
+use ibid::lightning::Blocking;
+use ibid::lightning::request_invoice::{
+    BlockingInvoiceProvider, FLOW_NAME, Handled, InvoiceProvider, InvoiceRequest, METHOD, Minted, Providing,
     RequestInvoice, RpcError,
 };
 use ibid::testing::ManualClock;
@@ -483,7 +484,7 @@ async fn a_wait_that_ends_early_hears_outcome_unknown_and_the_run_is_recorded() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_that_goes_away_leaves_its_answer_in_the_record() {
     let mut node = Node::new();
-    let wire = ibid::lightning::WireParams::parse(&b().to_string()).unwrap();
+    let wire = ibid::lightning::request_invoice::WireParams::parse(&b().to_string()).unwrap();
     node.provider.hold(0x5c);
     {
         let mut gone = std::pin::pin!(node.handler.request(peer(1), wire.session_id(), wire.params.clone()));

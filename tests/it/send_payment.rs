@@ -1,14 +1,17 @@
 //! System 2: the test vectors of `send_payment`, against a model of LDK. Each says how often LDK was asked to send.
 
-mod model;
+pub(crate) mod model;
 mod random;
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
+use ibid::lightning::Blocking;
 use ibid::lightning::send_payment::{
-    Counts, Ending, FLOW_NAME, Handled, Listing, Paid, Payee, Payer, Payment, PaymentError, PaymentFailed,
-    PaymentRequest, PaymentSent, SendError, SendPayment, SendPaymentSetup, Sent, Standing,
+    BlockingPayer, Counts, Dispatch, Ending, FLOW_NAME, Handled, Listed, Listing, Paid, Payee, Payer, Payment,
+    PaymentError, PaymentFailed, PaymentRequest, PaymentSent, SendError, SendPayment, SendPaymentSetup, Sent, Standing,
 };
 use ibid::store::MemoryStore;
 use ibid::testing::{FaultyStore, Outage};
@@ -584,9 +587,18 @@ async fn a_named_attempt_is_told_from_another_of_the_same_payment() {
 
 // ---- events against calls ----------------------------------------------------------------------------------------------
 
-/// Polls it once: it is under way, and not over.
+/// Polls it once: it is under way, or even over.
+async fn begin<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
+    std::future::poll_fn(|cx| match Pin::new(&mut *future).poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+/// The same of what cannot be over yet.
 async fn is_pending<T>(future: &mut (impl Future<Output = T> + Unpin)) -> bool {
-    std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx).is_pending())).await
+    begin(future).await.is_none()
 }
 
 #[tokio::test]
@@ -683,6 +695,122 @@ async fn a_call_that_panics_before_its_effect_never_ran() {
     assert_eq!(node.refused(X, P).await, "not started");
     assert_eq!(node.ldk.calls(), 1);
     node.engine.shutdown().await;
+}
+
+/// A node whose registration of X is about to be committed, and whose call cannot begin before this thread waits for something:
+/// operations run on it.
+struct Overtaken {
+    ldk: Ldk,
+    engine: Engine,
+    payments: SendPayment,
+    send: tokio::task::JoinHandle<Result<Sent, PaymentError>>,
+}
+
+impl Overtaken {
+    async fn new() -> Self {
+        let (ldk, store) = (Ldk::new(), Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
+        let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
+        let engine = setup.recover(Engine::builder()).open_store(store.clone()).unwrap();
+        let payments = setup.bind(engine.clone());
+        let gate = store.hold_commits();
+        let sender = payments.clone();
+        let send = tokio::spawn(async move { sender.send(invoice(X, P)).await });
+        store.until_held().await;
+        drop(gate);
+        let node = Self { ldk, engine, payments, send };
+        node.spin_until(|payment| payment.standing == Standing::Registered);
+        node
+    }
+
+    /// Without giving the call its turn.
+    fn spin_until(&self, holds: impl Fn(&Payment) -> bool) {
+        while !self.payments.lookup(X).unwrap().as_ref().is_some_and(&holds) {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_abandoned_before_its_call_has_begun_is_not_sent() {
+    let node = Overtaken::new().await;
+    let mut abandon = Box::pin(node.payments.abandon(X));
+    let abandoned = begin(&mut abandon).await;
+    node.spin_until(|payment| payment.is_abandoned);
+    let error = within_a_minute(node.send).await.unwrap().unwrap_err();
+    assert!(matches!(error, PaymentError::Definitive(_)), "{error:?}");
+    let abandoned = if let Some(abandoned) = abandoned { abandoned } else { abandon.await };
+    assert_eq!(abandoned.unwrap(), Abandoned::Marked(Status::Registered));
+    assert!(node.payments.lookup(X).unwrap().is_none());
+    assert_eq!(node.ldk.calls(), 0);
+    node.engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_paid_before_its_call_has_begun_is_not_sent() {
+    let node = Overtaken::new().await;
+    let mut sent = Box::pin(handle(&node.payments, sent_event(P)));
+    let handled = begin(&mut sent).await;
+    node.spin_until(|payment| matches!(payment.standing, Standing::Completed(_)));
+    let handled = if let Some(handled) = handled { handled } else { within_a_minute(sent).await };
+    assert_eq!(handled.unwrap(), Handled::Recorded);
+    assert_eq!(within_a_minute(node.send).await.unwrap().unwrap(), Sent::Accepted);
+    crate::support::until(&node.engine, |stats| stats.running == 0).await;
+    assert_eq!(node.ldk.calls(), 0);
+    node.engine.shutdown().await;
+}
+
+/// Its calls block their thread, and go on when they are told to.
+struct Slow {
+    ldk: Ldk,
+    begun: std::sync::mpsc::Sender<()>,
+    go_on: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl BlockingPayer for Slow {
+    fn send(&self, payment: &Dispatch) -> Result<(), SendError> {
+        self.begun.send(()).unwrap();
+        self.go_on.lock().unwrap().recv().unwrap();
+        self.ldk.list(payment.request.id, Listing::Pending, payment.request.payment_hash());
+        Ok(())
+    }
+
+    fn abandon(&self, id: &Id) {
+        self.ldk.abandon(id);
+    }
+
+    fn recent(&self, id: &Id) -> Option<Listed> {
+        self.ldk.recent(id)
+    }
+
+    fn fulfilled(&self) -> Vec<Id> {
+        self.ldk.fulfilled()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocking_call_that_outlives_its_engine_is_not_taken_for_never_made() {
+    let (bench, ldk) = (Bench::new(), Ldk::new());
+    let ((begun, begins), (go_on, goes_on)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+    let slow = Slow { ldk: ldk.clone(), begun, go_on: Mutex::new(goes_on) };
+    let payer = Arc::new(Blocking::new(Arc::new(slow)));
+    let setup = SendPaymentSetup::new(flow(), own_node_id(), payer);
+    let engine = open(&bench, &setup);
+    let payments = setup.bind(engine.clone());
+    payments.synced();
+    let cut_off = tokio::spawn(async move { payments.send(invoice(X, P)).await });
+    tokio::task::spawn_blocking(move || begins.recv().unwrap()).await.unwrap();
+    engine.shutdown().await;
+    assert!(matches!(cut_off.await.unwrap(), Err(PaymentError::Ambiguous(_))));
+
+    let engine = open(&bench, &setup);
+    let payments = setup.bind(engine.clone());
+    assert_eq!(payments.send(invoice(X, P)).await.unwrap(), Sent::Known(Standing::InDoubt));
+    let mut failed = Box::pin(handle(&payments, failed_event(Some(hash(P)))));
+    assert!(is_pending(&mut failed).await, "what is inside LDK may be about to begin");
+    go_on.send(()).unwrap();
+    assert_eq!(within_a_minute(failed).await.unwrap(), Handled::Stale);
+    assert_eq!(payments.send(invoice(X, P)).await.unwrap(), Sent::Known(Standing::Dispatched));
+    engine.shutdown().await;
 }
 
 // ---- abandon -----------------------------------------------------------------------------------------------------------
@@ -805,6 +933,7 @@ async fn a_tick_is_not_quiet_while_an_event_of_the_payment_is_being_handled() {
     assert_eq!(payments.send(invoice(X, P)).await.unwrap(), Sent::Accepted);
     ldk.claim(X, P, None);
     assert_eq!(ldk.deliver(&payments).await.unwrap(), Handled::Recorded);
+    (0..8).for_each(|_| ldk.tick());
     for _ in 0..7 {
         payments.tick().await.unwrap();
     }
@@ -822,6 +951,39 @@ async fn a_tick_is_not_quiet_while_an_event_of_the_payment_is_being_handled() {
     }
     payments.tick().await.unwrap();
     assert!(payments.lookup(X).unwrap().is_none());
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_ldk_still_has_as_paid_is_held_back_at_the_cost_of_one_write_and_the_rest_goes() {
+    let (ldk, store) = (Ldk::new(), Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
+    let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
+    let engine = setup.recover(Engine::builder()).open_store(store.clone()).unwrap();
+    let payments = setup.bind(engine.clone());
+    for (id, preimage) in [(X, P), (Y, P2)] {
+        assert_eq!(payments.send(invoice(id, preimage)).await.unwrap(), Sent::Accepted);
+        ldk.claim(id, preimage, None);
+        assert_eq!(ldk.deliver(&payments).await.unwrap(), Handled::Recorded);
+    }
+    let tick = async |commits: u64| {
+        let before = store.commits();
+        payments.tick().await.unwrap();
+        assert_eq!(store.commits() - before, commits);
+        [X, Y].map(|id| payments.lookup(id).unwrap().is_some())
+    };
+    for _ in 0..7 {
+        assert_eq!(tick(1).await, [true, true]);
+    }
+    // Its HTLC is still in the channel; that of Y has left it long ago.
+    (0..8).for_each(|_| ldk.tick());
+    ldk.list(X, Listing::Fulfilled, Some(hash(P)));
+    assert_eq!(tick(2).await, [true, false]);
+    // That tick was the first of its next eight.
+    (0..8).for_each(|_| ldk.tick());
+    for _ in 2..8 {
+        assert_eq!(tick(1).await, [true, false]);
+    }
+    assert_eq!(tick(1).await, [false, false]);
     engine.shutdown().await;
 }
 
@@ -850,6 +1012,7 @@ async fn a_store_that_fails_after_the_success_is_recorded_lets_the_event_acknowl
     ldk.tell(Event::Sent { id: Y, preimage: P2, fee_msat: None });
     assert_eq!(ldk.deliver(&payments).await.unwrap(), Handled::Repeated, "as if the acknowledgement had failed");
     for _ in 0..8 {
+        ldk.tick();
         payments.tick().await.unwrap();
     }
     assert!(payments.lookup(Y).unwrap().is_none());
@@ -906,6 +1069,19 @@ async fn in_flight_payments_are_listed_with_what_is_known_of_them() {
     let listed: Vec<_> =
         node.payments.list().unwrap().into_iter().map(|p| (p.id, p.payment_hash, p.is_abandoned)).collect();
     assert_eq!(listed, [(X, Some(hash(P)), false), (Y, Some(hash(P2)), true)]);
+    node.engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_send_via_another_payer_is_made_by_it_and_asked_about_as_ever() {
+    let (node, other) = (Node::new(), Ldk::new());
+    let via = node.payments.via(Arc::new(other.clone()));
+    assert_eq!(via.send(invoice(X, P)).await.unwrap(), Sent::Accepted);
+    assert_eq!((node.ldk.calls(), other.calls()), (0, 1));
+    assert_eq!(node.known(X, P).await, Standing::Dispatched);
+    // The setup's own LDK does not list it.
+    assert_eq!(handle(&via, failed_event(Some(hash(P)))).await.unwrap(), Handled::Recorded);
+    assert_eq!((node.ldk.calls(), other.calls()), (0, 1));
     node.engine.shutdown().await;
 }
 

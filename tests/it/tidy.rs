@@ -97,7 +97,7 @@ impl Source {
         if self.path == "src/actor/key_actor.rs" {
             words.extend(["async", "await", "AtomicResponse", "ResponseActFuture", "ctx.wait", "ctx.stop"]);
         }
-        if self.is_in("src/lightning/") || self.is_in("examples/") {
+        if self.is_in("src/lightning/") || self.path == "src/ldk.rs" || self.is_in("examples/") {
             words.extend(["crate::machine", "crate::store", "crate::actor"]);
         }
         words

@@ -41,8 +41,8 @@ const FAILED_WITH_REASON: u8 = 1;
 const SETTLED: u8 = 2;
 
 impl OnionEnd {
-    /// What is stored: a byte that says which, then the bytes. So no reason and an empty one, and, where an end contradicts the
-    /// recorded one, a proof and a reason can be told apart. The form is frozen.
+    /// What is stored: a byte that says which, then the bytes. So no reason and an empty one, and, where an end
+    /// contradicts the recorded one, a proof and a reason can be told apart. The form is frozen.
     pub(super) fn to_ended(&self) -> Ended {
         match self {
             Self::Settled(proof) => Ended::Completed(settled_bytes(proof)),

@@ -45,8 +45,8 @@ impl OnionError {
         }
     }
 
-    /// What the switch said, for *Definitive* the same bytes on every retry; `None` if it said nothing. Where the switch was not
-    /// asked it is `None`, too.
+    /// What the switch said, for *Definitive* the same bytes on every retry; `None` if it said nothing. Where the
+    /// switch was not asked it is `None`, too.
     #[must_use]
     pub fn reason(&self) -> Option<Bytes> {
         self.error()?.reason().and_then(|reason| reason_of(reason.bytes()))
@@ -82,7 +82,8 @@ impl OnionError {
         }
     }
 
-    /// The gRPC status code for it, safe also for a client of lnd's that does not read the [detail](Self::detail). (lnd PR 10545)
+    /// The gRPC status code for it, safe also for a client of lnd's that does not read the [detail](Self::detail). (lnd
+    /// PR 10545)
     #[must_use]
     pub fn grpc_code(&self) -> i32 {
         match &self.0 {

@@ -1,6 +1,6 @@
-//! System 3, `send_onion`: a payment router tells a node to send an onion under an attempt id. The reply may get lost, so it
-//! tells it again, and the onion goes out at most once. (lnd's `SendOnion` and `TrackOnion`; the fingerprint, the frozen refusal,
-//! namespaces and `fence` are ours.)
+//! System 3, `send_onion`: a payment router tells a node to send an onion under an attempt id. The reply may get lost,
+//! so it tells it again, and the onion goes out at most once. (lnd's `SendOnion` and `TrackOnion`; the fingerprint, the
+//! frozen refusal, namespaces and `fence` are ours.)
 //!
 //! ```text
 //! 1 the onion itself             malformed: Definitive, no record
@@ -35,13 +35,13 @@ use crate::{
     Record, Resolved, State, Status, UnixMillis,
 };
 
-/// The usual name of the flow, part of every key: `Flow::new(SEND_ONION, Policy::send_onion())`.
-pub const SEND_ONION: &str = "send_onion";
+/// The usual name of the flow, part of every key: `Flow::new(FLOW_NAME, Policy::send_onion())`.
+pub const FLOW_NAME: &str = "send_onion";
 
 /// The handler that a node owns for its dispatchers. Cheap to clone; every method may be called from any thread.
 ///
-/// A *namespace* is the dispatcher as the transport authenticated it, 1 to 255 bytes. Attempt ids are its own: two dispatchers
-/// with the same one never meet.
+/// A *namespace* is the dispatcher as the transport authenticated it, 1 to 255 bytes. Attempt ids are its own: two
+/// dispatchers with the same one never meet.
 ///
 /// **Cancel safety**: dropping a future takes back the wait and nothing else.
 #[derive(Clone)]
@@ -84,7 +84,8 @@ pub struct ListedOnion {
     pub onion: Option<Onion>,
     /// What names the attempt to [`SendOnion::resolve`].
     pub attempt: AttemptId,
-    /// In doubt, and the switch could not tell so often that somebody should look: see [`Limits::recoveries`](crate::Limits::recoveries).
+    /// In doubt, and the switch could not tell so often that somebody should look: see
+    /// [`Limits::recoveries`](crate::Limits::recoveries).
     pub is_dead_letter: bool,
     /// When it was registered.
     pub created_at: UnixMillis,
@@ -103,11 +104,11 @@ pub struct OnionPage {
 }
 
 impl SendOnion {
-    /// Sets `switch` as the one that is asked about records of `flow` which are in doubt. It belongs to every opening: without it they
-    /// stay in doubt until [`resolve`](Self::resolve).
+    /// Sets `switch` as the one that is asked about records of `flow` which are in doubt. It belongs to every opening:
+    /// without it they stay in doubt until [`resolve`](Self::resolve).
     ///
-    /// The flow holds the policy: start from [`Policy::send_onion`](crate::Policy::send_onion). Its name belongs to every key, so keep
-    /// it; [`SEND_ONION`] is the usual one.
+    /// The flow holds the policy: start from [`Policy::send_onion`](crate::Policy::send_onion). Its name belongs to
+    /// every key, so keep it; [`FLOW_NAME`] is the usual one.
     #[must_use]
     pub fn asking(builder: Builder, flow: &Flow, switch: Arc<dyn Switch>) -> Builder {
         builder.oracle(flow, move |inquiry| {
@@ -122,32 +123,32 @@ impl SendOnion {
         Self { engine, flow, switch, wait: None }
     }
 
-    /// Sets how long a sender waits at most: then it is told [`Deadline`](crate::ErrorKind::Deadline), *Ambiguous*. The dispatch goes
-    /// on and is recorded.
+    /// Sets how long a sender waits at most: then it is told [`Deadline`](crate::ErrorKind::Deadline), *Ambiguous*. The
+    /// dispatch goes on and is recorded.
     #[must_use]
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = Some(wait);
         self
     }
 
-    /// Sends `onion` under this attempt id, unless that is known. The same call may be repeated at any time, any number of times,
-    /// in every state; with one byte changed it is another request.
+    /// Sends `onion` under this attempt id, unless that is known. The same call may be repeated at any time, any number
+    /// of times, in every state; with one byte changed it is another request.
     ///
     /// # Errors
-    /// *Duplicate* for what is known, with its state, unless it was refused: then *Definitive* with the first refusal. *Conflict* for
-    /// another onion under the id. *Ambiguous* where nothing is proved.
+    /// *Duplicate* for what is known, with its state, unless it was refused: then *Definitive* with the first refusal.
+    /// *Conflict* for another onion under the id. *Ambiguous* where nothing is proved.
     pub async fn send(&self, namespace: &[u8], attempt_id: u64, onion: &Onion) -> Result<Sent, OnionError> {
         let (call, operation, ran) = self.call(namespace, attempt_id, onion)?;
         let reply = self.engine.submit(call, operation).await;
         reply.map(Sent::of).map_err(|error| OnionError::of_send(error, ran.load(Ordering::Acquire)))
     }
 
-    /// The same without ever blocking: no store is read, nothing is waited for. After `Ok`, `on_done` runs exactly once and never
-    /// on this stack; after `Err` it never runs.
+    /// The same without ever blocking: no store is read, nothing is waited for. After `Ok`, `on_done` runs exactly once
+    /// and never on this stack; after `Err` it never runs.
     ///
     /// # Errors
-    /// At once, nothing registered: [`Busy`](crate::ErrorKind::Busy), [`Closed`](crate::ErrorKind::Closed), an unusable namespace.
-    /// `on_done` gets those of [`send`](Self::send).
+    /// At once, nothing registered: [`Busy`](crate::ErrorKind::Busy), [`Closed`](crate::ErrorKind::Closed), an unusable
+    /// namespace. `on_done` gets those of [`send`](Self::send).
     pub fn try_send(
         &self,
         namespace: &[u8],
@@ -191,11 +192,12 @@ impl SendOnion {
         Ok(record.map(|record| KnownOnion::of(&record)))
     }
 
-    /// Records how it ended. It is durable when this returns, and only then may the switch's own mark of it go. An end may overtake
-    /// the dispatch's own return.
+    /// Records how it ended. It is durable when this returns, and only then may the switch's own mark of it go. An end
+    /// may overtake the dispatch's own return.
     ///
-    /// With an [attempt](crate::Attempt::id) it belongs to that one: an end of a forgotten record is fenced off from a later one of the same
-    /// id. The first end stays; another one [contradicts](Resolved::Contradicts) it, is kept beside it and counted.
+    /// With an [attempt](crate::Attempt::id) it belongs to that one: an end of a forgotten record is fenced off from a
+    /// later one of the same id. The first end stays; another one [contradicts](Resolved::Contradicts) it, is kept
+    /// beside it and counted.
     ///
     /// # Errors
     /// On an error it is not known whether the end was recorded: say it again, and keep the mark.
@@ -219,8 +221,9 @@ impl SendOnion {
         Ok(self.engine.fence(&self.flow, &self.key(namespace, attempt_id)?).await?)
     }
 
-    /// Removes records that have ended, each distinct id once, in order of first appearance. What the switch still sees, or cannot
-    /// rule out, stays. A forgotten id is free: the next send under it goes out, so forget what its dispatcher has dealt with.
+    /// Removes records that have ended, each distinct id once, in order of first appearance. What the switch still
+    /// sees, or cannot rule out, stays. A forgotten id is free: the next send under it goes out, so forget what its
+    /// dispatcher has dealt with.
     ///
     /// # Errors
     /// On an error it is not known which were forgotten: ask again.

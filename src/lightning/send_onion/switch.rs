@@ -3,7 +3,6 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use super::end::{OnionEnd, reason_bytes, settled_bytes};
 use super::onion::Onion;
@@ -15,18 +14,19 @@ pub type Switching<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Sends onions out and knows which of them are under way (lnd's switch and its circuit map).
 ///
-/// A key is dispatched at most once. It belongs to no caller: one that hangs up changes nothing. The switch keeps its own mark of
-/// what is under way until the end is recorded: [`SendOnion::resolve`](super::SendOnion::resolve) first, then the mark goes. So what
-/// has neither mark nor record really is unknown.
+/// A key is dispatched at most once. It belongs to no caller: one that hangs up changes nothing. The switch keeps its
+/// own mark of what is under way until the end is recorded: [`SendOnion::resolve`](super::SendOnion::resolve) first,
+/// then the mark goes. So what has neither mark nor record really is unknown.
 pub trait Switch: Send + Sync + 'static {
-    /// Checks what may be otherwise tomorrow (peer, liquidity, fee exposure, height), and sends. Called once per record, when
-    /// that is durable.
+    /// Checks what may be otherwise tomorrow (peer, liquidity, fee exposure, height), and sends. Called once per
+    /// record, when that is durable.
     ///
-    /// The [attempt](Attempt)'s token is worth keeping with the mark: it tells the attempts of a forgotten and reused id apart. A
-    /// panic is [`Dispatch::Unknown`].
+    /// The [attempt](Attempt)'s token is worth keeping with the mark: it tells the attempts of a forgotten and reused
+    /// id apart. A panic is [`Dispatch::Unknown`].
     fn dispatch<'a>(&'a self, request: &'a OnionRequest, attempt: &'a Attempt) -> Switching<'a, Dispatch>;
 
-    /// How an attempt stands downstream. It asks and tells; it must not send, and must not block. It may be dropped at any await.
+    /// How an attempt stands downstream. It asks and tells; it must not send, and must not block. It may be dropped at
+    /// any await.
     ///
     /// Asked about records in doubt, about dispatched ones without news, and about finished ones that are to be forgotten
     /// ([`Inquiry::status`] says which), where [`Circuit::NotStarted`] says that nothing is left of it.
@@ -60,10 +60,11 @@ pub enum Dispatch {
     Accepted,
     /// It went out and arrived, with this proof.
     Settled(Bytes),
-    /// Downstream knows this attempt from before and goes on with it. It is never rolled back; the caller is told *Duplicate*.
+    /// Downstream knows this attempt from before and goes on with it. It is never rolled back; the caller is told
+    /// *Duplicate*.
     AlreadyLive,
-    /// Positive proof that nothing went out and nothing will, with a reason of any form or none: no usable channel, a known local
-    /// failure, also one that cannot be encoded. It is kept, and every retry gets it again.
+    /// Positive proof that nothing went out and nothing will, with a reason of any form or none: no usable channel, a
+    /// known local failure, also one that cannot be encoded. It is kept, and every retry gets it again.
     Refused(Option<Bytes>),
     /// Anything else, also that the switch is shutting down: the record is in doubt, and [`Switch::find`] is asked.
     Unknown(Option<Bytes>),
@@ -72,8 +73,8 @@ pub enum Dispatch {
 /// How an attempt stands downstream.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Circuit {
-    /// A promise: it did not go out and never will, whatever is still on its way. If this is wrong, somebody pays twice. A switch
-    /// that cannot promise it says [`CannotTell`](Circuit::CannotTell).
+    /// A promise: it did not go out and never will, whatever is still on its way. If this is wrong, somebody pays
+    /// twice. A switch that cannot promise it says [`CannotTell`](Circuit::CannotTell).
     NotStarted,
     /// It is under way.
     Live,
@@ -109,28 +110,14 @@ impl Circuit {
 impl<S: BlockingSwitch> Switch for Blocking<S> {
     fn dispatch<'a>(&'a self, request: &'a OnionRequest, attempt: &'a Attempt) -> Switching<'a, Dispatch> {
         let (request, attempt) = (request.clone(), attempt.clone());
-        let sent = off_thread(self.inner(), move |switch| switch.dispatch(&request, &attempt));
+        let sent = self.run(move |switch| switch.dispatch(&request, &attempt));
         Box::pin(async move { sent.await.unwrap_or(Dispatch::Unknown(None)) })
     }
 
     fn find<'a>(&'a self, request: &'a OnionRequest, inquiry: &'a Inquiry) -> Switching<'a, Circuit> {
         let (request, inquiry) = (request.clone(), inquiry.clone());
-        let found = off_thread(self.inner(), move |switch| switch.find(&request, &inquiry));
+        let found = self.run(move |switch| switch.find(&request, &inquiry));
         Box::pin(async move { found.await.unwrap_or(Circuit::CannotTell) })
-    }
-}
-
-/// `None`: the runtime is going down and has not started it.
-async fn off_thread<S: BlockingSwitch, T: Send + 'static>(
-    switch: Arc<S>,
-    work: impl FnOnce(&S) -> T + Send + 'static,
-) -> Option<T> {
-    match tokio::task::spawn_blocking(move || work(&switch)).await {
-        Ok(done) => Some(done),
-        Err(ended) => match ended.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => None,
-        },
     }
 }
 

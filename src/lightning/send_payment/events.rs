@@ -145,14 +145,14 @@ impl SendPayment {
     /// [`Replay`]: return `Err(ReplayEvent())`. Cancel safety: a dropped future may have recorded it; LDK tells it again.
     pub async fn payment_sent(&self, event: PaymentSent) -> Result<Handled, Replay> {
         let _going = self.shared.calls.begin(event.id, Kind::Event);
-        let handled = self.sent(&event).await.map_err(Replay);
+        let key = self.shared.key(event.id).map_err(Replay)?;
+        let handled = self.sent(&key, &event).await.map_err(Replay);
         self.shared.counters.count(&handled);
-        let key = tracing::field::display(super::hex_tag(&event.id));
         match &handled {
-            Ok(Handled::Contradiction(_)) => tracing::error!(id = key, "a payment that had failed is paid"),
-            Ok(Handled::Stale) => tracing::error!(id = key, "what is paid is not what was asked for under this id"),
+            Ok(Handled::Contradiction(_)) => tracing::error!(%key, "a payment that had failed is paid"),
+            Ok(Handled::Stale) => tracing::error!(%key, "what is paid is not what was asked for under this id"),
             Ok(_) => {}
-            Err(Replay(error)) => tracing::warn!(id = key, %error, "a payment that is paid could not be recorded"),
+            Err(Replay(error)) => tracing::warn!(%key, %error, "a payment that is paid could not be recorded"),
         }
         handled
     }
@@ -163,13 +163,13 @@ impl SendPayment {
     /// [`Replay`]: return `Err(ReplayEvent())`. Cancel safety: a dropped future may have recorded it; LDK tells it again.
     pub async fn payment_failed(&self, event: PaymentFailed) -> Result<Handled, Replay> {
         let _going = self.shared.calls.begin(event.id, Kind::Event);
-        let handled = self.failed(&event).await.map_err(Replay);
+        let key = self.shared.key(event.id).map_err(Replay)?;
+        let handled = self.failed(&key, &event).await.map_err(Replay);
         self.shared.counters.count(&handled);
-        let key = tracing::field::display(super::hex_tag(&event.id));
         match &handled {
-            Ok(Handled::Late | Handled::Stale) => tracing::warn!(id = key, ?handled, "a failure that does not count"),
+            Ok(Handled::Late | Handled::Stale) => tracing::warn!(%key, ?handled, "a failure that does not count"),
             Ok(_) => {}
-            Err(Replay(error)) => tracing::warn!(id = key, %error, "a payment that failed could not be recorded"),
+            Err(Replay(error)) => tracing::warn!(%key, %error, "a payment that failed could not be recorded"),
         }
         handled
     }
@@ -228,24 +228,23 @@ impl SendPayment {
         block_on(self.acknowledge(id))
     }
 
-    async fn sent(&self, event: &PaymentSent) -> Result<Handled, Error> {
-        let key = self.shared.key(event.id)?;
+    async fn sent(&self, key: &Key, event: &PaymentSent) -> Result<Handled, Error> {
         let end = Ending::Paid(event.paid.clone()).encode();
         loop {
-            let Some(record) = self.engine.lookup(&key)? else { return Ok(Handled::Unknown) };
+            let Some(record) = self.engine.lookup(key)? else { return Ok(Handled::Unknown) };
             let attempt = match self.next_after_sent(&record, event) {
                 Next::Done(Handled::Repeated) => {
-                    self.quiet_from_now(&key).await?;
+                    self.quiet_from_now(key).await?;
                     return Ok(Handled::Repeated);
                 }
                 Next::Done(handled) => return Ok(handled),
                 Next::Resolve(attempt) => attempt,
                 Next::Wait => continue,
             };
-            match self.engine.resolve(&self.shared.flow, &key, Some(attempt), end.clone()).await? {
+            match self.engine.resolve(&self.shared.flow, key, Some(attempt), end.clone()).await? {
                 Resolved::Recorded | Resolved::Already => {
                     if !self.host_acknowledges {
-                        self.engine.acknowledge(&self.shared.flow, &key).await?;
+                        self.engine.acknowledge(&self.shared.flow, key).await?;
                     }
                     return Ok(Handled::Recorded);
                 }
@@ -275,13 +274,12 @@ impl SendPayment {
         self.engine.disturb(&self.shared.flow, key).await.map(drop)
     }
 
-    async fn failed(&self, event: &PaymentFailed) -> Result<Handled, Error> {
-        let key = self.shared.key(event.id)?;
+    async fn failed(&self, key: &Key, event: &PaymentFailed) -> Result<Handled, Error> {
         let end = Ending::Failed(event.reason.clone()).encode();
         let mut changes = self.shared.calls.changes();
         loop {
             changes.mark_unchanged();
-            let Some(record) = self.engine.lookup(&key)? else { return Ok(Handled::Unknown) };
+            let Some(record) = self.engine.lookup(key)? else { return Ok(Handled::Unknown) };
             let attempt = match self.next_after_failed(&record, event) {
                 Next::Done(handled) => return Ok(handled),
                 Next::Resolve(attempt) => attempt,
@@ -290,7 +288,7 @@ impl SendPayment {
                     continue;
                 }
             };
-            match self.engine.resolve(&self.shared.flow, &key, Some(attempt), end.clone()).await? {
+            match self.engine.resolve(&self.shared.flow, key, Some(attempt), end.clone()).await? {
                 Resolved::Recorded | Resolved::Already => return Ok(Handled::Recorded),
                 Resolved::Contradicts(Status::Completed) => return Ok(Handled::Late),
                 Resolved::Contradicts(_) => return Ok(Handled::Repeated),

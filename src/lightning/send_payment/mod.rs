@@ -15,6 +15,16 @@
 //! 3 hand LDK's events over as they come, and return ReplayEvent where told to; tick() after each timer_tick_occurred
 //! 4 once all replayed events are handled and the chain is synced: synced()
 //! ```
+//!
+//! # Release
+//! What is paid stays for seven quiet ticks, and the eighth releases its id, as in LDK: a tick is quiet once PaymentSent is handled
+//! (and [acknowledged](SendPayment::acknowledge)) and none of the payment's events is under way. But LDK's own seven begin only when
+//! the HTLC has left the channel, so with a payee that has gone away LDK may know an id for longer. Such an id is not released: sent
+//! again, it would be a duplicate to LDK, and wait for a PaymentSent that was handled long ago. What has failed is released by
+//! [`abandon`](SendPayment::abandon), and what is under way by its end.
+//!
+//! # LDK alone, and with ibid
+#![doc = include_str!("ldk.md")]
 
 mod answer;
 mod calls;
@@ -31,7 +41,7 @@ use tokio::sync::oneshot;
 
 pub use answer::{Ending, Paid};
 pub use events::{Counts, Handled, PaymentFailed, PaymentSent, Replay};
-pub use payer::{Blocking, BlockingPayer, Dispatch, Listed, Listing, Payer, Sending};
+pub use payer::{BlockingPayer, Dispatch, Listed, Listing, Payer, Sending};
 pub use refusal::SendError;
 pub use request::{Payee, PaymentRequest};
 
@@ -65,6 +75,8 @@ pub struct SendPaymentSetup {
 pub struct SendPayment {
     engine: Engine,
     shared: Arc<Shared>,
+    /// Who is called by sends; `shared` has who is asked.
+    payer: Arc<dyn Payer>,
     host_acknowledges: bool,
 }
 
@@ -167,11 +179,19 @@ impl SendPaymentSetup {
     /// The handler over an engine whose builder was given to [`recover`](Self::recover). Call [`resume`](SendPayment::resume) next.
     #[must_use]
     pub fn bind(&self, engine: Engine) -> SendPayment {
-        SendPayment { engine, shared: Arc::clone(&self.shared), host_acknowledges: self.host_acknowledges }
+        let (shared, payer) = (Arc::clone(&self.shared), Arc::clone(&self.shared.payer));
+        SendPayment { engine, shared, payer, host_acknowledges: self.host_acknowledges }
     }
 }
 
 impl SendPayment {
+    /// The same handler, whose sends go through `payer`: for what belongs to one call and to no request, such as the retry strategy.
+    /// It stands before the same LDK; the setup's own payer goes on being asked what LDK lists.
+    #[must_use]
+    pub fn via(&self, payer: Arc<dyn Payer>) -> Self {
+        Self { payer, ..self.clone() }
+    }
+
     /// Pays, unless the id is known. Of any number of sends under one id at once, one calls LDK.
     ///
     /// # Errors
@@ -205,14 +225,14 @@ impl SendPayment {
         let (shared, id) = (Arc::clone(&self.shared), request.id);
         let key = shared.key(id)?;
         let mut call = Call::new(&shared.flow, &key, request.canonical());
-        if let Err(error) = request.check().and_then(|()| shared.payer.check(&request)) {
+        if let Err(error) = request.check().and_then(|()| self.payer.check(&request)) {
             call = call.barred(Reason::from_error(error));
         }
         // From before the registration: a failure that comes in meanwhile must not be taken for this attempt's.
         let submission = shared.calls.begin(id, Kind::Submission);
         let operation = {
-            let (engine, shared, key) = (self.engine.clone(), Arc::clone(&shared), key.clone());
-            Operation::new(async move |attempt| shared.call(&engine, &key, request, attempt).await)
+            let (handler, key) = (self.clone(), key.clone());
+            Operation::new(async move |attempt| handler.call(&key, request, attempt).await)
         };
         let engine = self.engine.clone();
         let done = move |reply| {
@@ -275,8 +295,9 @@ impl SendPayment {
         self.shared.synced.set(false);
     }
 
-    /// One more `timer_tick_occurred`, durable when it returns: call it once for each, after it. The eighth quiet tick releases a
-    /// payment that is paid.
+    /// One more `timer_tick_occurred`, durable when it returns: call it once for each, after it, one call at a time. The eighth
+    /// quiet tick releases a payment that is paid, unless LDK still lists it as [`Fulfilled`](Listing::Fulfilled): then this tick
+    /// is the first of another eight, at the cost of one small write.
     ///
     /// # Errors
     /// The store failed: what this tick would have released may stay until the next one.
@@ -285,8 +306,26 @@ impl SendPayment {
         // event that comes after this line has come after the tick.
         let noisy = self.shared.calls.going(Kind::Event);
         self.disturb(&noisy).await?;
+        self.disturb(&self.held_by_ldk()?).await?;
         let ticked = self.engine.tick().await;
         self.disturb(&noisy).await.and(ticked)
+    }
+
+    /// What the next tick would release, and LDK has not.
+    fn held_by_ldk(&self) -> Result<Vec<[u8; 32]>, Error> {
+        let next = self.engine.ticks().saturating_add(1);
+        let mut held = Vec::new();
+        for id in self.shared.payer.fulfilled() {
+            let record = match self.engine.lookup(&self.shared.key(id)?) {
+                // No tick releases it, and it must not keep others from being released.
+                Err(error) if matches!(error.kind(), ErrorKind::Quarantined) => None,
+                found => found?,
+            };
+            if record.is_some_and(|record| record.lapse_tick() == Some(next)) {
+                held.push(id);
+            }
+        }
+        Ok(held)
     }
 
     async fn disturb(&self, ids: &[[u8; 32]]) -> Result<(), Error> {
@@ -333,6 +372,19 @@ impl SendPayment {
         }
     }
 
+    /// The operation: at most once per record.
+    async fn call(&self, key: &Key, request: PaymentRequest, attempt: Attempt) -> End {
+        let (id, calls) = (request.id, &self.shared.calls);
+        let dispatch = Dispatch::new(request, attempt, calls.begin(id, Kind::Call));
+        if let Err(end) = may_call(&self.engine, key, &dispatch.attempt) {
+            return end;
+        }
+        let result = self.payer.send(&dispatch).await;
+        let listed = if result.is_err() { self.shared.payer.recent(&id) } else { None };
+        let is_other_running = calls.count(id, Kind::Call) > 1;
+        refusal::end_of(result, listed.as_ref(), dispatch.request.payment_hash(), is_other_running)
+    }
+
     /// What became of the events since the setup was made.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -348,19 +400,6 @@ impl Shared {
     fn id_of(&self, key: &Key) -> Option<[u8; 32]> {
         let is_ours = key.flow() == self.flow.name() && key.scope() == self.own_node_id.as_ref();
         key.id().try_into().ok().filter(|_| is_ours)
-    }
-
-    /// The operation: at most once per record.
-    async fn call(&self, engine: &Engine, key: &Key, request: PaymentRequest, attempt: Attempt) -> End {
-        let id = request.id;
-        let dispatch = Dispatch::new(request, attempt, self.calls.begin(id, Kind::Call));
-        if let Err(end) = may_call(engine, key, &dispatch.attempt) {
-            return end;
-        }
-        let result = self.payer.send(&dispatch).await;
-        let listed = if result.is_err() { self.payer.recent(&id) } else { None };
-        let is_other_running = self.calls.count(id, Kind::Call) > 1;
-        refusal::end_of(result, listed.as_ref(), dispatch.request.payment_hash(), is_other_running)
     }
 
     /// The call has returned and its result is recorded: if the payment was given up meanwhile, LDK has to hear of it now.
@@ -446,11 +485,6 @@ fn payment(id: [u8; 32], record: &Record) -> Payment {
 
 fn text(reason: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(reason)
-}
-
-/// Enough of an id to find it in a log.
-fn hex_tag(id: &[u8; 32]) -> String {
-    super::encode_hex32(id)[..16].to_owned()
 }
 
 impl PaymentError {

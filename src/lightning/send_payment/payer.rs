@@ -1,4 +1,4 @@
-//! Who is asked to pay: the host's LDK, behind four methods, so that a host may carry whatever LDK it likes.
+//! Who is asked to pay: the host's LDK, behind five methods, so that a host may carry whatever LDK it likes.
 
 use std::fmt;
 use std::future::Future;
@@ -9,6 +9,7 @@ use super::calls::Going;
 use super::refusal::SendError;
 use super::request::PaymentRequest;
 use crate::Attempt;
+use crate::lightning::Blocking;
 
 /// What [`Payer::send`] returns: a boxed future, so that the trait can be an object.
 pub type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), SendError>> + Send + 'a>>;
@@ -41,6 +42,10 @@ pub trait Payer: Send + Sync + 'static {
     /// What LDK's `list_recent_payments` has under this id, now. It must not wait for anything but LDK's locks, and a manager that
     /// is still being loaded must not be asked: what is not listed is taken for gone. A host that cannot say panics.
     fn recent(&self, id: &[u8; 32]) -> Option<Listed>;
+
+    /// The ids that LDK's `list_recent_payments` has as [`Fulfilled`](Listing::Fulfilled), now, in any order: asked once a
+    /// [tick](super::SendPayment::tick). As [`recent`](Self::recent) otherwise.
+    fn fulfilled(&self) -> Vec<[u8; 32]>;
 }
 
 /// A [`Payer`] whose `send` blocks, as LDK's does. Made into one by [`Blocking`].
@@ -65,11 +70,10 @@ pub trait BlockingPayer: Send + Sync + 'static {
 
     /// As [`Payer::recent`].
     fn recent(&self, id: &[u8; 32]) -> Option<Listed>;
-}
 
-/// Runs a [`BlockingPayer`]'s calls on the blocking pool. A call that has begun is seen to be under way until it returns, also if the
-/// engine has been shut down meanwhile.
-pub struct Blocking<P>(Arc<P>);
+    /// As [`Payer::fulfilled`].
+    fn fulfilled(&self) -> Vec<[u8; 32]>;
+}
 
 /// One payment for LDK, now. While there is a clone of it, the call counts as being inside LDK.
 #[derive(Clone)]
@@ -109,45 +113,30 @@ impl Dispatch {
     }
 }
 
-impl<P: BlockingPayer> Blocking<P> {
-    /// `payer`, off the async threads.
-    #[must_use]
-    pub fn new(payer: Arc<P>) -> Self {
-        Self(payer)
-    }
-}
-
+/// A call that has begun is seen to be under way until it returns, also if the engine has been shut down meanwhile.
 impl<P: BlockingPayer> Payer for Blocking<P> {
     fn check(&self, request: &PaymentRequest) -> Result<(), SendError> {
-        self.0.check(request)
+        self.inner().check(request)
     }
 
     fn send<'a>(&'a self, payment: &'a Dispatch) -> Sending<'a> {
-        let (payer, payment) = (Arc::clone(&self.0), payment.clone());
-        Box::pin(async move {
-            match tokio::task::spawn_blocking(move || payer.send(&payment)).await {
-                Ok(sent) => sent,
-                Err(ended) => match ended.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    // The runtime is going down and has not started it.
-                    Err(_) => Err(SendError::Other("the runtime has been shut down".into())),
-                },
-            }
-        })
+        let payment = payment.clone();
+        let sent = self.run(move |payer| payer.send(&payment));
+        Box::pin(
+            async move { sent.await.unwrap_or_else(|| Err(SendError::Other("the runtime has been shut down".into()))) },
+        )
     }
 
     fn abandon(&self, id: &[u8; 32]) {
-        self.0.abandon(id);
+        self.inner().abandon(id);
     }
 
     fn recent(&self, id: &[u8; 32]) -> Option<Listed> {
-        self.0.recent(id)
+        self.inner().recent(id)
     }
-}
 
-impl<P> fmt::Debug for Blocking<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Blocking").finish_non_exhaustive()
+    fn fulfilled(&self) -> Vec<[u8; 32]> {
+        self.inner().fulfilled()
     }
 }
 

@@ -333,20 +333,7 @@ impl World {
                 self.live = true;
             }
             (life, "Start") => {
-                let (starts, recoveries, checkpointed) = (1, 0, false);
-                let phase = Phase::Running;
-                let (abandoned, released_at, told_over) = (false, None, false);
-                *life = Life::Owned(Owned {
-                    request,
-                    starts,
-                    recoveries,
-                    checkpointed,
-                    bound,
-                    phase,
-                    abandoned,
-                    released_at,
-                    told_over,
-                });
+                *life = Life::Owned(Owned::begin(request, bound));
                 self.live = true;
             }
             // Told at a suspect time, it may be taken back.
@@ -639,7 +626,9 @@ impl World {
             {
                 *released_at = Some(after_these);
             }
-            _ => assert_eq!(self.stored, before, "nothing begins to count, or counts anew"),
+            Life::Owned(_) | Life::Free | Life::Fenced | Life::Marked { .. } => {
+                assert_eq!(self.stored, before, "nothing begins to count, or counts anew");
+            }
         }
     }
 
@@ -678,6 +667,20 @@ impl World {
 }
 
 impl Owned {
+    fn begin(request: usize, bound: u64) -> Self {
+        Self {
+            request,
+            starts: 1,
+            recoveries: 0,
+            checkpointed: false,
+            bound,
+            phase: Phase::Running,
+            abandoned: false,
+            released_at: None,
+            told_over: false,
+        }
+    }
+
     fn doubt(&mut self) {
         if self.phase == Phase::Running {
             self.phase = Phase::Doubt;

@@ -1219,6 +1219,7 @@ impl Rule {
 }
 
 /// Runs one event of the table. What the supervisor does without a policy reads as a step that says nothing.
+#[expect(clippy::too_many_lines, reason = "a line for each event")]
 fn run(does: Does, stored: Option<&Record>, cx: Context<'_>) -> Step {
     let token = stored.map_or(OLD_TOKEN, |record| record.attempt.token);
     let of = |number| AttemptId { number, boot: OLD_BOOT, token };
@@ -1366,14 +1367,14 @@ fn check_put(stored: Option<&Record>, put: &Record) -> Vec<(&'static str, bool)>
 impl Stored {
     /// Another state, and what a written record shows besides, for all that it has no row of its own for.
     fn like(self) -> Option<(Self, &'static str)> {
-        match self {
-            GivenUpLive => Some((Live, " abandoned")),
-            GivenUpDispatched => Some((Dispatched, " abandoned")),
-            GivenUpDoubt => Some((Doubt, " abandoned")),
-            Quiet => Some((Completed, " tick=101")),
-            QuietEnd => Some((Lapsed, "")),
-            _ => None,
-        }
+        const LIKE: [(Stored, Stored, &str); 5] = [
+            (GivenUpLive, Live, " abandoned"),
+            (GivenUpDispatched, Dispatched, " abandoned"),
+            (GivenUpDoubt, Doubt, " abandoned"),
+            (Quiet, Completed, " tick=101"),
+            (QuietEnd, Lapsed, ""),
+        ];
+        LIKE.into_iter().find(|(own, ..)| *own == self).map(|(_, like, also)| (like, also))
     }
 }
 

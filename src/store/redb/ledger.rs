@@ -2,7 +2,9 @@
 
 use std::ops::Bound;
 
-use ::redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, Value};
+use ::redb::{
+    AccessGuard, Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, Value,
+};
 
 use super::error::{storage, table};
 use super::tables::{LEDGER, LEDGER_EXPIRY};
@@ -75,21 +77,50 @@ pub(super) fn rows(
     after: Option<&[u8]>,
     limit: usize,
 ) -> Result<Vec<(Bytes, StoredRow)>, StoreError> {
-    let mut found = Vec::new();
-    let Some(rows) = if_there(txn, LEDGER)? else { return Ok(found) };
+    let Some(rows) = if_there(txn, LEDGER)? else { return Ok(Vec::new()) };
+    let decoded = entries(&rows, table, after)?.filter_map(|entry| match entry {
+        Ok(Entry { key, joined, row }) => Some(Ok((key, decode_ledger_row(joined.value(), row.value()).ok()?))),
+        Err(error) => Some(Err(error)),
+    });
+    decoded.take(limit).collect()
+}
+
+pub(super) fn row_keys(
+    txn: &ReadTransaction,
+    table: &str,
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<Vec<Bytes>, StoreError> {
+    let Some(rows) = if_there(txn, LEDGER)? else { return Ok(Vec::new()) };
+    entries(&rows, table, after)?.take(limit).map(|entry| Ok(entry?.key)).collect()
+}
+
+/// A row as it stands in the file, not decoded yet.
+struct Entry<'a> {
+    key: Bytes,
+    /// Its key, and what all keys of its table begin with.
+    joined: AccessGuard<'a, &'static [u8]>,
+    row: AccessGuard<'a, &'static [u8]>,
+}
+
+/// What the table holds behind `after`, in the order of the keys.
+fn entries<'a>(
+    rows: &'a ReadOnlyTable<&'static [u8], &'static [u8]>,
+    table: &str,
+    after: Option<&[u8]>,
+) -> Result<impl Iterator<Item = Result<Entry<'a>, StoreError>> + use<'a>, StoreError> {
     let prefix = row_key::join(table, &[]);
     // No row has an empty key, so what begins behind none begins with the first.
     let start = row_key::join(table, after.unwrap_or_default());
     let range = (Bound::Excluded(start.as_slice()), Bound::Unbounded);
-    for entry in ReadableTable::range::<&[u8]>(&rows, range).map_err(storage)? {
-        if found.len() >= limit {
-            break;
+    let range = ReadableTable::range::<&[u8]>(rows, range).map_err(storage)?;
+    Ok(range.map_while(move |entry| match entry {
+        Ok((joined, row)) => {
+            let key = joined.value().strip_prefix(prefix.as_slice())?.into();
+            Some(Ok(Entry { key, joined, row }))
         }
-        let (joined, row) = entry.map_err(storage)?;
-        let Some(key) = joined.value().strip_prefix(prefix.as_slice()) else { break };
-        found.extend(decode_ledger_row(joined.value(), row.value()).ok().map(|row| (key.into(), row)));
-    }
-    Ok(found)
+        Err(error) => Some(Err(storage(error))),
+    }))
 }
 
 /// An entry that does not decode is left out, and stays.

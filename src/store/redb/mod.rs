@@ -271,6 +271,10 @@ impl Store for RedbStore {
         self.read(|txn| ledger::rows(txn, table, after, limit))
     }
 
+    fn row_keys(&self, table: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Bytes>, StoreError> {
+        self.read(|txn| ledger::row_keys(txn, table, after, limit))
+    }
+
     fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {
         self.read(|txn| ledger::expired_rows(txn, now, limit))
     }

@@ -440,8 +440,11 @@ fn stored_row(store: &dyn Store, key: &[u8], expected: Option<(&[u8], Option<u64
     equal(found, expected, "the stored row");
 }
 
+/// Keys and values, and that the keys alone are the same.
 fn rows_of(store: &dyn Store, table: &str, after: Option<&[u8]>, limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
     let rows = ok(store.rows(table, after, limit));
+    let keys: Vec<_> = rows.iter().map(|(key, _)| key.clone()).collect();
+    equal(ok(store.row_keys(table, after, limit)), keys, "the keys of the rows");
     rows.into_iter().map(|(key, row)| (key.to_vec(), row.value.to_vec())).collect()
 }
 

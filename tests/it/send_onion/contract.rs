@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use ibid::lightning::{
-    Blocking, BlockingSwitch, Circuit, Dispatch, Onion, OnionEnd, OnionRequest, SendOnion, Sent, Tracked, WireOnion,
+use ibid::lightning::Blocking;
+use ibid::lightning::send_onion::{
+    BlockingSwitch, Circuit, Dispatch, Onion, OnionEnd, OnionRequest, SendOnion, Sent, Tracked, WireOnion,
 };
 use ibid::{Attempt, Class, Engine, ErrorKind, Fenced, How, Inquiry, Limits, Policy, Status};
 use tokio::sync::{Semaphore, oneshot};
@@ -145,6 +146,22 @@ async fn c7_absence_proves_nothing_and_the_fence_does() {
     let closed = onions.send(A, 3, &onion(2_000)).await.unwrap_err();
     assert_eq!((closed.class(), closed.grpc_code()), (Class::Ambiguous, 14));
     assert_eq!(desk.switch.sent(3), 0);
+}
+
+#[tokio::test]
+async fn every_id_of_64_bits_is_its_own_key_and_the_key_is_the_id_in_big_endian() {
+    let desk = Desk::new();
+    let (engine, onions) = desk.open();
+    for id in [0, 7, 7 + (1 << 8), 7 << 56, u64::MAX] {
+        assert!(onions.lookup(A, id).unwrap().is_none());
+        accepted(&onions, A, id).await;
+        let record = engine.lookup(&flow().key(A, id.to_be_bytes()).unwrap()).unwrap().unwrap();
+        assert_eq!(*record.request, *onion(2_000).canonical());
+        assert_eq!(desk.switch.sent(id), 1);
+    }
+    let ids: Vec<_> = onions.list(Some(A), None, 9).unwrap().onions.iter().map(|onion| onion.attempt_id).collect();
+    assert_eq!(ids, [0, 7, 263, 7 << 56, u64::MAX]);
+    engine.shutdown().await;
 }
 
 #[tokio::test]

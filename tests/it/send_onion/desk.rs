@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ibid::lightning::{
-    Circuit, Dispatch, ONION_BYTES, Onion, OnionError, OnionRequest, SEND_ONION, SendOnion, Sent, Switch, Switching,
+use ibid::lightning::send_onion::{
+    Circuit, Dispatch, FLOW_NAME, ONION_BYTES, Onion, OnionError, OnionRequest, SendOnion, Sent, Switch, Switching,
     Tracked, WireOnion,
 };
 use ibid::testing::Effects;
@@ -172,7 +172,7 @@ pub(super) fn handle(engine: Engine, switch: &FakeSwitch) -> SendOnion {
 }
 
 pub(super) fn flow() -> Flow {
-    Flow::new(SEND_ONION, Policy::send_onion()).unwrap()
+    Flow::new(FLOW_NAME, Policy::send_onion()).unwrap()
 }
 
 /// Limits under which the engine asks often, and a shutdown waits for no dispatch that hangs.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ibid::lightning::{Circuit, Dispatch, OnionEnd, SEND_ONION, SendOnion, Tracked};
+use ibid::lightning::send_onion::{Circuit, Dispatch, FLOW_NAME, Onion, OnionEnd, SendOnion, Tracked, WireOnion};
 use ibid::store::{MemoryStore, RedbOptions, Store};
 use ibid::testing::{Fault, FaultyStore, Outage, simulate};
 use ibid::{Class, Engine, ErrorKind, Flow, Forgotten, Limits, Policy, Resolved, Status};
@@ -107,7 +107,7 @@ async fn whoever_tracks_is_told_of_a_shutdown_and_tracks_again() {
 #[tokio::test]
 async fn with_a_tombstone_a_late_retry_of_a_forgotten_id_is_a_conflict_and_sends_nothing() {
     let switch = FakeSwitch::new();
-    let flow = Flow::new(SEND_ONION, Policy::send_onion().tombstone(Duration::from_secs(3_600))).unwrap();
+    let flow = Flow::new(FLOW_NAME, Policy::send_onion().tombstone(Duration::from_secs(3_600))).unwrap();
     let engine = Engine::builder().open_in_memory().unwrap();
     let onions = SendOnion::new(engine.clone(), flow, Arc::new(switch.clone()));
     accepted(&onions, A, 1).await;
@@ -442,11 +442,17 @@ async fn a_record_that_cannot_be_read_is_never_sent_again_and_leaves_the_others_
         desk.switch.says(id, Dispatch::Settled(bytes(&format!("a proof to be damaged {id}"))));
         onions.send(A, id, &onion(2_000)).await.unwrap();
     }
+    let marked = WireOnion { custom_records: vec![(70_000, b"an onion to be damaged".into())], ..wire(2_000) };
+    let marked = Onion::try_from(marked).unwrap();
+    onions.send(A, 3, &marked).await.unwrap();
+    accepted(&onions, A, 4).await;
     engine.shutdown().await;
-    let (mut file, place) = (std::fs::read(desk.bench.path()).unwrap(), b"a proof to be damaged 1");
-    let places: Vec<_> = (0..file.len() - place.len()).filter(|at| file[*at..].starts_with(place)).collect();
-    assert!(!places.is_empty());
-    places.iter().for_each(|at| file[*at] ^= 1);
+    let mut file = std::fs::read(desk.bench.path()).unwrap();
+    for place in [&b"a proof to be damaged 1"[..], b"an onion to be damaged"] {
+        let places: Vec<_> = (0..file.len() - place.len()).filter(|at| file[*at..].starts_with(place)).collect();
+        assert!(!places.is_empty());
+        places.iter().for_each(|at| file[*at] ^= 1);
+    }
     std::fs::write(desk.bench.path(), file).unwrap();
     let unchecked = RedbOptions::default().integrity_check(ibid::store::IntegrityCheck::Never);
     let builder = Engine::builder().clock(desk.bench.clock.clone()).redb(unchecked);
@@ -460,6 +466,10 @@ async fn a_record_that_cannot_be_read_is_never_sent_again_and_leaves_the_others_
     desk.switch.finds(2, Circuit::NotStarted);
     let statuses = onions.forget(A, &[1, 2]).await.unwrap();
     assert_eq!(statuses, [(1, Forgotten::Quarantined), (2, Forgotten::Forgotten)]);
-    assert_eq!((desk.switch.sent(1), desk.switch.sent(2)), (1, 1));
+    let page = onions.list(Some(A), None, 9).unwrap();
+    let listed: Vec<_> = page.onions.iter().map(|onion| onion.attempt_id).collect();
+    assert_eq!((listed, page.quarantined), (vec![4], 1));
+    assert_eq!(onions.send(A, 3, &marked).await.unwrap_err().class(), Class::Ambiguous);
+    assert_eq!(desk.switch.sent_in_all(), 4);
     engine.shutdown().await;
 }

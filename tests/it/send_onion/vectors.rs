@@ -1,6 +1,6 @@
 //! The vectors V1 to V11 of the rules, each with its count of dispatches.
 
-use ibid::lightning::{Circuit, Dispatch, Onion, OnionEnd, OnionError, SendOnion, Sent, Tracked};
+use ibid::lightning::send_onion::{Circuit, Dispatch, Onion, OnionEnd, OnionError, SendOnion, Sent, Tracked};
 use ibid::{Class, ErrorKind, Fenced, Forgotten, Resolved, Status};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -77,7 +77,7 @@ async fn v3_another_amount_is_a_conflict_that_touches_nothing_in_flight_or_after
         let conflict = onions.send(A, 8, &onion(2_001)).await.unwrap_err();
         assert!(matches!(conflict.error().unwrap().kind(), ErrorKind::Mismatch), "{conflict:?}");
         assert_eq!((conflict.class(), conflict.grpc_code()), (Class::Conflict, 9));
-        let wrong = onions.track_onion(A, 8, &onion(2_001)).await.unwrap_err();
+        let wrong = within_a_minute(onions.track_onion(A, 8, &onion(2_001))).await.unwrap_err();
         assert_eq!(wrong.class(), Class::Conflict);
         let after = onions.lookup(A, 8).unwrap().unwrap();
         assert_eq!((after.state, after.updated_at), (before.state, before.updated_at));
@@ -104,6 +104,9 @@ async fn v4_a_refusal_is_frozen_over_retries_and_restarts_though_the_channel_is_
     let first = refused(&onions, 4).await;
     assert_eq!((first.class(), first.state(), first.grpc_code()), (Class::Definitive, Some(Status::Failed), 9));
     assert_eq!((first.reason(), first.is_replayed()), (Some(bytes("no channel")), false));
+    let detail =
+        r#"{"version":1,"class":"definitive","state":"failed","cause":"failed","reason":"6e6f206368616e6e656c"}"#;
+    assert_eq!(told(&first).1, detail.as_bytes());
     desk.switch.says(4, Dispatch::Accepted);
     let mut node = (engine, onions);
     for _ in 0..3 {

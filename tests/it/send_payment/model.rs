@@ -373,4 +373,10 @@ impl Payer for Ldk {
         let entry = state.manager.entries.get(id)?;
         Some(Listed { state: entry.state, payment_hash: entry.payment_hash })
     }
+
+    fn fulfilled(&self) -> Vec<Id> {
+        let state = self.state();
+        let fulfilled = state.manager.entries.iter().filter(|(_, entry)| entry.state == Listing::Fulfilled);
+        fulfilled.map(|(id, _)| *id).collect()
+    }
 }

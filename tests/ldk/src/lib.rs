@@ -14,8 +14,10 @@
 //! All that is bound to a version of LDK is in `ldk/`. `IBID_LDK_LOG=1` shows what the nodes log.
 
 mod ldk;
+mod payer;
 
 pub use ldk::{Net, Node, OnFrame, Replies, Snapshot, Wallet};
+pub use payer::{Payer, hand_over, request};
 
 /// A PaymentId, 32 bytes.
 pub type Id = [u8; 32];
@@ -36,6 +38,8 @@ pub struct Invoice {
     pub text: String,
     /// Its payment hash.
     pub hash: Hash,
+    /// What it asks for, in msat; none: any amount.
+    pub msat: Option<u64>,
     /// Its payment secret, 32 bytes.
     pub secret: [u8; 32],
 }

@@ -16,11 +16,16 @@ pub(crate) struct Content {
     rows: Vec<(Bytes, StoredRow)>,
     totals: Totals,
     pub(crate) mark: UnixMillis,
-    tick_mark: u64,
+    pub(crate) tick_mark: u64,
     generation: u64,
 }
 
 impl Content {
+    /// Whether the ledger has this row.
+    pub(crate) fn has_row(&self, key: &[u8], value: &[u8]) -> bool {
+        self.rows.iter().any(|(stored, row)| (&**stored, &*row.value) == (key, value))
+    }
+
     pub(crate) fn of(store: &dyn Store, keys: &[Key]) -> Result<Self, StoreError> {
         Ok(Self {
             records: keys.iter().map(|key| store.get(key)).collect::<Result<_, _>>()?,

@@ -3,21 +3,23 @@
 use ibid::testing::{SimulatedDisk, simulate};
 use ibid::{AfterCompleted, Class, ErrorKind, InDoubt, Origin, Policy, Record, State, Status, UnixMillis};
 
-use super::workload::{Ends, Life, Seen, World};
+use super::release;
+use super::workload::{Ends, Life, Seen, World, is_payment};
 
 /// Opens an engine on the disk, sends each request again, and holds what starts and what is answered against what the disk
 /// holds. Returns that life, so that the power can be lost in it, too.
 pub(crate) fn go_on(policy: &Policy, left: &SimulatedDisk, seed: u64) -> Life {
     let (policy, left) = (policy.clone(), left.clone());
     simulate(!seed, async move |simulation| {
-        let world = World::open(simulation, &left, &policy).expect("the engine opens");
+        let mut world = World::open(simulation, &left, &policy).expect("the engine opens");
         let found = world.commits()[0].content.clone();
         for key in 0..world.keys.len() {
             let record = found.records[key].as_ref();
             let request = record.map_or_else(|| b"request".to_vec(), |record| record.request.to_vec());
             let request = String::from_utf8(request).expect("the workload's requests are text");
             // A tombstone and a finished record tell nothing of their request where it has lapsed.
-            let judged = record.filter(|record| !is_late(record, world.engine.now().max(found.mark)));
+            let now = world.engine.now().max(found.mark);
+            let judged = record.filter(|record| !is_late(record, now, found.tick_mark));
             if judged.is_some() {
                 world.submit(key, "yet another", Ends::Done).await;
                 expect_refused(&world.take_seen(), judged);
@@ -27,6 +29,9 @@ pub(crate) fn go_on(policy: &Policy, left: &SimulatedDisk, seed: u64) -> Life {
             if let Err(wrong) = judge(&policy, judged, &seen) {
                 panic!("{wrong}: found {record:#?}, then seen {seen:#?}");
             }
+            if is_payment(&policy) {
+                release::go_on(&mut world, &policy, key, &request).await;
+            }
         }
         simulation.crash(&world.engine).await;
         Life { disk: left, commits: world.commits(), before_last: 0 }
@@ -35,9 +40,10 @@ pub(crate) fn go_on(policy: &Policy, left: &SimulatedDisk, seed: u64) -> Life {
 }
 
 /// Whether its age decides: those cases are the table's and the episodes'.
-fn is_late(record: &Record, now: UnixMillis) -> bool {
+fn is_late(record: &Record, now: UnixMillis, tick: u64) -> bool {
+    let by_ticks = record.lapses_at_tick.is_some_and(|last| tick >= last);
     let ends = [record.expires_at, record.lapses_at, record.tombstone_until];
-    ends.into_iter().flatten().any(|end| now >= end)
+    by_ticks || ends.into_iter().flatten().any(|end| now >= end)
 }
 
 /// Another request must neither run nor be answered.

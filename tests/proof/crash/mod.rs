@@ -7,6 +7,7 @@
 
 mod content;
 mod continuation;
+mod release;
 mod workload;
 
 use std::collections::HashSet;
@@ -19,13 +20,13 @@ use ibid::testing::{PowerLoss, Random};
 use ibid::{Key, Policy};
 
 use self::content::{Commit, Content};
-use self::workload::{Life, OPS, Op, live};
+use self::workload::{Life, OPS, Op, PASTS, PAYMENT_OPS, live};
 use crate::scale::{Scale, replay, replayed_seed};
 
-/// Power losses at each point of a workload, and of a life that goes on after one. There are so many workloads of three
-/// operations that each gets few.
+/// Power losses at each point of a workload, and of a life that goes on after one. Of workloads of three operations, and of two
+/// after a past, there are so many that each gets few.
 const VARIANTS: usize = 12;
-const VARIANTS_OF_THREE: usize = 3;
+const VARIANTS_OF_MANY: usize = 3;
 const NESTED_VARIANTS: usize = 4;
 
 /// What all workloads together have come to.
@@ -65,42 +66,73 @@ struct Case {
     policy: Policy,
     ops: Vec<Op>,
     seed: u64,
+    depth: Depth,
+}
+
+/// How much of a workload is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// A short one: its last operation, and each life that goes on after it.
+    Short,
+    /// One of very many: its last operation, with few power losses.
+    Many,
+    /// All of it.
+    Whole,
 }
 
 impl Case {
-    /// The workload of a number: below [`Self::exhaustive`] those of up to three operations under each policy, in order; from
-    /// there on longer ones at random.
+    /// The workload of a number: first those of up to three operations under each policy, then those of up to two under the
+    /// policies of payments after each of their pasts, in order; from there on longer ones at random.
     fn of(number: u64) -> Self {
         let policies = workload::policies();
         let policy = |n: u64| policies[usize::try_from(n).unwrap() % policies.len()].clone();
         if number >= Self::exhaustive() {
-            let mut random = Random::new(number);
-            let ops = (0..4 + random.below(9)).map(|_| *random.pick(&OPS).unwrap()).collect();
-            return Self { policy: policy(random.below(64)), ops, seed: number };
+            return Self::at_random(number);
         }
-        let (mut rest, base) = (number / policies.len() as u64, OPS.len() as u64);
-        let mut length = 1;
-        while rest >= base.pow(length) {
-            rest -= base.pow(length);
-            length += 1;
+        if number >= Self::timed() {
+            return Self::of_payment(number);
         }
-        let ops = (0..length).map(|place| OPS[usize::try_from(rest / base.pow(place) % base).unwrap()]).collect();
-        Self { policy: policy(number), ops, seed: number }
+        let ops = nth(&OPS, number / policies.len() as u64);
+        let depth = if ops.len() == 3 { Depth::Many } else { Depth::Short };
+        Self { policy: policy(number), ops, seed: number, depth }
     }
 
-    /// How many workloads of up to three operations there are.
+    fn of_payment(number: u64) -> Self {
+        let (policies, rest) = (workload::payments(), number - Self::timed());
+        let policy = policies[usize::try_from(rest).unwrap() % policies.len()].clone();
+        let rest = rest / policies.len() as u64;
+        let past = PASTS[usize::try_from(rest).unwrap() % PASTS.len()];
+        let ops = nth(&PAYMENT_OPS, rest / PASTS.len() as u64);
+        let depth = if ops.len() == 2 { Depth::Many } else { Depth::Short };
+        Self { policy, ops: [past, &ops].concat(), seed: number, depth }
+    }
+
+    fn at_random(number: u64) -> Self {
+        let mut random = Random::new(number);
+        let payments = workload::payments().into_iter().map(|policy| (policy, PAYMENT_OPS.as_slice()));
+        let others = workload::policies().into_iter().map(|policy| (policy, OPS.as_slice()));
+        let flows: Vec<_> = payments.chain(others).collect();
+        let (policy, all) = random.pick(&flows).unwrap();
+        let ops = (0..4 + random.below(9)).map(|_| *random.pick(all).unwrap()).collect();
+        Self { policy: policy.clone(), ops, seed: number, depth: Depth::Whole }
+    }
+
+    /// How many workloads of up to three operations there are, under policies whose records end by time.
+    fn timed() -> u64 {
+        up_to(&OPS, 3) * workload::policies().len() as u64
+    }
+
+    /// These, and those of payments.
     fn exhaustive() -> u64 {
-        let base = OPS.len() as u64;
-        (base + base.pow(2) + base.pow(3)) * workload::policies().len() as u64
+        Self::timed() + up_to(&PAYMENT_OPS, 2) * (PASTS.len() * workload::payments().len()) as u64
     }
 
     /// Lives the workload and loses the power at each point of its last operation; the rest are points of a shorter one.
     fn explore(&self, tally: &Tally) {
         let life = live(&self.policy, &self.ops, self.seed);
         tally.lives.fetch_add(1, Ordering::Relaxed);
-        let is_random = self.ops.len() > 3;
-        let since = if is_random { 0 } else { life.before_last };
-        let variants = if self.ops.len() == 3 { VARIANTS_OF_THREE } else { VARIANTS };
+        let since = if self.depth == Depth::Whole { 0 } else { life.before_last };
+        let variants = if self.depth == Depth::Many { VARIANTS_OF_MANY } else { VARIANTS };
         let mut continued = HashSet::new();
         explore(&self.policy, &life, since, variants, self.seed, tally, |loss, at| {
             if !continued.insert(at) {
@@ -108,7 +140,7 @@ impl Case {
             }
             tally.continued.fetch_add(1, Ordering::Relaxed);
             let nested = continuation::go_on(&self.policy, &loss.disk(), self.seed);
-            if self.ops.len() == 3 {
+            if self.depth == Depth::Many {
                 return;
             }
             explore(&self.policy, &nested, 0, NESTED_VARIANTS, self.seed, tally, |_, _| {
@@ -116,6 +148,22 @@ impl Case {
             });
         });
     }
+}
+
+/// The list of that number, of all lists of these operations: the shortest come first.
+fn nth(all: &[Op], number: u64) -> Vec<Op> {
+    let (mut rest, base) = (number, all.len() as u64);
+    let mut length = 1;
+    while rest >= base.pow(length) {
+        rest -= base.pow(length);
+        length += 1;
+    }
+    (0..length).map(|place| all[usize::try_from(rest / base.pow(place) % base).unwrap()]).collect()
+}
+
+/// How many lists of one to so many of these operations there are.
+fn up_to(all: &[Op], length: u32) -> u64 {
+    (1..=length).map(|length| (all.len() as u64).pow(length)).sum()
 }
 
 /// Opens what each power loss leaves, and compares. `go_on` gets each loss that is new, and the number of the state it holds.
@@ -178,12 +226,13 @@ fn run(numbers: &[u64]) -> Tally {
     tally
 }
 
-/// The cases for this scale: an even share of the exhaustive ones, and random ones.
+/// The cases for this scale: an even share of the exhaustive ones, and random ones. Those of payments come first.
 fn numbers(scale: Scale) -> Vec<u64> {
-    let stride = scale.of(401, 1, 1);
+    let share = |numbers: std::ops::Range<u64>, stride: u64| numbers.step_by(usize::try_from(stride).unwrap());
+    let payments = share(Case::timed()..Case::exhaustive(), scale.of(61, 1, 1));
+    let timed = share(0..Case::timed(), scale.of(401, 1, 1));
     let random = scale.of(4, 200, 20_000);
-    let exhaustive = (0..Case::exhaustive()).step_by(usize::try_from(stride).unwrap());
-    exhaustive.chain((0..random).map(|number| Case::exhaustive() + number)).collect()
+    payments.chain(timed).chain((0..random).map(|number| Case::exhaustive() + number)).collect()
 }
 
 #[test]

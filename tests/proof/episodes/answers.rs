@@ -1,24 +1,24 @@
 //! What may be told: every answer must fit what the key was at some moment between question and answer.
 
 use ibid::{
-    AfterCompleted, AfterExpiry, Bytes, ErrorKind, Fenced, Fingerprint, Forgotten, How, InDoubt, Mark, OnStoreFailure,
-    Origin, Record, Resolved, Retention, State, Status, UnixMillis, WhileRunning,
+    Abandoned, Acknowledged, AfterCompleted, AfterExpiry, Bytes, Ended, ErrorKind, Fenced, Fingerprint, Forgotten,
+    Guard, How, InDoubt, Mark, OnStoreFailure, Origin, Record, Resolved, Retention, Row, State, Status, UnixMillis,
+    WhileRunning,
 };
 
-use super::causes::{Meant, NOT_STARTED};
+use super::causes::{Meant, NOT_STARTED, is_of, is_over_there};
 use super::checker::{Call, Cause, Change, Checker, Start};
 use super::history::{Answer, Ask, Finished, Said, Submit};
 
 /// A key at a moment, as one reads it who asks.
 #[derive(Clone, Copy)]
 enum Read<'a> {
-    /// `since`: a record is stored and has ended.
     Absent {
-        since: Option<UnixMillis>,
+        since: Since,
     },
     Tombstone {
         mark: Mark,
-        since: Option<UnixMillis>,
+        since: Since,
     },
     /// Registered and running, or dispatched.
     InFlight(&'a Record),
@@ -26,6 +26,26 @@ enum Read<'a> {
     InDoubt(&'a Record, bool),
     Finished(&'a Record),
     Expired(&'a Record),
+}
+
+/// What has made it so, where a record is stored that has ended: it has to be durable before anybody is told.
+#[derive(Clone, Copy, Default)]
+struct Since {
+    time: Option<UnixMillis>,
+    tick: Option<u64>,
+}
+
+/// When something may have been read.
+#[derive(Clone, Copy)]
+struct Moment {
+    now: UnixMillis,
+    tick: u64,
+}
+
+impl From<Option<UnixMillis>> for Since {
+    fn from(time: Option<UnixMillis>) -> Self {
+        Self { time, tick: None }
+    }
 }
 
 /// Who asks for an answer.
@@ -40,13 +60,17 @@ impl Checker<'_> {
     pub(super) fn fits(&self, call: &Call, answer: &Answer) -> Option<&'static str> {
         self.fits_trouble(call, answer).or_else(|| match (&call.ask, answer) {
             (Ask::Submit(submit), _) => self.fits_request(call, Some(submit), answer),
-            (Ask::Track, _) => self.fits_request(call, None, answer),
+            (Ask::Track(_), _) => self.fits_request(call, None, answer),
             (Ask::Lookup, Ok(Said::Record(found))) => self.fits_lookup(call, found.as_deref()),
             (Ask::Forget, Ok(Said::Forgotten(forgotten))) => self.fits_forget(call, *forgotten),
             (Ask::Resolve { .. }, Ok(Said::Resolved(resolved))) => self.fits_resolve(call, *resolved),
             (Ask::Fence, Ok(Said::Fenced(fenced))) => self.fits_fence(call, *fenced),
             (Ask::List, Ok(Said::Listed(listed))) => self.fits_list(listed),
             (Ask::ExpirySweep, Ok(Said::Swept(count))) => self.fits_expiry_sweep(call, *count),
+            (Ask::Abandon, Ok(Said::Abandoned(abandoned))) => self.fits_abandon(call, *abandoned),
+            (Ask::Acknowledge | Ask::Disturb, Ok(Said::Acknowledged(told))) => self.fits_acknowledged(call, *told),
+            (Ask::Tick, Ok(Said::Ticked)) => (self.tick_mark >= self.ticks[call.place]).then_some("it is durable"),
+            (Ask::Rows(row), Ok(Said::Rows(written))) => self.fits_rows(call, row, *written),
             _ => None,
         })
     }
@@ -82,28 +106,38 @@ impl Checker<'_> {
         // A re-run without a caller waits like one.
         let reruns = |start: &Start| start.call.is_none() && start.key == call.key && self.may_have_run(start, call);
         let here = here + usize::from(self.starts.values().any(reruns));
-        let others = others.filter(|other| matches!(other.ask, Ask::Submit(_) | Ask::Track)).count();
-        let running = self.starts.values().filter(|start| self.may_have_run(start, call)).count();
-        // A re-run without a caller takes a permit before it starts.
-        let may_rerun = |key: &usize| {
-            let is_open = |record: &Record| record.state.status().is_in_flight();
-            self.grid(*key).is_rerun() && self.record(*key).is_some_and(is_open)
-        };
-        let running = running + (0..self.keys.len()).filter(may_rerun).count();
-        let in_flight = limits.in_flight.min(limits.in_flight_per_scope);
         // What the host itself decides about a key takes no permit and waits for nobody: it is never refused for want of room.
-        let asks_to_wait = matches!(call.ask, Ask::Submit(_) | Ask::Track);
-        asks_to_wait && (others + running >= in_flight || here >= limits.waiters_per_key)
+        let takes_permit = |ask: &Ask| matches!(ask, Ask::Submit(_) | Ask::Track(_));
+        // A re-run without a caller takes a permit before it starts.
+        let may_rerun = |key: usize| {
+            let is_open = |record: &Record| record.state.status().is_in_flight();
+            self.grid(key).is_rerun() && self.record(key).is_some_and(is_open)
+        };
+        let taken = |counts: &dyn Fn(usize) -> bool| {
+            let asking = others.clone().filter(|other| takes_permit(&other.ask) && counts(other.key)).count();
+            let runs = |start: &&Start| counts(start.key) && self.may_have_run(start, call);
+            let reruns = (0..self.keys.len()).filter(|key| counts(*key) && may_rerun(*key)).count();
+            asking + self.starts.values().filter(runs).count() + reruns
+        };
+        takes_permit(&call.ask)
+            && (taken(&|_| true) >= limits.in_flight
+                || taken(&|key| self.is_beside(call.key, key)) >= limits.in_flight_per_scope
+                || here >= limits.waiters_per_key)
     }
 
     /// Every record that the key has held between question and answer, with the times at which it may have been read.
-    fn moments<'a>(&'a self, call: &'a Call) -> impl Iterator<Item = (Option<&'a Record>, Vec<UnixMillis>)> {
+    fn moments<'a>(&'a self, call: &'a Call) -> impl Iterator<Item = (Option<&'a Record>, Vec<Moment>)> {
         let states = &self.keys[call.key].states;
         let ends = states.iter().skip(1).map(|(place, _)| *place).chain([self.place]);
         let spans = states.iter().zip(ends).filter(|(_, end)| *end >= call.place);
         spans.map(|((begin, record), end)| {
-            let (early, late) = self.between((*begin).max(call.place), end);
-            (record.as_deref(), self.times_between(call.key, record.as_deref(), early, late))
+            let begin = (*begin).max(call.place);
+            let (early, late) = self.between(begin, end);
+            let times = self.times_between(call.key, record.as_deref(), early, late);
+            let ticks = [self.ticks[begin], self.ticks[end]];
+            let ticks = if ticks[0] == ticks[1] { &ticks[..1] } else { &ticks[..] };
+            let moments = times.iter().flat_map(|now| ticks.iter().map(|tick| Moment { now: *now, tick: *tick }));
+            (record.as_deref(), moments.collect())
         })
     }
 
@@ -120,14 +154,17 @@ impl Checker<'_> {
     }
 
     /// How a record reads, for one who wants an answer; where that depends on what can't be known, all the ways.
-    fn readings<'r>(&self, key: usize, record: Option<&'r Record>, now: UnixMillis) -> Vec<Read<'r>> {
-        let Some(record) = record else { return vec![Read::Absent { since: None }] };
+    fn readings<'r>(&self, key: usize, record: Option<&'r Record>, Moment { now, tick }: Moment) -> Vec<Read<'r>> {
+        let Some(record) = record else { return vec![Read::Absent { since: Since::default() }] };
+        if self.has_lapsed_by_ticks(record, tick) {
+            return vec![Read::Absent { since: Since { time: None, tick: record.lapses_at_tick } }];
+        }
         let past = |end: Option<UnixMillis>| end.is_some_and(|end| now >= end);
         let aged = |(lapses_at, tombstone_until): (Option<UnixMillis>, Option<UnixMillis>), live| {
             if past(lapses_at) && tombstone_until.is_some() && !past(tombstone_until) {
-                Read::Tombstone { mark: Mark::Expired, since: lapses_at }
+                Read::Tombstone { mark: Mark::Expired, since: lapses_at.into() }
             } else if past(lapses_at) {
-                Read::Absent { since: lapses_at.max(tombstone_until) }
+                Read::Absent { since: lapses_at.max(tombstone_until).into() }
             } else if past(record.expires_at) {
                 Read::Expired(record)
             } else {
@@ -140,8 +177,10 @@ impl Checker<'_> {
             if given_up { aged(self.ends(key, record.expires_at), in_doubt) } else { in_doubt }
         };
         match &record.state {
-            State::Tombstone(_) if past(record.tombstone_until) => vec![Read::Absent { since: record.tombstone_until }],
-            State::Tombstone(mark) => vec![Read::Tombstone { mark: *mark, since: None }],
+            State::Tombstone(_) if past(record.tombstone_until) => {
+                vec![Read::Absent { since: record.tombstone_until.into() }]
+            }
+            State::Tombstone(mark) => vec![Read::Tombstone { mark: *mark, since: Since::default() }],
             State::Completed(_) | State::Failed(..) => {
                 vec![aged((record.lapses_at, record.tombstone_until), Read::Finished(record))]
             }
@@ -157,15 +196,19 @@ impl Checker<'_> {
 
     fn fits_request(&self, call: &Call, submit: Option<&Submit>, answer: &Answer) -> Option<&'static str> {
         let name = self.plan.keys[call.key].flow.name();
-        let fingerprint = submit.map(|submit| Fingerprint::of(name, &submit.request));
+        let named = match &call.ask {
+            Ask::Track(request) => request.as_ref(),
+            _ => submit.map(|submit| &submit.request),
+        };
+        let fingerprint = named.map(|request| Fingerprint::of(name, request));
         let wanted = Wanted { call, submit, fingerprint };
         if let Some(change) = self.changes_since(call).find(|change| self.fits_end(&wanted, change, answer)) {
             return Some(match change.cause {
-                Cause::Completed { start: None, .. } | Cause::Failed => "its end was told from outside",
+                Cause::Completed { start: None, .. } | Cause::Failed { .. } => "its end was told from outside",
                 _ => "the operation has ended",
             });
         }
-        if submit.is_some_and(|submit| self.is_refused_as_before(call, submit, answer)) {
+        if self.is_refused_as_before(&wanted, answer) {
             return Some("the write that changes it has not been read back");
         }
         if self.fits_unsaved(&wanted, answer) {
@@ -176,7 +219,7 @@ impl Checker<'_> {
                 let readings = self.readings(call.key, record, *now);
                 readings.into_iter().any(|read| match submit {
                     Some(submit) => self.fits_submit(&wanted, submit, read, answer),
-                    None => self.fits_track(call, read, answer),
+                    None => self.fits_track(&wanted, read, answer),
                 })
             })
         });
@@ -185,18 +228,20 @@ impl Checker<'_> {
 
     /// While it is not known whether a write has happened, the key reads as it did before; and that it is taken is all that is
     /// said of it.
-    fn is_refused_as_before(&self, call: &Call, submit: &Submit, answer: &Answer) -> bool {
+    fn is_refused_as_before(&self, Wanted { call, submit, fingerprint }: &Wanted<'_>, answer: &Answer) -> bool {
         let unknown = |change: &&Change| change.unknown.is_some_and(|at| self.is_soon(at, at));
         let Some(change) = self.keys[call.key].changes.last().filter(unknown) else { return false };
         let Some(before) = change.before.as_ref().filter(|before| self.is_running(call.key, before)) else {
             return false;
         };
-        let name = self.plan.keys[call.key].flow.name();
-        let is_same = before.fingerprint == Fingerprint::of(name, &submit.request);
+        let is_same = fingerprint.is_none_or(|fingerprint| fingerprint == before.fingerprint);
         match answer {
             Err(ErrorKind::Mismatch) => !is_same,
             Err(ErrorKind::Duplicate(status)) => {
-                is_same && before.state.status() == *status && self.grid(call.key).while_running == WhileRunning::Refuse
+                submit.is_some()
+                    && is_same
+                    && before.state.status() == *status
+                    && self.grid(call.key).while_running == WhileRunning::Refuse
             }
             _ => false,
         }
@@ -271,27 +316,26 @@ impl Checker<'_> {
                 came_about && answer == told
             }
             (Cause::Accepted { start }, Ok(Said::Accepted)) => call.start == Some(*start),
+            (Cause::AlreadyLive { start }, Err(ErrorKind::Duplicate(Status::Dispatched))) => call.start == Some(*start),
+            (Cause::Taken { start }, Err(ErrorKind::Mismatch)) => heard(Some(*start)),
             (Cause::Definitive { start, reason }, Err(ErrorKind::Failed(told))) => {
                 heard(Some(*start)) && (told.bytes() == reason || *told.bytes() == self.cut(reason))
             }
-            (Cause::Failed, Err(ErrorKind::Duplicate(Status::Failed))) => heard(None),
-            (Cause::NotStarted, Err(ErrorKind::Duplicate(Status::Failed))) => {
-                before.state == State::Dispatched && heard(None)
-            }
+            (Cause::Failed { .. }, Err(ErrorKind::Duplicate(Status::Failed))) => heard(None),
             (Cause::NotStarted, Err(ErrorKind::Failed(told))) => {
                 let reason = NOT_STARTED.as_slice().into();
                 heard(None) && (*told.bytes() == reason || *told.bytes() == self.cut(&reason))
             }
-            // Whoever tracks it is let go when it becomes a dead letter.
+            // Whoever waits for it is let go when it becomes a dead letter.
             (Cause::CannotTell, Err(ErrorKind::RecoveriesExhausted)) => {
-                submit.is_none() && change.after.as_ref().is_some_and(|after| self.is_dead_letter(call.key, after))
+                heard(None) && change.after.as_ref().is_some_and(|after| self.is_dead_letter(call.key, after))
             }
             (Cause::Doubt { start }, Err(ErrorKind::InDoubt(Some(told)))) => {
                 let reason = match &self.starts[start].end {
                     Some((Finished::Unknown(reason) | Finished::Definitive(reason), ..)) => reason == told.bytes(),
                     // The engine says why.
                     Some((Finished::Lost | Finished::Done { .. }, ..)) => true,
-                    Some((Finished::Accepted, ..)) | None => false,
+                    Some((Finished::Accepted | Finished::AlreadyLive | Finished::Taken, ..)) | None => false,
                 };
                 heard(Some(*start)) && reason
             }
@@ -321,7 +365,8 @@ impl Checker<'_> {
         }
         match (read, answer) {
             (Read::InFlight(record), Err(ErrorKind::Duplicate(status))) => {
-                grid.while_running == WhileRunning::Refuse && record.state.status() == *status
+                // Nobody is refused as a duplicate of its own request.
+                call.start.is_none() && grid.while_running == WhileRunning::Refuse && record.state.status() == *status
             }
             (Read::InDoubt(_, given_up), Err(kind)) => match (grid.in_doubt, kind) {
                 (InDoubt::Ambiguous, ErrorKind::InDoubt(None)) => true,
@@ -379,8 +424,9 @@ impl Checker<'_> {
     }
 
     /// A time that decides is durable before its answer leaves.
-    fn is_marked(&self, since: Option<UnixMillis>) -> bool {
-        since.is_none_or(|since| self.mark >= since.0)
+    fn is_marked(&self, since: impl Into<Since>) -> bool {
+        let Since { time, tick } = since.into();
+        time.is_none_or(|time| self.mark >= time.0) && tick.is_none_or(|tick| self.tick_mark >= tick)
     }
 
     fn fits_expired(&self, call: &Call, submit: &Submit, record: &Record, answer: &Answer) -> bool {
@@ -399,7 +445,17 @@ impl Checker<'_> {
         }
     }
 
-    fn fits_track(&self, call: &Call, read: Read<'_>, answer: &Answer) -> bool {
+    fn fits_track(&self, Wanted { call, fingerprint, .. }: &Wanted<'_>, read: Read<'_>, answer: &Answer) -> bool {
+        let record = match read {
+            Read::Absent { .. } | Read::Tombstone { .. } => None,
+            Read::InFlight(record) | Read::InDoubt(record, _) | Read::Finished(record) | Read::Expired(record) => {
+                Some(record)
+            }
+        };
+        let is_other = |record: &Record| fingerprint.is_some_and(|fingerprint| fingerprint != record.fingerprint);
+        if record.is_some_and(is_other) {
+            return matches!(answer, Err(ErrorKind::Mismatch));
+        }
         let Err(kind) = answer else {
             return match read {
                 Read::Finished(record) => fits_finished(AfterCompleted::Replay, &record.state, answer),
@@ -426,7 +482,10 @@ impl Checker<'_> {
         let record = self.record(call.key);
         let fits = match found {
             Some(found) => record == Some(found),
-            None => record.is_none_or(|record| record.removable_at().is_some_and(|end| late >= end.0)),
+            None => record.is_none_or(|record| {
+                let by_time = record.removable_at().is_some_and(|end| late >= end.0);
+                by_time || self.has_lapsed_by_ticks(record, self.tick)
+            }),
         };
         fits.then_some("it is stored")
     }
@@ -451,9 +510,12 @@ impl Checker<'_> {
         let is_due = |key: usize| {
             let (since, record) = self.keys[key].states.last().expect("there is a first state");
             let end = record.as_ref().and_then(|record| record.removable_at());
-            *since < call.place && end.is_some_and(|end| end.0 <= early)
+            let by_ticks = |record: &Record| self.has_lapsed_by_ticks(record, self.ticks[call.place]);
+            let is_due = end.is_some_and(|end| end.0 <= early) || record.as_deref().is_some_and(by_ticks);
+            *since < call.place && is_due
         };
-        let removed = self.keys.iter().flat_map(|key| &key.changes).filter(|change| change.cause == Cause::Swept);
+        let swept = |change: &&Change| matches!(change.cause, Cause::Swept | Cause::Released);
+        let removed = self.keys.iter().flat_map(|key| &key.changes).filter(swept);
         let fits = count <= removed.count() as u64 && !(0..self.keys.len()).any(is_due);
         fits.then_some("nothing is left that is due")
     }
@@ -467,12 +529,19 @@ impl Checker<'_> {
             (Forgotten::Tombstone, Read::Tombstone { since, .. }) => self.is_marked(since),
             (Forgotten::InFlight(status), Read::InFlight(record)) => record.state.status() == status,
             (Forgotten::InFlight(status), Read::InDoubt(..)) => status == Status::InDoubt,
-            (Forgotten::InFlight(status), Read::Finished(record) | Read::Expired(record)) => {
-                record.state.status() == status && (self.may_run(call) || status == Status::InDoubt)
+            (Forgotten::Live, Read::Finished(record) | Read::Expired(record)) => {
+                self.may_run(call) || self.may_be_live_there(call, record)
             }
             _ => false,
         })
         .then_some("it is so")
+    }
+
+    /// Whether it cannot be ruled out that downstream has to do with a record that has ended: nobody has said of its attempt that
+    /// it is over there, or not everybody who was asked.
+    fn may_be_live_there(&self, call: &Call, record: &Record) -> bool {
+        let mut said = self.said_of_ended(call.key, record, call.place).peekable();
+        self.grid(call.key).is_asked() && (said.peek().is_none() || !said.all(is_over_there))
     }
 
     /// Nobody who decides about a record by name takes one that is given up for one that has lapsed.
@@ -500,16 +569,100 @@ impl Checker<'_> {
         .then_some("it is so")
     }
 
+    fn fits_abandon(&self, call: &Call, abandoned: Abandoned) -> Option<&'static str> {
+        let fits = match abandoned {
+            // Durable, before downstream may be told.
+            Abandoned::Marked(status) => self.stored_since(call).any(|record| {
+                let is_left = status == Status::InDoubt && self.may_be_left(call.key, record);
+                record.abandoned && status.is_in_flight() && (record.state.status() == status || is_left)
+            }),
+            Abandoned::Released => self.changes_since(call).any(|change| is_removal(&change.cause)),
+            Abandoned::NoEffect => self.any_reading(call, |read| match read {
+                Read::Absent { since } | Read::Tombstone { since, .. } => self.is_marked(since),
+                Read::Finished(record) | Read::Expired(record) => matches!(record.state, State::Completed(_)),
+                Read::InFlight(_) | Read::InDoubt(..) => false,
+            }),
+        };
+        fits.then_some("it is so")
+    }
+
+    fn fits_acknowledged(&self, call: &Call, told: Acknowledged) -> Option<&'static str> {
+        let quiet_ticks = match self.grid(call.key).retention {
+            Retention::UntilAcknowledged { quiet_ticks } => Some(u64::from(quiet_ticks)),
+            Retention::FromRequest | Retention::Fixed(_) | Retention::UntilForgotten => None,
+        };
+        let disturbs = matches!(call.ask, Ask::Disturb);
+        let fits = match told {
+            // A count that begins anew begins no earlier than it was asked for.
+            Acknowledged::Counting => self.stored_since(call).any(|record| {
+                let least = if disturbs { self.ticks[call.place] + quiet_ticks.unwrap_or_default() + 1 } else { 0 };
+                quiet_ticks.is_some() && record.lapses_at_tick.is_some_and(|last| last >= least)
+            }),
+            Acknowledged::NoEffect(status) => self.any_reading(call, |read| match read {
+                Read::InDoubt(..) => status == Status::InDoubt,
+                Read::InFlight(record) => record.state.status() == status,
+                Read::Finished(record) | Read::Expired(record) => {
+                    let counts = matches!(record.state, State::Completed(_)) && quiet_ticks.is_some();
+                    let begins = counts && (!disturbs || record.lapses_at_tick.is_some());
+                    record.state.status() == status && !begins
+                }
+                Read::Absent { .. } | Read::Tombstone { .. } => false,
+            }),
+            Acknowledged::NotFound => self.any_reading(call, |read| match read {
+                Read::Absent { since } | Read::Tombstone { since, .. } => self.is_marked(since),
+                _ => false,
+            }),
+        };
+        fits.then_some("it is so")
+    }
+
+    /// They were written for whoever hears that they were, and for nobody who hears that a guard was in the way.
+    fn fits_rows(&self, call: &Call, row: &Row, written: bool) -> Option<&'static str> {
+        let is_there = self.rows_alone.iter().any(|(place, wrote)| *place > call.place && wrote == row);
+        let may_be_guarded = *row.requires() != Guard::Any;
+        (is_there == written && (written || may_be_guarded)).then_some("it is so")
+    }
+
+    /// A duplicate of what has ended comes with its end, as it is recorded; nothing else comes with one.
+    pub(super) fn fits_recorded(&self, call: &Call, answer: &Answer, recorded: Option<&Ended>) -> bool {
+        let stored = |fits: &dyn Fn(&State) -> bool| self.stored_since(call).any(|record| fits(&record.state));
+        let unsaved = || {
+            let running = self.stored_since(call).filter(|record| self.is_running(call.key, record)).last();
+            match running.and_then(|record| self.end_of(call.key, record)) {
+                Some((_, Meant::Done { answer, .. })) => Some(answer),
+                _ => None,
+            }
+        };
+        let most = self.plan.limits.answer_bytes;
+        match (answer, recorded) {
+            (Err(ErrorKind::Duplicate(Status::Completed)), Some(Ended::Completed(told))) => {
+                stored(&|state| matches!(state, State::Completed(Some(kept)) if kept == told))
+                    || unsaved().is_some_and(|answer| answer == told && told.len() <= most)
+            }
+            (Err(ErrorKind::Duplicate(Status::Completed)), None) => {
+                stored(&|state| matches!(state, State::Completed(None)))
+                    || unsaved().is_some_and(|answer| answer.len() > most)
+            }
+            (Err(ErrorKind::Duplicate(Status::Failed)), Some(Ended::Failed(told))) => {
+                let failed = |change: &Change| matches!(&change.cause, Cause::Failed { reason } if reason == told);
+                stored(&|state| matches!(state, State::Failed(_, kept) if kept == told))
+                    || self.changes_since(call).any(failed)
+            }
+            (Err(ErrorKind::Duplicate(Status::Completed | Status::Failed)), _) | (_, Some(_)) => false,
+            (_, None) => true,
+        }
+    }
+
     fn fits_resolve(&self, call: &Call, resolved: Resolved) -> Option<&'static str> {
         let Ask::Resolve { attempt, end } = &call.ask else { return None };
-        let from_outside = |cause: &Cause| matches!(cause, Cause::Completed { start: None, .. } | Cause::Failed);
+        let from_outside = |cause: &Cause| matches!(cause, Cause::Completed { start: None, .. } | Cause::Failed { .. });
         let recorded = |change: &Change| from_outside(&change.cause) || change.or.as_ref().is_some_and(from_outside);
         let is_the_same = |record: &Record| match (&record.state, end) {
             (State::Completed(kept), ibid::Ended::Completed(told)) => kept.as_ref().is_none_or(|kept| kept == told),
             (State::Failed(_, kept), ibid::Ended::Failed(told)) => *kept == self.cut(told),
             _ => false,
         };
-        let is_it = |record: &Record| attempt.is_none_or(|attempt| attempt == record.attempt.number);
+        let is_it = |record: &Record| is_of(attempt.as_ref(), &record.attempt);
         let fits = match resolved {
             Resolved::Recorded => self.changes_since(call).any(recorded),
             Resolved::NotFound => self.any_reading(call, |read| match read {
@@ -530,14 +683,14 @@ impl Checker<'_> {
     }
 
     /// What was stored between question and answer and is no tombstone.
-    fn stored_since<'a>(&'a self, call: &'a Call) -> impl Iterator<Item = &'a Record> {
+    pub(super) fn stored_since<'a>(&'a self, call: &'a Call) -> impl Iterator<Item = &'a Record> {
         let records = self.moments(call).filter_map(|(record, _)| record);
         records.filter(|record| record.state.status() != Status::Tombstone)
     }
 }
 
 fn is_removal(cause: &Cause) -> bool {
-    matches!(cause, Cause::Forgotten | Cause::Pruned | Cause::Swept)
+    matches!(cause, Cause::Forgotten | Cause::Pruned | Cause::Swept | Cause::Released | Cause::Abandoned)
 }
 
 fn fits_mark(mark: Mark, answer: &Answer) -> bool {

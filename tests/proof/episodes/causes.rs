@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use ibid::{
-    AfterCheckpoint, AfterExpiry, Bytes, Ended, Fingerprint, Found, InDoubt, Mark, OnFailure, Origin, Record,
-    Retention, State, Status, UnixMillis,
+    AfterCheckpoint, AfterExpiry, AttemptId, Bytes, Ended, Fingerprint, Found, InDoubt, Mark, OnFailure, Origin,
+    Record, Retention, State, Status, UnixMillis,
 };
 
 use super::checker::{Call, Cause, Checked, Checker, Inquiry, Rule, Start, object};
@@ -17,6 +17,8 @@ pub(super) const NOT_STARTED: &[u8; 11] = b"not started";
 pub(super) enum Meant<'a> {
     Done { answer: &'a Bytes, until: Option<UnixMillis> },
     Accepted,
+    AlreadyLive,
+    Taken,
     Definitive(&'a Bytes),
     Unknown,
 }
@@ -31,6 +33,14 @@ impl Checker<'_> {
     ) -> Checked<Cause> {
         if let Some(after) = after {
             self.follows(key, before, after, now)?;
+        }
+        if let (Some(before), Some(after)) = (before, after)
+            && before.attempt == after.attempt
+            && !matches!(after.state, State::Tombstone(_))
+            && (before.abandoned, before.lapses_at_tick) != (after.abandoned, after.lapses_at_tick)
+        {
+            let found = self.marking(key, before, after).or_else(|| self.counting(key, before, after));
+            return found.map_or_else(|| object(Rule::NoCause, format!("of the marks of key {key}")), Ok);
         }
         let found = match (after, after.map(|record| &record.state)) {
             (None, _) | (_, None) => self.removal(key, before, None, now),
@@ -61,6 +71,60 @@ impl Checker<'_> {
         if same { Ok(()) } else { object(Rule::NoCause, format!("key {key} has become another record")) }
     }
 
+    /// The host gives the request up, or whoever was asked has said that it is given up there. Nothing else changes, but that
+    /// what was left behind is in doubt from then on, and what is live there is dispatched.
+    fn marking(&self, key: usize, before: &Record, after: &Record) -> Option<Cause> {
+        let as_found = |state: State| Record {
+            state,
+            recoveries: after.recoveries,
+            revision: after.revision,
+            updated_at: after.updated_at,
+            abandoned: true,
+            ..before.clone()
+        };
+        let is_left = self.may_be_left(key, before);
+        let counted = if is_left { self.recoveries_of_left(before) } else { before.recoveries };
+        let wants = self.calls.values().any(|call| self.asks(call, key) && matches!(call.ask, Ask::Abandon));
+        let as_it_was = *after == as_found(before.state.clone()) && after.recoveries == before.recoveries;
+        let doubted = is_left && *after == as_found(State::InDoubt) && after.recoveries == counted;
+        let is_in_flight = before.state.status().is_in_flight();
+        if wants && is_in_flight && !before.abandoned && (as_it_was || doubted) {
+            return Some(Cause::Marked);
+        }
+        let is_asked_about = before.state == State::Dispatched || self.is_doubted(key, before);
+        let found = is_asked_about && self.has_found(key, before, &Found::Abandoned);
+        let fits = *after == as_found(State::Dispatched) && [before.recoveries, counted].contains(&after.recoveries);
+        (found && fits && !before.abandoned).then_some(Cause::FoundAbandoned)
+    }
+
+    /// The host has dealt with the end, or something more has happened after that: so many quiet ticks are outlived from here,
+    /// and the next releases it.
+    fn counting(&self, key: usize, before: &Record, after: &Record) -> Option<Cause> {
+        let Retention::UntilAcknowledged { quiet_ticks } = self.grid(key).retention else { return None };
+        let (revision, updated_at, lapses_at_tick) = (after.revision, after.updated_at, after.lapses_at_tick);
+        let same = *after == Record { revision, updated_at, lapses_at_tick, ..before.clone() };
+        if !same || !matches!(before.state, State::Completed(_)) {
+            return None;
+        }
+        let begun_at = lapses_at_tick?.checked_sub(u64::from(quiet_ticks) + 1)?;
+        let is_first = before.lapses_at_tick.is_none();
+        let wants = |call: &Call| match call.ask {
+            Ask::Acknowledge => is_first,
+            Ask::Disturb => !is_first,
+            _ => false,
+        };
+        let said = self.calls.values().any(|call| {
+            wants(call) && self.asks(call, key) && (self.ticks[call.place]..=self.tick).contains(&begun_at)
+        });
+        (said && !self.has_lapsed_by_ticks(before, begun_at)).then_some(Cause::Counting)
+    }
+
+    /// Whether so many ticks have released it.
+    #[expect(clippy::unused_self, reason = "it stands beside what needs the rest of the history")]
+    pub(super) fn has_lapsed_by_ticks(&self, record: &Record, tick: u64) -> bool {
+        matches!(record.state, State::Completed(_)) && record.lapses_at_tick.is_some_and(|last| tick >= last)
+    }
+
     /// The attempt of this record, if this boot has started it.
     fn start_of(&self, key: usize, record: &Record) -> Option<(usize, &Start)> {
         let is_it = |start: &Start| {
@@ -82,6 +146,8 @@ impl Checker<'_> {
             Finished::Done { .. } if start.guarded.is_some() => Meant::Unknown,
             Finished::Done { answer, expires_at, .. } => Meant::Done { answer, until: *expires_at },
             Finished::Accepted => Meant::Accepted,
+            Finished::AlreadyLive => Meant::AlreadyLive,
+            Finished::Taken => Meant::Taken,
             Finished::Definitive(_) if doubts => Meant::Unknown,
             Finished::Definitive(reason) => Meant::Definitive(reason),
             Finished::Unknown(_) | Finished::Lost => Meant::Unknown,
@@ -121,7 +187,7 @@ impl Checker<'_> {
         match (self.grid(key).retention, submit.retention) {
             (_, Some(retention)) => now.checked_add(retention).map(Some),
             (Retention::FromRequest, None) => None,
-            (Retention::Fixed(_) | Retention::UntilForgotten, None) => Some(None),
+            (Retention::Fixed(_) | Retention::UntilForgotten | Retention::UntilAcknowledged { .. }, None) => Some(None),
         }
     }
 
@@ -160,7 +226,8 @@ impl Checker<'_> {
             && after.recoveries == 0
             && after.attempt.number == 1
             && after.created_at == now
-            && (after.lapses_at, after.tombstone_until, &after.contradiction) == (None, None, &None);
+            && (after.lapses_at, after.tombstone_until, &after.contradiction) == (None, None, &None)
+            && (after.lapses_at_tick, after.abandoned) == (None, false);
         match reruns {
             _ if !asked => None,
             Some(before) => self.may_rerun(key, before, after).then_some(Cause::Rerun),
@@ -194,6 +261,7 @@ impl Checker<'_> {
         let grid = self.grid(key);
         match &before.state {
             State::Tombstone(_) => past(before.tombstone_until),
+            State::Completed(_) if self.has_lapsed_by_ticks(before, self.tick) => true,
             State::Completed(_) | State::Failed(..) if past(before.lapses_at) => {
                 before.tombstone_until.is_none() || past(before.tombstone_until)
             }
@@ -248,6 +316,7 @@ impl Checker<'_> {
             inquiry.key == key
                 && inquiry.boot == self.boot.number
                 && !inquiry.used
+                && inquiry.status.is_in_flight()
                 && (inquiry.number, inquiry.token) == attempt
         };
         self.inquiries.values().filter(about).filter_map(|inquiry| {
@@ -265,6 +334,18 @@ impl Checker<'_> {
             None if self.at >= end => Some((&Found::CannotTell, end)),
             None => None,
         }
+    }
+
+    /// What was said since then of a record that has ended.
+    pub(super) fn said_of_ended(&self, key: usize, record: &Record, since: usize) -> impl Iterator<Item = &Found> {
+        let attempt = (record.attempt.number, record.attempt.token.0);
+        let about = move |inquiry: &&Inquiry| {
+            (inquiry.key, inquiry.boot) == (key, self.boot.number)
+                && (inquiry.number, inquiry.token) == attempt
+                && inquiry.place >= since
+                && !inquiry.status.is_in_flight()
+        };
+        self.inquiries.values().filter(about).filter_map(|inquiry| self.said(inquiry).map(|(said, _)| said))
     }
 
     fn has_found(&self, key: usize, record: &Record, found: &Found) -> bool {
@@ -325,8 +406,15 @@ impl Checker<'_> {
         if self.is_doubted(key, before) && kept(before, after) && self.has_found(key, before, &Found::Live) {
             return Some(Cause::Live);
         }
+        let is_given_up = self.has_found(key, before, &Found::Abandoned) && before.abandoned;
+        if self.is_doubted(key, before) && kept(before, after) && is_given_up {
+            return Some(Cause::FoundAbandoned);
+        }
         match (&before.state, self.end_of(key, before)?) {
             (State::Registered, (start, Meant::Accepted)) if kept(before, after) => Some(Cause::Accepted { start }),
+            (State::Registered, (start, Meant::AlreadyLive)) if kept(before, after) => {
+                Some(Cause::AlreadyLive { start })
+            }
             _ => None,
         }
     }
@@ -341,6 +429,10 @@ impl Checker<'_> {
             if self.grid(key).is_asked() && counts && self.findings(key, before).any(silent) {
                 return Some(Cause::CannotTell);
             }
+        }
+        if before.state == State::Dispatched {
+            let is_missing = after.recoveries == before.recoveries && self.has_found(key, before, &Found::Missing);
+            return (is_missing && !self.boot.opening).then_some(Cause::Missing);
         }
         if before.state != State::Registered {
             return None;
@@ -362,7 +454,7 @@ impl Checker<'_> {
     fn times(&self, key: usize, before: &Record, stated: Option<UnixMillis>, now: UnixMillis) -> Times {
         let retained = match self.grid(key).retention {
             Retention::Fixed(retention) => Some(now.saturating_add(retention)),
-            Retention::FromRequest | Retention::UntilForgotten => None,
+            Retention::FromRequest | Retention::UntilForgotten | Retention::UntilAcknowledged { .. } => None,
         };
         let expires_at = earliest(earliest(retained, before.expires_at), stated);
         let (lapses_at, tombstone_until) = self.ends(key, expires_at);
@@ -409,15 +501,15 @@ impl Checker<'_> {
 
     /// Ends told from outside to which nothing has been said yet, and that belong to this attempt.
     fn resolutions(&self, key: usize, record: &Record) -> impl Iterator<Item = &Ended> {
-        let number = record.attempt.number;
+        let recorded = record.attempt;
         let calls = self.calls.values().filter(move |call| self.asks(call, key));
         let told = calls.filter_map(move |call| match &call.ask {
-            Ask::Resolve { attempt, end } if attempt.is_none_or(|attempt| attempt == number) => Some(end),
+            Ask::Resolve { attempt, end } if is_of(attempt.as_ref(), &recorded) => Some(end),
             _ => None,
         });
         let found = self.findings(key, record).filter_map(|(said, _)| match said {
             Found::Done(end) => Some(end),
-            Found::NotStarted | Found::Live | Found::CannotTell => None,
+            Found::NotStarted | Found::Live | Found::Abandoned | Found::Missing | Found::CannotTell => None,
         });
         told.chain(found)
     }
@@ -433,6 +525,8 @@ impl Checker<'_> {
         let before = before?;
         match before.state {
             State::Failed(..) => return self.contradiction(key, before, after),
+            // Given up, it frees its key.
+            State::Registered | State::Dispatched | State::InDoubt if before.abandoned => return None,
             State::Registered | State::Dispatched | State::InDoubt => {}
             State::Completed(_) | State::Tombstone(_) => return None,
         }
@@ -443,11 +537,10 @@ impl Checker<'_> {
             *reason == self.cut(&NOT_STARTED.as_slice().into()) && self.has_found(key, before, &Found::NotStarted);
         match origin {
             Origin::RolledBack
-                if never && self.grid(key).on_failure == OnFailure::Keep && self.is_doubted(key, before) =>
+                if never && self.grid(key).on_failure == OnFailure::Keep && self.may_not_have_started(key, before) =>
             {
                 Some(Cause::NotStarted)
             }
-            Origin::Resolved if never && before.state == State::Dispatched => Some(Cause::NotStarted),
             Origin::RolledBack => match self.end_of(key, before)? {
                 (start, Meant::Definitive(told))
                     if self.grid(key).on_failure == OnFailure::Keep && *reason == self.cut(told) =>
@@ -458,7 +551,7 @@ impl Checker<'_> {
             },
             Origin::Resolved => {
                 let told = |end: &Ended| matches!(end, Ended::Failed(told) if *reason == self.cut(told));
-                self.resolutions(key, before).any(told).then_some(Cause::Failed)
+                self.resolutions(key, before).any(told).then(|| Cause::Failed { reason: reason.clone() })
             }
         }
     }
@@ -498,7 +591,9 @@ impl Checker<'_> {
             None => true,
             Some((before, Status::Tombstone)) => past(before.tombstone_until),
             Some((before, Status::Completed | Status::Failed)) => {
-                past(before.lapses_at) && (before.tombstone_until.is_none() || past(before.tombstone_until))
+                let by_time =
+                    past(before.lapses_at) && (before.tombstone_until.is_none() || past(before.tombstone_until));
+                by_time || self.has_lapsed_by_ticks(before, self.tick)
             }
             Some(_) => false,
         };
@@ -513,11 +608,15 @@ impl Checker<'_> {
                 self.pruned(key, before, before.expires_at, self.ends(key, before.expires_at).1, after, now)
                     .filter(|_| self.is_given_up(key, before))
             }),
-            State::Dispatched => None,
+            State::Dispatched => self.never_started(key, before, after).or_else(|| self.freed(key, before, after)),
+            State::Completed(_) if after.is_none() && self.has_lapsed_by_ticks(before, self.tick) => {
+                Some(Cause::Released)
+            }
             State::Completed(_) | State::Failed(..) => self
                 .swept(before, after, now)
-                .or_else(|| self.forgotten(key, after))
-                .or_else(|| self.pruned(key, before, before.expires_at, before.tombstone_until, after, now)),
+                .or_else(|| self.forgotten(key, before, after))
+                .or_else(|| self.pruned(key, before, before.expires_at, before.tombstone_until, after, now))
+                .or_else(|| self.let_go(key, before, after)),
             State::Tombstone(_) => {
                 let is_over = before.tombstone_until.is_some_and(|end| now >= end);
                 (is_over && after.is_none()).then_some(Cause::Swept)
@@ -527,14 +626,14 @@ impl Checker<'_> {
 
     /// The attempt has ended, and nothing is to be kept of it.
     fn end_without_record(&self, key: usize, before: &Record, after: Option<&Record>) -> Option<Cause> {
-        let forgets = self.grid(key).on_failure == OnFailure::Forget && after.is_none();
-        if forgets && self.is_doubted(key, before) && self.has_found(key, before, &Found::NotStarted) {
-            return Some(Cause::NotStarted);
-        }
+        let from_inside = self.end_from_inside(key, before, after);
+        from_inside.or_else(|| self.never_started(key, before, after)).or_else(|| self.freed(key, before, after))
+    }
+
+    fn end_from_inside(&self, key: usize, before: &Record, after: Option<&Record>) -> Option<Cause> {
         match self.end_of(key, before)? {
             (start, Meant::Definitive(reason)) => {
-                let forgets = self.grid(key).on_failure == OnFailure::Forget && after.is_none();
-                forgets.then(|| Cause::Definitive { start, reason: reason.clone() })
+                self.keeps_no_failure(key, before, after).then(|| Cause::Definitive { start, reason: reason.clone() })
             }
             (start, Meant::Done { until, .. }) => {
                 let again = before.attempt.number > 1 && before.checkpoint.is_some();
@@ -549,8 +648,43 @@ impl Checker<'_> {
                 (again && told && is_expired && stands == times.tombstone_until.map(Some))
                     .then_some(Cause::TooLate { start })
             }
-            (_, Meant::Accepted | Meant::Unknown) => None,
+            (start, Meant::Taken) => {
+                (before.state == State::Registered && after.is_none()).then_some(Cause::Taken { start })
+            }
+            (_, Meant::Accepted | Meant::AlreadyLive | Meant::Unknown) => None,
         }
+    }
+
+    /// Whether a failure leaves nothing behind: by the flow's policy, or because the request was given up.
+    fn keeps_no_failure(&self, key: usize, before: &Record, after: Option<&Record>) -> bool {
+        (self.grid(key).on_failure == OnFailure::Forget || before.abandoned) && after.is_none()
+    }
+
+    /// It was given up, and somebody has told that it failed.
+    pub(super) fn freed(&self, key: usize, before: &Record, after: Option<&Record>) -> Option<Cause> {
+        let told = self.resolutions(key, before).find_map(|end| match end {
+            Ended::Failed(reason) => Some(self.cut(reason)),
+            Ended::Completed(_) => None,
+        });
+        let is_free = before.abandoned && after.is_none();
+        told.filter(|_| is_free).map(|reason| Cause::Failed { reason })
+    }
+
+    /// It had failed, and the host gives it up.
+    fn let_go(&self, key: usize, before: &Record, after: Option<&Record>) -> Option<Cause> {
+        let wants = self.calls.values().any(|call| self.asks(call, key) && matches!(call.ask, Ask::Abandon));
+        (wants && after.is_none() && matches!(before.state, State::Failed(..))).then_some(Cause::Abandoned)
+    }
+
+    /// It never ran and never will, and nothing is to be kept of that.
+    fn never_started(&self, key: usize, before: &Record, after: Option<&Record>) -> Option<Cause> {
+        let never = self.may_not_have_started(key, before) && self.has_found(key, before, &Found::NotStarted);
+        (never && self.keeps_no_failure(key, before, after)).then_some(Cause::NotStarted)
+    }
+
+    /// Also what was thought to be under way: if nothing went out, it is rolled back.
+    fn may_not_have_started(&self, key: usize, record: &Record) -> bool {
+        record.state == State::Dispatched || self.is_doubted(key, record)
     }
 
     fn swept(&self, before: &Record, after: Option<&Record>, now: UnixMillis) -> Option<Cause> {
@@ -559,8 +693,12 @@ impl Checker<'_> {
         (is_due && after.map(|after| after.tombstone_until) == left.map(Some)).then_some(Cause::Swept)
     }
 
-    fn forgotten(&self, key: usize, after: Option<&Record>) -> Option<Cause> {
-        let forgets = self.calls.values().any(|call| self.asks(call, key) && matches!(call.ask, Ask::Forget));
+    /// Where somebody can be asked, only what is over there by what was said of this attempt.
+    fn forgotten(&self, key: usize, before: &Record, after: Option<&Record>) -> Option<Cause> {
+        let is_over =
+            |call: &Call| !self.grid(key).is_asked() || self.said_of_ended(key, before, call.place).any(is_over_there);
+        let forgets =
+            self.calls.values().any(|call| self.asks(call, key) && matches!(call.ask, Ask::Forget) && is_over(call));
         let runs =
             self.starts.values().any(|start| start.key == key && start.boot == self.boot.number && start.end.is_none());
         let lifetime = self.grid(key).tombstone;
@@ -601,6 +739,16 @@ impl Times {
         let Record { expires_at, lapses_at, tombstone_until, .. } = *record;
         Self { expires_at, lapses_at, tombstone_until }
     }
+}
+
+/// Whether an end from outside belongs to this attempt: one that names none belongs to whatever is recorded.
+pub(super) fn is_of(named: Option<&AttemptId>, recorded: &AttemptId) -> bool {
+    named.is_none_or(|named| (named.number, named.token) == (recorded.number, recorded.token))
+}
+
+/// Whether this says for certain that downstream has done with an attempt.
+pub(super) fn is_over_there(said: &Found) -> bool {
+    matches!(said, Found::NotStarted | Found::Done(_))
 }
 
 /// Nothing of the attempt has changed on the way.

@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ibid::store::Verdict;
-use ibid::{Bytes, Found, Record, State, Status, UnixMillis};
+use ibid::{Bytes, Ended, Found, Record, Resolved, Row, State, Status, UnixMillis};
 
 use super::coverage::Coverage;
-use super::history::{Answer, Ask, Changed, Event, Finished, Held, Inquired, Started, Submit, Way, What};
+use super::history::{Answer, Ask, Changed, Event, Finished, Held, Inquired, Said, Started, Submit, Way, What};
 use super::plan::{Grid, Plan};
 
 /// How long it takes until all is dealt with after the store works again, in milliseconds: an end that could not be read for
@@ -49,6 +49,8 @@ pub(crate) enum Rule {
     NoAnswer,
     /// Something was held at the end.
     Leak,
+    /// Ticks were durable that there have not been, or were not when they should have been.
+    Ticks,
     /// The engine's time went back, or does not come from the clock.
     Time,
     /// Something happened after the end of its boot.
@@ -84,6 +86,12 @@ pub(super) struct Checker<'a> {
     clock: u64,
     /// When each place was.
     pub(super) ats: Vec<u64>,
+    /// How many ticks there have been, at each place; and how many of them are durable.
+    pub(super) ticks: Vec<u64>,
+    pub(super) tick: u64,
+    pub(super) tick_mark: u64,
+    /// Rows of no record that were written, and where.
+    pub(super) rows_alone: Vec<(usize, Row)>,
     /// The ends of the rows of the ledger, by table and key.
     rows: BTreeMap<RowName, Option<UnixMillis>>,
     tokens: BTreeSet<[u8; 32]>,
@@ -99,6 +107,10 @@ pub(super) struct Key {
     pub(super) changes: Vec<Change>,
     /// The boot that registered the last attempt, and whether that was started.
     pub(super) registered: Option<Registered>,
+    /// How its last record was released, if it was.
+    released: Option<&'static str>,
+    /// The boot in which its quiet ticks were last counted from.
+    counted_in: Option<usize>,
     /// Where a guard or a quota was in the way.
     pub(super) over_quota: Vec<usize>,
 }
@@ -129,6 +141,14 @@ pub(super) enum Cause {
     Accepted {
         start: usize,
     },
+    /// The same, but downstream has known it from before.
+    AlreadyLive {
+        start: usize,
+    },
+    /// Downstream has the key for another request.
+    Taken {
+        start: usize,
+    },
     /// By the operation, or by somebody outside.
     Completed {
         start: Option<usize>,
@@ -140,7 +160,9 @@ pub(super) enum Cause {
         reason: Bytes,
     },
     /// Told from outside.
-    Failed,
+    Failed {
+        reason: Bytes,
+    },
     Doubt {
         start: usize,
     },
@@ -157,7 +179,16 @@ pub(super) enum Cause {
     /// An oracle was asked, and this is what it said.
     NotStarted,
     Live,
+    FoundAbandoned,
+    Missing,
     CannotTell,
+    /// Given up by the host, before its end; or after it had failed.
+    Marked,
+    Abandoned,
+    /// Its quiet ticks are counted from here.
+    Counting,
+    /// Enough of them have gone by, and it is removed.
+    Released,
 }
 
 pub(super) struct Call {
@@ -195,6 +226,9 @@ pub(super) struct Inquiry {
     pub(super) token: [u8; 32],
     /// Recoveries of the record at that time.
     pub(super) recoveries: u8,
+    /// How that stood: one that has ended is asked about where it is to be forgotten.
+    pub(super) status: Status,
+    pub(super) place: usize,
     pub(super) at: u64,
     /// What it said and when. Nothing in time is: it can't tell.
     pub(super) said: Option<(Found, u64)>,
@@ -253,6 +287,10 @@ impl<'a> Checker<'a> {
             at: 0,
             clock: 0,
             ats: Vec::new(),
+            ticks: Vec::new(),
+            tick: 0,
+            tick_mark: 0,
+            rows_alone: Vec::new(),
             rows: BTreeMap::new(),
             tokens: BTreeSet::new(),
         }
@@ -262,9 +300,15 @@ impl<'a> Checker<'a> {
         if let What::Opening(number) = event.what {
             self.boot = Boot { number, opening: true, highest: self.mark, ..Boot::default() };
             self.floor = self.mark;
+            // A tick that is not durable is lost: that delays a release, and never hastens it.
+            if self.tick > self.tick_mark {
+                self.coverage.count("a tick was lost with its process");
+            }
+            self.tick = self.tick_mark;
         }
         (self.place, self.at, self.clock) = (place, event.at, event.clock);
         self.ats.push(event.at);
+        self.ticks.push(self.tick);
         self.boot.highest = self.boot.highest.max(event.clock);
         self.time.push((event.clock.max(self.floor), self.boot.highest));
     }
@@ -297,13 +341,13 @@ impl<'a> Checker<'a> {
                 }
                 Ok(())
             }
-            What::Committed { boot, now, changes } => self.committed(*boot, *now, changes),
+            What::Committed { boot, now, tick, changes } => self.committed(*boot, (*now, *tick), changes),
             What::Asked { id, boot, key, ask } => self.asked(*id, *boot, *key, ask),
             What::Left { id } => {
                 self.calls.get_mut(id).expect("it was asked").left = Some(self.at);
                 Ok(())
             }
-            What::Answered { id, answer } => self.answered(*id, answer),
+            What::Answered { id, answer, recorded } => self.answered(*id, answer, recorded.as_ref()),
             What::Started(started) => self.started(started),
             What::Saving { start, bytes, expires_at } => {
                 let saving = (bytes.clone(), *expires_at, self.place);
@@ -393,6 +437,10 @@ impl<'a> Checker<'a> {
     }
 
     fn asked(&mut self, id: usize, boot: usize, key: usize, ask: &Ask) -> Checked {
+        if matches!(ask, Ask::Tick) && self.is_now(boot) {
+            self.tick += 1;
+            self.ticks[self.place] = self.tick;
+        }
         let call = Call {
             id,
             boot,
@@ -407,11 +455,11 @@ impl<'a> Checker<'a> {
         };
         self.calls.insert(id, call);
         let record = self.keys[key].states.last().and_then(|(_, record)| record.as_deref());
-        self.coverage.ask(ask, record, self.clock);
+        self.coverage.ask(ask, record, (self.clock, self.tick));
         Ok(())
     }
 
-    fn committed(&mut self, boot: usize, now: UnixMillis, changes: &[Changed]) -> Checked {
+    fn committed(&mut self, boot: usize, (now, tick): (UnixMillis, u64), changes: &[Changed]) -> Checked {
         if !self.is_now(boot) {
             return object(Rule::AfterTheEnd, "a commit");
         }
@@ -421,12 +469,21 @@ impl<'a> Checker<'a> {
         }
         self.floor = self.floor.max(now.0);
         self.mark = self.mark.max(now.0);
-        changes.iter().try_for_each(|changed| match changed.verdict {
-            Verdict::Applied => self.changed(changed, now),
-            Verdict::Guarded => self.guarded(changed.key),
+        if tick > self.tick {
+            return object(Rule::Ticks, format!("tick {tick} is durable, and there have been {}", self.tick));
+        }
+        self.tick_mark = self.tick_mark.max(tick);
+        changes.iter().try_for_each(|changed| self.decided(changed, now))
+    }
+
+    fn decided(&mut self, changed: &Changed, now: UnixMillis) -> Checked {
+        let Some(key) = changed.key else { return self.wrote_rows(changed, now) };
+        match changed.verdict {
+            Verdict::Applied => self.changed(key, changed, now),
+            Verdict::Guarded => self.guarded(key),
             Verdict::QuotaExceeded => {
-                let live = (0..self.keys.len()).filter(|key| self.record(*key).is_some()).count() as u64;
-                self.keys[changed.key].over_quota.push(self.place);
+                let live = self.live_beside(key);
+                self.keys[key].over_quota.push(self.place);
                 if live < self.plan.limits.records_per_scope {
                     return object(Rule::Bound, format!("{live} records are over the quota"));
                 }
@@ -434,7 +491,45 @@ impl<'a> Checker<'a> {
             }
             Verdict::Fenced => Ok(()),
             Verdict::Quarantined => object(Rule::NoCause, "nothing here fails to decode"),
-        })
+        }
+    }
+
+    /// How many records there are in the scope of this key.
+    fn live_beside(&self, key: usize) -> u64 {
+        (0..self.keys.len()).filter(|other| self.is_beside(key, *other) && self.record(*other).is_some()).count() as u64
+    }
+
+    pub(super) fn is_beside(&self, key: usize, other: usize) -> bool {
+        self.plan.keys[key].key.scope() == self.plan.keys[other].key.scope()
+    }
+
+    /// Rows that belong to no record are those that somebody wants written.
+    fn wrote_rows(&mut self, changed: &Changed, now: UnixMillis) -> Checked {
+        match (changed.verdict, changed.put.is_none(), changed.rows.as_slice()) {
+            (Verdict::Applied, true, [row]) => {
+                let is_wanted = |call: &Call| matches!(&call.ask, Ask::Rows(wanted) if wanted == row);
+                if !self.calls.values().any(|call| is_wanted(call) && self.asks(call, call.key)) {
+                    return object(Rule::Ledger, "a row that nobody wants");
+                }
+                self.rows_alone.push((self.place, row.clone()));
+                self.write(row, now)
+            }
+            (Verdict::Guarded, true, [_]) => Ok(()),
+            _ => object(Rule::Ledger, "something else than a row under a key of the engine's own"),
+        }
+    }
+
+    fn write(&mut self, row: &Row, now: UnixMillis) -> Checked {
+        let name = (row.table().as_bytes().to_vec(), row.key().to_vec());
+        let live = self.rows.get(&name).is_some_and(|end| end.is_none_or(|end| now < end));
+        if live && *row.requires() == ibid::Guard::Absent {
+            return object(Rule::Ledger, "a row over one that must not be there");
+        }
+        match row.value() {
+            Some(_) => self.rows.insert(name, row.end()),
+            None => self.rows.remove(&name),
+        };
+        Ok(())
     }
 
     fn guarded(&mut self, key: usize) -> Checked {
@@ -446,20 +541,22 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    fn changed(&mut self, changed: &Changed, now: UnixMillis) -> Checked {
-        let before = self.keys[changed.key].states.last().and_then(|(_, record)| record.clone());
-        let cause = self.cause(changed.key, before.as_deref(), changed.put.as_deref(), now)?;
+    fn changed(&mut self, key: usize, changed: &Changed, now: UnixMillis) -> Checked {
+        let before = self.keys[key].states.last().and_then(|(_, record)| record.clone());
+        let cause = self.cause(key, before.as_deref(), changed.put.as_deref(), now)?;
         let or = match (&cause, before.as_deref(), changed.put.as_deref()) {
             (Cause::Completed { start: Some(_), .. }, Some(before), Some(after)) => {
-                self.completion_from_outside(changed.key, before, after)
+                self.completion_from_outside(key, before, after)
             }
+            (Cause::Definitive { .. } | Cause::Taken { .. }, Some(before), after) => self.freed(key, before, after),
             _ => None,
         };
         self.rows_of(changed, if changed.rows.is_empty() { or.as_ref().unwrap_or(&cause) } else { &cause }, now)?;
         self.coverage.cause(&cause);
-        self.use_up(changed.key, &cause);
+        self.use_up(key, &cause);
+        self.count_release(key, before.as_deref(), &cause);
         let adds = before.is_none() && matches!(cause, Cause::Registered);
-        let live = (0..self.keys.len()).filter(|key| self.record(*key).is_some()).count() as u64;
+        let live = self.live_beside(key);
         if adds && live >= self.plan.limits.records_per_scope {
             return object(Rule::Bound, format!("one record more than {live} is within the quota"));
         }
@@ -469,12 +566,43 @@ impl<'a> Checker<'a> {
                 return object(Rule::StartedTwice, "the token of the attempt");
             }
             let registered = Registered { boot: self.boot.number, place: self.place, start: None };
-            self.keys[changed.key].registered = Some(registered);
+            self.keys[key].registered = Some(registered);
         }
-        let key = &mut self.keys[changed.key];
+        let key = &mut self.keys[key];
         key.states.push((self.place, changed.put.clone()));
         key.changes.push(Change { place: self.place, before, after: changed.put.clone(), cause, or, unknown: None });
         Ok(())
+    }
+
+    /// Which way a key became free that is used again.
+    fn count_release(&mut self, key: usize, before: Option<&Record>, cause: &Cause) {
+        let by_ticks = before.is_some_and(|before| self.has_lapsed_by_ticks(before, self.tick));
+        let is_restarted = self.keys[key].counted_in.is_some_and(|boot| boot != self.boot.number);
+        if by_ticks && is_restarted && matches!(cause, Cause::Registered | Cause::Released) {
+            self.coverage.count("released by ticks, over a restart");
+        }
+        let of_flow = |other: &usize| self.plan.keys[*other].flow.name() == self.plan.keys[key].flow.name();
+        let mut beside = (0..self.keys.len()).filter(|other| *other != key).filter(of_flow);
+        if *cause == Cause::Registered && beside.any(|other| self.record(other).is_some()) {
+            self.coverage.count("the same id in two scopes");
+        }
+        let given_up = before.is_some_and(|before| before.abandoned);
+        let boot = self.boot.number;
+        let Key { released, counted_in, .. } = &mut self.keys[key];
+        match cause {
+            Cause::Counting => *counted_in = Some(boot),
+            Cause::Released => *released = Some("by ticks"),
+            Cause::Abandoned => *released = Some("as it had failed and was given up"),
+            Cause::Definitive { .. } | Cause::Failed { .. } | Cause::NotStarted if given_up => {
+                *released = Some("as it was given up and failed");
+            }
+            Cause::Registered => {
+                let way = if by_ticks { Some("by ticks") } else { released.take() };
+                way.into_iter().for_each(|way| self.coverage.count(format!("used again, released {way}")));
+            }
+            Cause::Completed { .. } if given_up => self.coverage.count("given up, and completed"),
+            _ => {}
+        }
     }
 
     /// Rows come with the completion that states them, all of them, and where their guards hold.
@@ -489,18 +617,7 @@ impl<'a> Checker<'a> {
         if stated != changed.rows {
             return object(Rule::Ledger, "other rows than the completion states");
         }
-        for row in &changed.rows {
-            let name = (row.table().as_bytes().to_vec(), row.key().to_vec());
-            let live = self.rows.get(&name).is_some_and(|end| end.is_none_or(|end| now < end));
-            if live && *row.requires() == ibid::Guard::Absent {
-                return object(Rule::Ledger, "a row over one that must not be there");
-            }
-            match row.value() {
-                Some(_) => self.rows.insert(name, row.end()),
-                None => self.rows.remove(&name),
-            };
-        }
-        Ok(())
+        changed.rows.iter().try_for_each(|row| self.write(row, now))
     }
 
     fn started(&mut self, started: &Started) -> Checked {
@@ -562,14 +679,19 @@ impl<'a> Checker<'a> {
 
     /// Asked about is what is in doubt or dispatched, and does not run; one key at most once at a time.
     fn inquired(&mut self, inquired: &Inquired) -> Checked {
-        let Inquired { inquiry, boot, key, number, token, status, .. } = *inquired;
+        let Inquired { boot, key, number, token, status, .. } = *inquired;
         if !self.is_now(boot) {
             return if self.boot.number == boot { Ok(()) } else { object(Rule::AfterTheEnd, "an inquiry") };
         }
         if !self.grid(key).is_asked() {
             return object(Rule::NoCause, "an inquiry in a flow that has no oracle");
         }
-        let is_open = |other: &Inquiry| other.key == key && other.boot == boot && self.said(other).is_none();
+        if !status.is_in_flight() {
+            return self.inquired_about_ended(inquired);
+        }
+        let is_open = |other: &Inquiry| {
+            other.key == key && other.boot == boot && other.status.is_in_flight() && self.said(other).is_none()
+        };
         if self.inquiries.values().any(is_open) {
             return object(Rule::TwoAtOnce, "it is being asked about");
         }
@@ -600,17 +722,44 @@ impl<'a> Checker<'a> {
         if self.is_too_soon(key, record, recoveries) {
             return object(Rule::Bound, "it is asked again before its pause is over");
         }
-        let at = self.at;
-        self.inquiries.insert(inquiry, Inquiry { boot, key, number, token, recoveries, at, said: None, used: false });
-        self.coverage.count(format!("asked about: {status:?}"));
+        self.opens(inquired, recoveries);
         Ok(())
+    }
+
+    /// What has ended is asked about where somebody wants it forgotten.
+    fn inquired_about_ended(&mut self, inquired: &Inquired) -> Checked {
+        let is_it = |record: &Record| {
+            record.state.status() == inquired.status
+                && (record.attempt.number, record.attempt.token.0) == (inquired.number, inquired.token)
+                && record.request == inquired.request
+                && record.checkpoint == inquired.checkpoint
+        };
+        let forgets = |call: &Call| {
+            let is_asked = self.asks(call, inquired.key) && matches!(call.ask, Ask::Forget);
+            is_asked && self.stored_since(call).any(is_it)
+        };
+        if !self.calls.values().any(forgets) {
+            return object(Rule::NoCause, "an inquiry about what has ended");
+        }
+        self.opens(inquired, 0);
+        Ok(())
+    }
+
+    fn opens(&mut self, inquired: &Inquired, recoveries: u8) {
+        let Inquired { inquiry, boot, key, number, token, status, .. } = *inquired;
+        let (place, at) = (self.place, self.at);
+        let open = Inquiry { boot, key, number, token, recoveries, status, place, at, said: None, used: false };
+        self.inquiries.insert(inquiry, open);
+        self.coverage.count(format!("asked about: {status:?}"));
     }
 
     /// Whoever could not tell is left alone for a second, then twice as long each time; a dead letter has its own turn.
     fn is_too_soon(&self, key: usize, record: &Record, recoveries: u8) -> bool {
         let attempt = (record.attempt.number, record.attempt.token.0);
         let mut earlier = self.inquiries.values().rev().filter(|inquiry| {
-            inquiry.key == key && inquiry.boot == self.boot.number && (inquiry.number, inquiry.token) == attempt
+            inquiry.status.is_in_flight()
+                && (inquiry.key, inquiry.boot) == (key, self.boot.number)
+                && (inquiry.number, inquiry.token) == attempt
         });
         let Some(last) = earlier.next().filter(|last| last.used) else { return false };
         let limits = &self.plan.limits;
@@ -634,6 +783,8 @@ impl<'a> Checker<'a> {
         self.coverage.count(match found {
             Some(Found::NotStarted) => "oracle: not started",
             Some(Found::Live) => "oracle: live",
+            Some(Found::Abandoned) => "oracle: given up",
+            Some(Found::Missing) => "oracle: missing",
             Some(Found::Done(_)) => "oracle: done",
             Some(Found::CannotTell) => "oracle: cannot tell",
             None if taken > 0 => "oracle: too late",
@@ -648,6 +799,8 @@ impl<'a> Checker<'a> {
         let fits = |said: &Found| match cause {
             Cause::NotStarted => *said == Found::NotStarted,
             Cause::Live => *said == Found::Live,
+            Cause::FoundAbandoned => *said == Found::Abandoned,
+            Cause::Missing => *said == Found::Missing,
             Cause::CannotTell => *said == Found::CannotTell,
             _ => false,
         };
@@ -709,7 +862,9 @@ impl<'a> Checker<'a> {
         let Some(record) = self.record(key).filter(|record| record.state == State::InDoubt) else { return Ok(()) };
         let grid = self.grid(key);
         if grid.is_asked() {
-            let about = |inquiry: &&Inquiry| inquiry.key == key && inquiry.boot == self.boot.number;
+            let about = |inquiry: &&Inquiry| {
+                inquiry.key == key && inquiry.boot == self.boot.number && inquiry.status.is_in_flight()
+            };
             let last = self.inquiries.values().rev().find(about).map(|inquiry| &inquiry.said);
             match last {
                 None if !self.boot.clock_was_set => {
@@ -742,8 +897,8 @@ impl<'a> Checker<'a> {
 
     fn waits_for_an_end_from_outside(&self, call: &Call) -> bool {
         match (&call.ask, self.record(call.key).map(|record| record.state.status())) {
-            (Ask::Submit(Submit { deadline: None, .. }) | Ask::Track, Some(Status::Dispatched)) => true,
-            (Ask::Track, Some(Status::InDoubt | Status::Registered)) => {
+            (Ask::Submit(Submit { deadline: None, .. }) | Ask::Track(_), Some(Status::Dispatched)) => true,
+            (Ask::Track(_), Some(Status::InDoubt | Status::Registered)) => {
                 self.grid(call.key).in_doubt == ibid::InDoubt::Ask
                     && self.record(call.key).is_some_and(|record| !self.is_dead_letter(call.key, record))
             }
@@ -776,7 +931,7 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    fn answered(&mut self, id: usize, answer: &Answer) -> Checked {
+    fn answered(&mut self, id: usize, answer: &Answer, recorded: Option<&Ended>) -> Checked {
         let asked = self.calls.get_mut(&id).expect("it was asked");
         asked.told_at = self.place;
         let told = asked.told.replace(answer.clone());
@@ -794,9 +949,26 @@ impl<'a> Checker<'a> {
         {
             return object(Rule::NoAnswer, format!("#{id} is answered after its deadline"));
         }
+        if !self.fits_recorded(call, answer, recorded) {
+            return object(
+                Rule::WrongAnswer,
+                format!("#{id}: {answer:?}, and what came with it is not what was recorded"),
+            );
+        }
+        let is_of_another = match (&call.ask, answer) {
+            (Ask::Resolve { attempt: Some(named), .. }, Ok(Said::Resolved(Resolved::FencedOff))) => {
+                let is_like_it = |record: &Record| record.attempt.number == named.number;
+                self.stored_since(call).any(|record| is_like_it(record) && record.attempt.token != named.token)
+            }
+            _ => false,
+        };
         match self.fits(call, answer) {
             Some(how) => {
                 self.coverage.answer(&call.ask, answer, how);
+                recorded.into_iter().for_each(|_| self.coverage.count("a duplicate with its end"));
+                if is_of_another {
+                    self.coverage.count("an end of an earlier record was fenced off");
+                }
                 Ok(())
             }
             None if is_definitive(answer) => object(Rule::NotDefinitive, format!("#{id}: {answer:?}")),

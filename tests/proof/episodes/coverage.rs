@@ -12,7 +12,7 @@ use super::history::{Answer, Ask, Finished, Said, Started, What};
 pub(crate) struct Coverage(BTreeMap<String, u64>);
 
 /// What must not be missing from a few hundred episodes.
-const OFTEN: [&str; 52] = [
+const OFTEN: [&str; 74] = [
     "submit: executed",
     "submit: replayed",
     "submit: joined",
@@ -65,10 +65,32 @@ const OFTEN: [&str; 52] = [
     "durable: found live",
     "durable: an oracle could not tell",
     "run again without a caller",
+    "abandon: Marked",
+    "abandon: Released",
+    "abandon: NoEffect",
+    "acknowledge: Counting",
+    "acknowledge: NoEffect",
+    "tick: ticked",
+    "rows: written",
+    "rows: guarded",
+    "forget: Live",
+    "oracle: missing",
+    "oracle: given up",
+    "durable: already live",
+    "durable: taken",
+    "durable: given up",
+    "durable: quiet ticks are counted",
+    "durable: released by ticks",
+    "used again, released by ticks",
+    "used again, released as it was given up and failed",
+    "used again, released as it had failed and was given up",
+    "given up, and completed",
+    "a duplicate with its end",
+    "the same id in two scopes",
 ];
 
 /// What must not be missing from many thousands.
-const SELDOM: [&str; 25] = [
+const SELDOM: [&str; 34] = [
     "a row belonged to another",
     "expiry sweep: removed some",
     "submit: Duplicate(Dispatched)",
@@ -94,6 +116,15 @@ const SELDOM: [&str; 25] = [
     "run again with a checkpoint",
     "waits for an end from outside",
     "because it could not be saved",
+    "disturb: Counting",
+    "durable: found given up",
+    "durable: found missing",
+    "track: Mismatch",
+    "an end of an earlier record was fenced off",
+    "a tick was lost with its process",
+    "released by ticks, over a restart",
+    "asked one tick before",
+    "asked after enough ticks",
 ];
 
 impl Coverage {
@@ -113,7 +144,13 @@ impl Coverage {
         OFTEN.iter().chain(seldom).copied().filter(|what| !self.0.contains_key(*what)).collect()
     }
 
-    pub(super) fn ask(&mut self, ask: &Ask, record: Option<&Record>, clock: u64) {
+    pub(super) fn ask(&mut self, ask: &Ask, record: Option<&Record>, (clock, tick): (u64, u64)) {
+        let last = record.and_then(|record| record.lapses_at_tick).filter(|_| matches!(ask, Ask::Submit(_)));
+        match last.map(|last| last.checked_sub(tick)) {
+            Some(Some(0) | None) => self.count("asked after enough ticks"),
+            Some(Some(1)) => self.count("asked one tick before"),
+            _ => {}
+        }
         let is_finished = record.is_some_and(|record| matches!(record.state, State::Completed(_) | State::Failed(..)));
         let end = record.and_then(|record| record.expires_at).filter(|_| is_finished && matches!(ask, Ask::Submit(_)));
         match end.map(|end| end.0.abs_diff(clock)) {
@@ -126,13 +163,18 @@ impl Coverage {
     pub(super) fn answer(&mut self, ask: &Ask, answer: &Answer, how: &'static str) {
         let kind = match ask {
             Ask::Submit(_) => "submit",
-            Ask::Track => "track",
+            Ask::Track(_) => "track",
             Ask::Lookup => "lookup",
             Ask::Forget => "forget",
             Ask::Resolve { .. } => "resolve",
             Ask::Fence => "fence",
             Ask::List => "list",
             Ask::ExpirySweep => "expiry sweep",
+            Ask::Abandon => "abandon",
+            Ask::Acknowledge => "acknowledge",
+            Ask::Disturb => "disturb",
+            Ask::Tick => "tick",
+            Ask::Rows(_) => "rows",
         };
         let said = match answer {
             Ok(Said::Answer(how, _)) => how.to_string(),
@@ -142,6 +184,10 @@ impl Coverage {
             Ok(Said::Resolved(resolved)) => first_word(resolved),
             Ok(Said::Fenced(fenced)) => first_word(fenced),
             Ok(Said::Listed(_)) => "listed".to_owned(),
+            Ok(Said::Abandoned(abandoned)) => first_word(abandoned),
+            Ok(Said::Acknowledged(acknowledged)) => first_word(acknowledged),
+            Ok(Said::Ticked) => "ticked".to_owned(),
+            Ok(Said::Rows(written)) => if *written { "written" } else { "guarded" }.to_owned(),
             Ok(Said::Swept(count)) => if *count > 0 { "removed some" } else { "removed none" }.to_owned(),
             Err(ErrorKind::Duplicate(status)) => format!("Duplicate({status:?})"),
             Err(kind) => first_word(kind),
@@ -159,7 +205,7 @@ impl Coverage {
             Cause::Completed { start: Some(_), .. } => "durable: completed",
             Cause::Completed { start: None, .. } => "durable: resolved",
             Cause::Definitive { .. } => "durable: definitive",
-            Cause::Failed => "durable: failed",
+            Cause::Failed { .. } => "durable: failed",
             Cause::Doubt { .. } => "durable: in doubt",
             Cause::Interrupted => "durable: interrupted",
             Cause::TooLate { .. } => "durable: answer of a re-run came too late",
@@ -171,6 +217,14 @@ impl Coverage {
             Cause::NotStarted => "durable: never started",
             Cause::Live => "durable: found live",
             Cause::CannotTell => "durable: an oracle could not tell",
+            Cause::AlreadyLive { .. } => "durable: already live",
+            Cause::Taken { .. } => "durable: taken",
+            Cause::FoundAbandoned => "durable: found given up",
+            Cause::Missing => "durable: found missing",
+            Cause::Marked => "durable: given up",
+            Cause::Abandoned => "durable: let go",
+            Cause::Counting => "durable: quiet ticks are counted",
+            Cause::Released => "durable: released by ticks",
         });
     }
 
@@ -187,6 +241,8 @@ impl Coverage {
         self.count(match end {
             Finished::Done { .. } => "ended: done",
             Finished::Accepted => "ended: accepted",
+            Finished::AlreadyLive => "ended: already live",
+            Finished::Taken => "ended: taken",
             Finished::Definitive(_) => "ended: definitive",
             Finished::Unknown(_) => "ended: unknown",
             Finished::Lost => "ended: lost",

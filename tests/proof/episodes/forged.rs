@@ -5,13 +5,15 @@ use std::time::Duration;
 use ibid::store::Verdict;
 use ibid::testing::Random;
 use ibid::{
-    AttemptId, BootId, Bytes, Ended, ErrorKind, Fingerprint, Found, Guard, How, InDoubt, OnStoreFailure, Record, Row,
-    State, Token, UnixMillis,
+    AttemptId, BootId, Bytes, Ended, ErrorKind, Fingerprint, Found, Guard, How, InDoubt, OnStoreFailure, Record,
+    Retention, Row, State, Token, UnixMillis,
 };
 
 use super::checker::{Objection, Rule, check};
 use super::history::{Answer, Ask, Changed, Event, Finished, Held, Inquired, Said, Started, Submit, Way, What};
 use super::plan::{Grid, Place, Plan};
+
+mod payments;
 
 const CLOCK: u64 = 1_000_000;
 
@@ -20,6 +22,7 @@ struct Forged {
     plan: Plan,
     events: Vec<Event>,
     clock: u64,
+    tick: u64,
 }
 
 fn bytes(text: &str) -> Bytes {
@@ -34,7 +37,7 @@ impl Forged {
         let mut plan = Plan::draw(&mut Random::new(0));
         plan.keys = vec![Place::new(0, grid)];
         plan.limits = ibid::Limits::default();
-        let forged = Self { plan, events: Vec::new(), clock: CLOCK };
+        let forged = Self { plan, events: Vec::new(), clock: CLOCK, tick: 0 };
         forged.and(What::Opening(0)).and(What::Opened(0))
     }
 
@@ -69,7 +72,7 @@ impl Forged {
     }
 
     fn told(self, id: usize, answer: Answer) -> Self {
-        self.and(What::Answered { id, answer })
+        self.and(What::Answered { id, answer, recorded: None })
     }
 
     fn answer(self, id: usize, how: How, answer: &str) -> Self {
@@ -87,9 +90,10 @@ impl Forged {
     /// The next revision of the record, decided and committed now.
     fn durable_with(self, put: Option<Record>, rows: Vec<Row>) -> Self {
         let now = UnixMillis(self.clock + 1);
-        let changes = vec![Changed { key: 0, put: put.map(Box::new), rows, verdict: Verdict::Applied }];
+        let changes = vec![Changed { key: Some(0), put: put.map(Box::new), rows, verdict: Verdict::Applied }];
         let boot = self.boot();
-        self.and(What::Committed { boot, now, changes })
+        let tick = self.tick;
+        self.and(What::Committed { boot, now, tick, changes })
     }
 
     /// What the machine would make of attempt `number` at the next commit.
@@ -99,7 +103,11 @@ impl Forged {
             What::Committed { changes, .. } => changes[0].put.as_ref().map(|record| record.created_at),
             _ => None,
         });
-        let ends = matches!(state, State::Completed(_)).then(|| now.saturating_add(Duration::from_secs(600)));
+        let retention = match self.plan.keys[0].grid.retention {
+            Retention::Fixed(retention) if matches!(state, State::Completed(_)) => Some(retention),
+            _ => None,
+        };
+        let ends = retention.map(|retention| now.saturating_add(retention));
         Record {
             revision,
             fingerprint: Fingerprint::of("flow-0", b"this"),
@@ -248,7 +256,7 @@ fn an_answer_before_its_commit_or_another_one_is_objected_to() {
     Forged::executed(as_preset).submits(3, "this").answer(3, How::Executed, "answer").breaks(Rule::WrongAnswer);
     Forged::executed(as_preset).submits(3, "that").answer(3, How::Replayed, "answer").breaks(Rule::WrongAnswer);
     Forged::executed(as_preset).submits(3, "this").refused(3, ErrorKind::Mismatch).breaks(Rule::WrongAnswer);
-    Forged::executed(as_preset).asks(3, Ask::Track).refused(3, ErrorKind::NotFound).breaks(Rule::WrongAnswer);
+    Forged::executed(as_preset).asks(3, Ask::Track(None)).refused(3, ErrorKind::NotFound).breaks(Rule::WrongAnswer);
     Forged::executed(as_preset).submits(3, "this").refused(3, ErrorKind::Expired).breaks(Rule::WrongAnswer);
     Forged::executed(as_preset).submits(3, "this").refused(3, ErrorKind::Busy).breaks(Rule::WrongAnswer);
     Forged::executed(as_preset).submits(3, "this").refused(3, ErrorKind::Store).breaks(Rule::WrongAnswer);
@@ -287,7 +295,7 @@ fn an_expiry_that_sticks_or_is_not_durable_is_objected_to() {
         refuses.later(600_100)
     };
     // It has lapsed, and nothing durable says how late it is.
-    expired().asks(3, Ask::Track).refused(3, ErrorKind::NotFound).breaks(Rule::WrongAnswer);
+    expired().asks(3, Ask::Track(None)).refused(3, ErrorKind::NotFound).breaks(Rule::WrongAnswer);
     expired().submits(3, "this").durable(None).refused(3, ErrorKind::Expired).breaks(Rule::WrongAnswer);
 }
 
@@ -352,7 +360,7 @@ fn a_dead_letter_before_its_time_and_a_tracker_left_waiting_for_one_are_objected
     let dead = |allowed: u8| {
         let mut silent = Forged::doubted();
         silent.plan.limits.recoveries = allowed;
-        silent.asks(4, Ask::Track).inquired(3).hears(3, Found::CannotTell).becomes(3, 1, State::InDoubt)
+        silent.asks(4, Ask::Track(None)).inquired(3).hears(3, Found::CannotTell).becomes(3, 1, State::InDoubt)
     };
     for allowed in [0, 1] {
         dead(allowed).refused(4, ErrorKind::RecoveriesExhausted).passes();
@@ -361,7 +369,7 @@ fn a_dead_letter_before_its_time_and_a_tracker_left_waiting_for_one_are_objected
     dead(2).refused(4, ErrorKind::RecoveriesExhausted).breaks(Rule::WrongAnswer);
     let mut unasked = Forged::doubted();
     unasked.plan.limits.recoveries = 0;
-    unasked.asks(4, Ask::Track).refused(4, ErrorKind::RecoveriesExhausted).breaks(Rule::WrongAnswer);
+    unasked.asks(4, Ask::Track(None)).refused(4, ErrorKind::RecoveriesExhausted).breaks(Rule::WrongAnswer);
 }
 
 #[test]

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use ibid::store::Verdict;
 use ibid::testing::SimulatedClock;
-use ibid::{Bytes, Clock, Ended, ErrorKind, Fenced, Forgotten, Found, How, Record, Resolved, Row, Status, UnixMillis};
+use ibid::{
+    Abandoned, Acknowledged, AttemptId, BootId, Bytes, Clock, Ended, ErrorKind, Fenced, Forgotten, Found, How, Record,
+    Resolved, Row, Status, Token, UnixMillis,
+};
 
 /// Events of one episode, at most: one that goes on for ever has to be noticed.
 const MOST: usize = 200_000;
@@ -43,6 +46,7 @@ pub(crate) enum What {
     Committed {
         boot: usize,
         now: UnixMillis,
+        tick: u64,
         changes: Vec<Changed>,
     },
     ClockSet,
@@ -56,9 +60,11 @@ pub(crate) enum What {
     Left {
         id: usize,
     },
+    /// With the end that came with it, where it is a duplicate of what has ended.
     Answered {
         id: usize,
         answer: Answer,
+        recorded: Option<Ended>,
     },
     Started(Started),
     /// The oracle is asked about an attempt.
@@ -100,7 +106,8 @@ pub(crate) enum What {
 /// One change of a transaction, with its verdict.
 #[derive(Clone)]
 pub(crate) struct Changed {
-    pub(crate) key: usize,
+    /// `None`: it is of rows that belong to no record.
+    pub(crate) key: Option<usize>,
     pub(crate) put: Option<Box<Record>>,
     pub(crate) rows: Vec<Row>,
     pub(crate) verdict: Verdict,
@@ -117,13 +124,23 @@ pub(crate) enum Way {
 #[derive(Clone)]
 pub(crate) enum Ask {
     Submit(Submit),
-    Track,
+    /// By one who knows the request, or by anybody.
+    Track(Option<Bytes>),
     Lookup,
     Forget,
-    Resolve { attempt: Option<u32>, end: Ended },
+    Resolve {
+        attempt: Option<AttemptId>,
+        end: Ended,
+    },
     Fence,
     List,
     ExpirySweep,
+    Abandon,
+    Acknowledge,
+    Disturb,
+    Tick,
+    /// To be written without a record.
+    Rows(Row),
 }
 
 #[derive(Clone)]
@@ -148,6 +165,11 @@ pub(crate) enum Said {
     /// And whether each is a dead letter.
     Listed(Vec<(usize, Record, bool)>),
     Swept(u64),
+    Abandoned(Abandoned),
+    Acknowledged(Acknowledged),
+    Ticked,
+    /// Whether they were written.
+    Rows(bool),
 }
 
 #[derive(Clone)]
@@ -185,6 +207,8 @@ pub(crate) enum Finished {
         otherwise: Option<Bytes>,
     },
     Accepted,
+    AlreadyLive,
+    Taken,
     Definitive(Bytes),
     Unknown(Bytes),
     /// It panicked, or was aborted.
@@ -261,6 +285,22 @@ impl History {
         inner.numbers
     }
 
+    /// The attempts of a key that were started, in order.
+    pub(crate) fn attempts(&self, key: usize) -> Vec<AttemptId> {
+        let inner = self.lock();
+        let started = inner.events.iter().filter_map(|event| match &event.what {
+            What::Started(started) if started.key == key => Some(started),
+            _ => None,
+        });
+        // Which boot started it makes no difference to anybody.
+        let attempt = |started: &Started| AttemptId {
+            number: started.number,
+            boot: BootId([0; 16]),
+            token: Token(started.token),
+        };
+        started.map(attempt).collect()
+    }
+
     /// The last start under this token, if there was one, and its end, if that has come.
     pub(crate) fn last_run(&self, token: &[u8; 32]) -> Option<Option<Finished>> {
         let inner = self.lock();
@@ -321,7 +361,7 @@ pub(crate) fn show_record(record: &Record) -> String {
         other => format!("{other:?}"),
     };
     format!(
-        "{state} attempt {} of {} request {} checkpoint {} recoveries {} updated {} until {}/{}/{} revision {}",
+        "{state} attempt {} of {} request {} checkpoint {} recoveries {} updated {} until {}/{}/{}/tick {} {}revision {}",
         record.attempt.number,
         token(&record.attempt.token.0),
         text(&record.request),
@@ -331,8 +371,14 @@ pub(crate) fn show_record(record: &Record) -> String {
         end(record.expires_at),
         end(record.lapses_at),
         end(record.tombstone_until),
+        record.lapses_at_tick.map_or_else(|| "-".to_owned(), |tick| tick.to_string()),
+        if record.abandoned { "given up, " } else { "" },
         record.revision,
     )
+}
+
+fn show_attempt(attempt: Option<&AttemptId>) -> String {
+    attempt.map_or_else(|| "-".to_owned(), |attempt| format!("{} of {}", attempt.number, token(&attempt.token.0)))
 }
 
 fn token(bytes: &[u8]) -> String {
@@ -356,11 +402,16 @@ impl fmt::Debug for What {
             Self::StoreFailed(_) => write!(f, "the store failed"),
             Self::StoreWorked(_) => write!(f, "the store works"),
             Self::Wrote(_) => write!(f, "the store writes"),
-            Self::Committed { now, changes, .. } => write!(f, "  committed at {} {changes:?}", end(Some(*now))),
+            Self::Committed { now, tick, changes, .. } => {
+                write!(f, "  committed at {}, tick {tick} {changes:?}", end(Some(*now)))
+            }
             Self::ClockSet => write!(f, "the clock was set"),
             Self::Asked { id, key, ask, .. } => write!(f, "#{id} asks for key {key}: {ask:?}"),
             Self::Left { id } => write!(f, "#{id} has left"),
-            Self::Answered { id, answer } => write!(f, "#{id} is told {answer:?}"),
+            Self::Answered { id, answer, recorded: None } => write!(f, "#{id} is told {answer:?}"),
+            Self::Answered { id, answer, recorded: Some(Ended::Completed(bytes) | Ended::Failed(bytes)) } => {
+                write!(f, "#{id} is told {answer:?} with {}", text(bytes))
+            }
             Self::Started(started) => write!(
                 f,
                 "  start {} of key {} for {:?}: attempt {} of {} request {} checkpoint {}",
@@ -401,7 +452,10 @@ impl fmt::Debug for What {
 impl fmt::Debug for Changed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let put = self.put.as_ref().map_or_else(|| "removed".to_owned(), |record| show_record(record));
-        write!(f, "key {} {:?}: {put}", self.key, self.verdict)?;
+        match self.key {
+            Some(key) => write!(f, "key {key} {:?}: {put}", self.verdict)?,
+            None => write!(f, "of no record {:?}", self.verdict)?,
+        }
         self.rows.iter().try_for_each(|row| write!(f, " row {} {:?}", text(row.key()), row.requires()))
     }
 }
@@ -415,17 +469,22 @@ impl fmt::Debug for Ask {
                 write!(f, " barred {}", shown(barred.as_ref()))
             }
             Self::Resolve { attempt, end: Ended::Completed(bytes) } => {
-                write!(f, "resolve {attempt:?} completed {}", text(bytes))
+                write!(f, "resolve {} completed {}", show_attempt(attempt.as_ref()), text(bytes))
             }
             Self::Resolve { attempt, end: Ended::Failed(bytes) } => {
-                write!(f, "resolve {attempt:?} failed {}", text(bytes))
+                write!(f, "resolve {} failed {}", show_attempt(attempt.as_ref()), text(bytes))
             }
-            Self::Track => write!(f, "track"),
+            Self::Track(request) => write!(f, "track {}", shown(request.as_ref())),
             Self::Lookup => write!(f, "lookup"),
             Self::Forget => write!(f, "forget"),
             Self::Fence => write!(f, "fence"),
             Self::List => write!(f, "list"),
             Self::ExpirySweep => write!(f, "expiry sweep"),
+            Self::Abandon => write!(f, "abandon"),
+            Self::Acknowledge => write!(f, "acknowledge"),
+            Self::Disturb => write!(f, "disturb"),
+            Self::Tick => write!(f, "tick"),
+            Self::Rows(row) => write!(f, "row {} {:?}", text(row.key()), row.requires()),
         }
     }
 }
@@ -444,6 +503,10 @@ impl fmt::Debug for Said {
             Self::Fenced(fenced) => fenced.fmt(f),
             Self::Listed(listed) => write!(f, "{:?}", listed.iter().map(|(key, ..)| key).collect::<Vec<_>>()),
             Self::Swept(count) => write!(f, "{count} removed"),
+            Self::Abandoned(abandoned) => abandoned.fmt(f),
+            Self::Acknowledged(acknowledged) => acknowledged.fmt(f),
+            Self::Ticked => write!(f, "ticked"),
+            Self::Rows(written) => write!(f, "{}", if *written { "written" } else { "guarded" }),
         }
     }
 }
@@ -460,6 +523,8 @@ impl fmt::Debug for Finished {
                 shown(otherwise.as_ref())
             ),
             Self::Accepted => write!(f, "accepted"),
+            Self::AlreadyLive => write!(f, "already live"),
+            Self::Taken => write!(f, "taken"),
             Self::Definitive(reason) => write!(f, "definitive {}", text(reason)),
             Self::Unknown(reason) => write!(f, "unknown {}", text(reason)),
             Self::Lost => write!(f, "lost"),

@@ -59,13 +59,13 @@ impl Layer for Durable {
     fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError> {
         let verdicts = self.disk.commit(batch)?;
         let changed = |(change, verdict): (&ibid::store::Change, &Verdict)| Changed {
-            key: self.plan.place(&change.key),
+            key: self.plan.find(&change.key),
             put: change.put.clone(),
             rows: change.rows.clone(),
             verdict: *verdict,
         };
         let changes = batch.changes.iter().zip(&verdicts).map(changed).collect();
-        self.history.note(What::Committed { boot: self.boot, now: batch.now, changes });
+        self.history.note(What::Committed { boot: self.boot, now: batch.now, tick: batch.tick, changes });
         Ok(verdicts)
     }
 }

@@ -12,7 +12,7 @@ use ibid::{Builder, Bytes, Ended, Found, Inquiry};
 use tokio::sync::Semaphore;
 
 use super::history::{Finished, History, Inquired, What};
-use super::plan::{Plan, of};
+use super::plan::{Place, Plan, of};
 use super::script::{Of, Script, pass};
 
 /// What became of the effect of each attempt's token. Clones share it.
@@ -73,8 +73,7 @@ impl Truth {
         let mut fates = self.inner.fates.lock().unwrap_or_else(PoisonError::into_inner);
         let known = fates.get(token).cloned();
         let fate = match known {
-            Some(Found::Live) if self.draw(|random| random.once_in(2)) => self.ended(token),
-            Some(known) => known,
+            Some(known) => self.moved_on(token, known),
             None => self.first_fate(token),
         };
         fates.insert(*token, fate.clone());
@@ -85,13 +84,37 @@ impl Truth {
         match self.history.last_run(token) {
             None | Some(Some(Finished::Definitive(_))) => Found::NotStarted,
             Some(Some(Finished::Done { answer, .. })) => Found::Done(Ended::Completed(answer)),
-            Some(Some(Finished::Accepted)) => Found::Live,
+            // Downstream has it under another request, and never under this.
+            Some(Some(Finished::Taken)) => Found::NotStarted,
+            // It may have been lost with what downstream wrote last, or that has yet to catch up.
+            Some(Some(Finished::Accepted | Finished::AlreadyLive)) => match self.draw(|random| random.below(4)) {
+                0 | 1 if !self.inner.calm.load(Ordering::Relaxed) => Found::Missing,
+                _ => Found::Live,
+            },
             // It broke off, maybe before it had sent anything.
-            Some(Some(Finished::Unknown(_) | Finished::Lost) | None) => match self.draw(|random| random.below(4)) {
+            Some(Some(Finished::Unknown(_) | Finished::Lost) | None) => match self.draw(|random| random.below(6)) {
                 0 => Found::NotStarted,
                 1 => Found::Live,
+                2 => Found::Abandoned,
+                3 => self.moved_on(token, Found::Missing),
                 _ => self.ended(token),
             },
+        }
+    }
+
+    /// What is live may be given up, and may come to an end; what is missing turns up, or it is certain that it will not.
+    fn moved_on(&self, token: &[u8; 32], known: Found) -> Found {
+        let is_calm = self.inner.calm.load(Ordering::Relaxed);
+        match (known, self.draw(|random| random.below(8))) {
+            (Found::Live, 0) => Found::Abandoned,
+            // It has forgotten what it wrote last.
+            (Found::Live, 1) if !is_calm => Found::Missing,
+            (Found::Live | Found::Abandoned, 4..) => self.ended(token),
+            (Found::Missing, 0..4) if !is_calm => Found::Missing,
+            (Found::Missing, 0..6) => Found::NotStarted,
+            (Found::Missing, 6) => Found::Live,
+            (Found::Missing, _) => self.ended(token),
+            (known, _) => known,
         }
     }
 
@@ -157,12 +180,16 @@ impl Recovering {
     }
 
     pub(crate) fn register(&self, builder: Builder) -> Builder {
-        self.plan.keys.iter().enumerate().fold(builder, |builder, (key, place)| {
+        let is_first =
+            |place: &Place, before: &[Place]| before.iter().all(|other| other.flow.name() != place.flow.name());
+        let places = self.plan.keys.iter().enumerate();
+        let flows = places.filter(|(number, place)| is_first(place, &self.plan.keys[..*number]));
+        flows.fold(builder, |builder, (_, place)| {
             let this = self.clone();
             if place.grid.is_asked() {
-                builder.oracle(&place.flow, move |inquiry| this.ask(key, &inquiry))
+                builder.oracle(&place.flow, move |inquiry| this.ask(this.plan.place(inquiry.key()), &inquiry))
             } else if place.grid.is_rerun() {
-                builder.rerun(&place.flow, move |_, _| this.rerun(key))
+                builder.rerun(&place.flow, move |key, _| this.rerun(this.plan.place(key)))
             } else {
                 builder
             }

@@ -8,6 +8,9 @@ use ibid::{
     Retention, WhileRunning,
 };
 
+/// The other scope.
+const BESIDE: &str = "beside";
+
 /// One episode.
 pub(crate) struct Plan {
     pub(crate) keys: Vec<Place>,
@@ -70,6 +73,23 @@ impl Grid {
         }
     }
 
+    /// What [`Policy::send_onion`] says.
+    pub(crate) fn send_onion() -> Self {
+        Self {
+            while_running: WhileRunning::Refuse,
+            after_completed: AfterCompleted::Refuse,
+            on_failure: OnFailure::Keep,
+            in_doubt: InDoubt::Ask,
+            retention: Retention::UntilForgotten,
+            ..Self::replay(Duration::ZERO)
+        }
+    }
+
+    /// What [`Policy::send_payment`] says.
+    pub(crate) fn send_payment() -> Self {
+        Self { retention: Retention::UntilAcknowledged { quiet_ticks: 7 }, ..Self::send_onion() }
+    }
+
     pub(crate) fn policy(&self) -> Policy {
         let policy = Policy::replay(Duration::ZERO)
             .while_running(self.while_running)
@@ -104,9 +124,11 @@ impl Grid {
     }
 
     fn draw_policy(random: &mut Random) -> Self {
-        match random.below(10) {
+        match random.below(14) {
             0 => Self::replay(millis(random, &[400, 20_000, 600_000])),
             1 | 2 => Self::request_invoice(),
+            3 | 4 => Self::send_payment(),
+            5 | 6 => Self::send_onion(),
             _ => Self {
                 while_running: of(random, &[WhileRunning::Join, WhileRunning::Join, WhileRunning::Refuse]),
                 after_completed: of(random, &[AfterCompleted::Replay, AfterCompleted::Replay, AfterCompleted::Refuse]),
@@ -114,9 +136,10 @@ impl Grid {
                 after_checkpoint: of(random, &[AfterCheckpoint::Believe, AfterCheckpoint::Doubt]),
                 in_doubt: of(random, &[InDoubt::Ambiguous, InDoubt::Rerun, InDoubt::Rerun, InDoubt::Ask, InDoubt::Ask]),
                 after_expiry: of(random, &[AfterExpiry::RefuseOnce, AfterExpiry::Refuse, AfterExpiry::Rerun]),
-                retention: match random.below(4) {
+                retention: match random.below(6) {
                     0 => Retention::FromRequest,
                     1 => Retention::UntilForgotten,
+                    2 | 3 => Retention::UntilAcknowledged { quiet_ticks: of(random, &[0, 1, 2]) },
                     _ => Retention::Fixed(millis(random, &[0, 1, 300, 3_000, 20_000])),
                 },
                 grace: millis(random, &[0, 1, 200, 4_000, 30_000]),
@@ -138,14 +161,23 @@ pub(crate) fn millis(random: &mut Random, choices: &[u64]) -> Duration {
 
 impl Plan {
     pub(crate) fn draw(random: &mut Random) -> Self {
-        let keys = (0..=random.below(3)).map(|place| Place::new(place, Grid::draw(random))).collect();
+        let mut keys = Vec::<Place>::new();
+        for place in 0..=random.below(3) {
+            let beside = keys.last().filter(|_| random.once_in(4)).and_then(Place::beside);
+            keys.push(beside.unwrap_or_else(|| Place::new(place, Grid::draw(random))));
+        }
         let trouble_every = of(random, &[3, 5, 8, 1_000]);
         Self { keys, limits: limits(random), steps: 8 + random.below(28), trouble_every }
     }
 
     /// The number of a key.
     pub(crate) fn place(&self, key: &Key) -> usize {
-        self.keys.iter().position(|place| place.key == *key).expect("the episode knows all its keys")
+        self.find(key).expect("the episode knows all its keys")
+    }
+
+    /// The same; `None` for what the engine writes under a key of its own.
+    pub(crate) fn find(&self, key: &Key) -> Option<usize> {
+        self.keys.iter().position(|place| place.key == *key)
     }
 }
 
@@ -154,6 +186,13 @@ impl Place {
         let flow = Flow::new(format!("flow-{place}"), grid.policy()).expect("a name");
         let key = flow.key("scope", [b'a']).expect("a key");
         Self { flow, key, grid }
+    }
+
+    /// The same flow and id in another scope: the two must never meet.
+    fn beside(&self) -> Option<Self> {
+        let key = self.flow.key(BESIDE, self.key.id()).expect("a key");
+        let (flow, grid) = (self.flow.clone(), self.grid.clone());
+        (key != self.key).then_some(Self { flow, key, grid })
     }
 }
 
@@ -167,7 +206,7 @@ fn limits(random: &mut Random) -> Limits {
     if random.once_in(4) {
         limits.background_recoveries = of(random, &[1, 2]);
     }
-    if random.once_in(4) {
+    if random.once_in(2) {
         limits.dispatched_silence = millis(random, &[50, 2_000]);
     }
     if random.once_in(3) {
@@ -192,4 +231,11 @@ fn limits(random: &mut Random) -> Limits {
         limits.expiry_slice = of(random, &[1, 2]);
     }
     limits
+}
+
+#[test]
+fn the_grids_are_the_policies_they_are_named_after() {
+    assert_eq!(Grid::request_invoice().policy(), Policy::request_invoice());
+    assert_eq!(Grid::send_payment().policy(), Policy::send_payment());
+    assert_eq!(Grid::send_onion().policy(), Policy::send_onion());
 }

@@ -28,6 +28,8 @@ enum Ends {
         row: Option<Claim>,
     },
     Accepted,
+    AlreadyLive,
+    Taken,
     Definitive(usize),
     Unknown,
     Panics,
@@ -37,7 +39,7 @@ enum Ends {
 
 /// A row that only one of two requests can have.
 #[derive(Clone)]
-struct Claim {
+pub(crate) struct Claim {
     name: u64,
     guard: bool,
     otherwise: bool,
@@ -106,6 +108,8 @@ impl Script {
                 done(bytes, until(for_long), rows, otherwise)
             }
             Ends::Accepted => Finished::Accepted,
+            Ends::AlreadyLive => Finished::AlreadyLive,
+            Ends::Taken => Finished::Taken,
             Ends::Definitive(bytes) => Finished::Definitive(padded(&format!("no {}", run.start), bytes)),
             Ends::Unknown => Finished::Unknown(padded(&format!("lost {}", run.start), 8)),
             Ends::Panics => resume_unwind(Box::new("on its way")),
@@ -121,7 +125,7 @@ impl Script {
 
 impl Ends {
     fn draw(random: &mut Random) -> Self {
-        match random.below(20) {
+        match random.below(24) {
             0..=9 => Self::Done {
                 bytes: of(random, &[0, 10, 10, 10, 24, 64, 65, 300]),
                 for_long: random.once_in(6).then(|| millis(random, &[0, 200, 5_000])),
@@ -131,13 +135,16 @@ impl Ends {
             12..=14 => Self::Definitive(of(random, &[8, 8, 100])),
             15 | 16 => Self::Unknown,
             17 => Self::Panics,
-            _ => Self::Hangs,
+            18 | 19 => Self::Hangs,
+            20 => Self::AlreadyLive,
+            21 => Self::Taken,
+            _ => Self::Accepted,
         }
     }
 }
 
 impl Claim {
-    fn draw(random: &mut Random) -> Self {
+    pub(crate) fn draw(random: &mut Random) -> Self {
         Self {
             name: random.below(2),
             guard: !random.once_in(4),
@@ -147,7 +154,21 @@ impl Claim {
     }
 
     fn row(&self, until: Option<UnixMillis>) -> Row {
-        let row = Row::new("claims", format!("claim {}", self.name).into_bytes(), *b"taken").expect("a sound row");
+        self.worth(until, *b"taken")
+    }
+
+    /// A row like that, which belongs to no record.
+    pub(crate) fn of_nobody(&self, value: Bytes, now: UnixMillis) -> Row {
+        self.worth(self.for_long.map(|end| now.saturating_add(end)), value)
+    }
+
+    /// That it goes, whoever has it.
+    pub(crate) fn removal(&self) -> Row {
+        Row::removal("claims", format!("claim {}", self.name).into_bytes()).expect("a sound row")
+    }
+
+    fn worth(&self, until: Option<UnixMillis>, value: impl Into<Bytes>) -> Row {
+        let row = Row::new("claims", format!("claim {}", self.name).into_bytes(), value).expect("a sound row");
         let row = row.guard(if self.guard { Guard::Absent } else { Guard::Any });
         until.into_iter().fold(row, Row::expires_at)
     }
@@ -215,6 +236,8 @@ impl Run {
                 End::Done(reason.fold(done, Completion::otherwise))
             }
             Finished::Accepted => End::Accepted,
+            Finished::AlreadyLive => End::AlreadyLive,
+            Finished::Taken => End::Taken,
             Finished::Definitive(reason) => End::Definitive(Reason::from_bytes(reason)),
             Finished::Unknown(reason) => End::Unknown(Reason::from_bytes(reason)),
             Finished::Lost => resume_unwind(Box::new("a start is lost by being dropped")),

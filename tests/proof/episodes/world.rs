@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use ibid::store::{MemoryStore, Store};
 use ibid::testing::{Fault, FaultyStore, Outage, Random, Simulation};
-use ibid::{Bytes, Call, Clock, Ended, Engine, Error, ErrorKind, Outcome, Reason, Reply, Submission};
+use ibid::{
+    AttemptId, Bytes, Call, Clock, Ended, Engine, Error, ErrorKind, Outcome, Reason, Record, Reply, State, Submission,
+};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
@@ -16,7 +18,7 @@ use super::history::{Answer, Ask, Held, History, Said, Submit, Way, What};
 use super::noting::{CommitAlarm, Durable, Told};
 use super::oracle::{Recovering, Truth};
 use super::plan::{Place, Plan, millis, of};
-use super::script::{Of, Script, pass};
+use super::script::{Claim, Of, Script, pass};
 
 /// How far the wall clock is set ahead in an episode, at most, all in all: further, and the engine would doubt it.
 const AHEAD: i64 = 50 * 60 * 1_000;
@@ -141,7 +143,7 @@ impl<'a> World<'a> {
     /// A client does something.
     fn act(&mut self) {
         let key = self.a_key();
-        let ask = match self.random.below(40) {
+        let ask = match self.random.below(60) {
             0..=17 => Ask::Submit(self.submission()),
             18..=22 => {
                 for _ in 0..1 + self.random.below(4) {
@@ -150,7 +152,8 @@ impl<'a> World<'a> {
                 }
                 Ask::Submit(self.submission())
             }
-            23..=26 => Ask::Track,
+            23..=25 => Ask::Track(None),
+            26 => Ask::Track(Some(of(&mut self.random, &[b"this", b"that"]).as_slice().into())),
             27 | 28 => Ask::Lookup,
             29..=31 => Ask::Forget,
             32..=34 => self.resolution(key),
@@ -158,7 +161,12 @@ impl<'a> World<'a> {
             36 => Ask::List,
             37 => Ask::ExpirySweep,
             38 => return self.history.note(What::Now { boot: self.boot.number, now: self.boot.engine.now() }),
-            _ => self.resolution(key),
+            39 => self.resolution(key),
+            40..=43 => Ask::Abandon,
+            44..=47 => return self.ask_where(Ask::Acknowledge, |record| matches!(record.state, State::Completed(_))),
+            48 | 49 => return self.ask_where(Ask::Disturb, |record| record.lapses_at_tick.is_some()),
+            50..=57 => return self.tick(),
+            _ => self.rows(),
         };
         let leaves = self.leaves();
         self.ask_of(key, ask, leaves);
@@ -178,12 +186,52 @@ impl<'a> World<'a> {
         Submit { way, request, retention, barred, deadline }
     }
 
-    /// An end from outside: often the right attempt, sometimes an older or a later one.
+    /// Asks about a key whose record is like that, mostly.
+    fn ask_where(&mut self, ask: Ask, is_like_that: impl Fn(&Record) -> bool) {
+        let key = self.a_key();
+        let fits = |place: &Place| self.disk.get(&place.key).ok().flatten().is_some_and(|record| is_like_that(&record));
+        let fitting = self.plan.keys.iter().position(fits).filter(|_| !self.random.once_in(4));
+        let leaves = self.leaves();
+        self.ask_of(fitting.unwrap_or(key), ask, leaves);
+    }
+
+    /// Some ticks: to where the next record is released, or one more or less.
+    fn tick(&mut self) {
+        let reached = self.disk.tick_mark().unwrap_or_default();
+        let stored = self.plan.keys.iter().filter_map(|place| self.disk.get(&place.key).ok()?);
+        let next = stored.filter_map(|record| record.lapses_at_tick?.checked_sub(reached)).min();
+        let ticks = match next {
+            Some(left) if left < 16 => (left + self.random.below(3)).saturating_sub(1),
+            _ => 1 + self.random.below(3),
+        };
+        for _ in 0..ticks.max(1) {
+            // Some at once, some apart.
+            let leaves = if self.random.once_in(10) { Leaves::AfterPolls(1) } else { Leaves::Never };
+            self.ask(0, Ask::Tick, Script::short(), leaves);
+        }
+    }
+
+    /// A row of the host's own, of a value that nobody else writes; or that one goes.
+    fn rows(&mut self) -> Ask {
+        let value = format!("row {}", self.history.number()).into_bytes();
+        let claim = Claim::draw(&mut self.random);
+        if self.random.once_in(4) {
+            return Ask::Rows(claim.removal());
+        }
+        Ask::Rows(claim.of_nobody(value.into(), self.boot.engine.now()))
+    }
+
+    /// An end from outside: often the right attempt, sometimes an older or a later one, also of an earlier record.
     fn resolution(&mut self, key: usize) -> Ask {
         let stored = self.disk.get(&self.plan.keys[key].key).ok().flatten();
-        let number = stored.map_or(1, |record| record.attempt.number);
+        let started = self.history.attempts(key);
         let random = &mut self.random;
-        let attempt = of(random, &[None, Some(number), Some(number), Some(number.saturating_sub(1)), Some(number + 1)]);
+        let earlier = random.pick(&started).copied();
+        let current = stored.map(|record| record.attempt).or(earlier);
+        let numbered = |number: u32| current.map(|attempt| AttemptId { number, ..attempt });
+        let number = current.map_or(1, |attempt| attempt.number);
+        let others = [numbered(number.saturating_sub(1)), numbered(number + 1)];
+        let attempt = of(random, &[None, current, current, current, others[0], others[1], earlier]);
         let told: Bytes = format!("told {}", random.below(2)).into_bytes().into();
         let told: Bytes = if random.once_in(10) { [b'!'; 100].into() } else { told };
         let end = if random.once_in(2) { Ended::Completed(told) } else { Ended::Failed(told) };
@@ -203,7 +251,7 @@ impl<'a> World<'a> {
             let operation = script.operation(history.clone(), Of { boot: boot.number, key, call: Some(id) }, release);
             let asking = perform(&boot.engine, &plan, key, ask, operation);
             match unless_left(leaves, asking).await {
-                Some(answer) => history.note(What::Answered { id, answer }),
+                Some((answer, recorded)) => history.note(What::Answered { id, answer, recorded }),
                 None => history.note(What::Left { id }),
             }
         });
@@ -355,15 +403,22 @@ async fn unless_left<T>(leaves: Leaves, asking: impl Future<Output = T>) -> Opti
     }
 }
 
-async fn perform(engine: &Engine, plan: &Plan, key: usize, ask: Ask, operation: ibid::Operation) -> Answer {
+async fn perform(
+    engine: &Engine,
+    plan: &Plan,
+    key: usize,
+    ask: Ask,
+    operation: ibid::Operation,
+) -> (Answer, Option<Ended>) {
     let place = &plan.keys[key];
     let Place { flow, key, .. } = place;
     match ask {
-        Ask::Submit(submit) => told(self::submit(engine, place, submit, operation).await),
-        Ask::Track => {
-            let tracked = engine.track(flow, key).await.map_err(|error| error.kind().clone());
-            tracked.map(|Outcome { how, answer }| Said::Answer(how, answer))
-        }
+        Ask::Submit(submit) => said(self::submit(engine, place, submit, operation).await, |reply| match reply {
+            Reply::Answer(outcome) => answer(outcome),
+            Reply::Accepted => Said::Accepted,
+        }),
+        Ask::Track(None) => said(engine.track(flow, key).await, answer),
+        Ask::Track(Some(request)) => said(engine.track_request(flow, key, &request).await, answer),
         Ask::Lookup => said(engine.lookup(key), |record| Said::Record(record.map(Box::new))),
         Ask::Forget => {
             let forgotten = engine.forget(flow, std::slice::from_ref(key)).await;
@@ -379,18 +434,23 @@ async fn perform(engine: &Engine, plan: &Plan, key: usize, ask: Ask, operation: 
             Said::Listed(found.collect())
         }),
         Ask::ExpirySweep => said(engine.expiry_sweep().await, Said::Swept),
+        Ask::Abandon => said(engine.abandon(flow, key).await, Said::Abandoned),
+        Ask::Acknowledge => said(engine.acknowledge(flow, key).await, Said::Acknowledged),
+        Ask::Disturb => said(engine.disturb(flow, key).await, Said::Acknowledged),
+        Ask::Tick => said(engine.tick().await, |()| Said::Ticked),
+        Ask::Rows(row) => said(engine.write_rows(vec![row]).await, Said::Rows),
     }
 }
 
-fn said<T>(result: Result<T, Error>, say: impl FnOnce(T) -> Said) -> Answer {
-    result.map(say).map_err(|error| error.kind().clone())
+fn answer(Outcome { how, answer }: Outcome) -> Said {
+    Said::Answer(how, answer)
 }
 
-fn told(reply: Result<Reply, Error>) -> Answer {
-    said(reply, |reply| match reply {
-        Reply::Answer(Outcome { how, answer }) => Said::Answer(how, answer),
-        Reply::Accepted => Said::Accepted,
-    })
+fn said<T>(result: Result<T, Error>, say: impl FnOnce(T) -> Said) -> (Answer, Option<Ended>) {
+    match result {
+        Ok(told) => (Ok(say(told)), None),
+        Err(error) => (Err(error.kind().clone()), error.recorded().cloned()),
+    }
 }
 
 async fn submit(engine: &Engine, place: &Place, submit: Submit, operation: ibid::Operation) -> Result<Reply, Error> {

@@ -112,6 +112,9 @@ fn a_damaged_ledger_row_is_quarantined_whatever_is_asked_of_it_and_the_others_ar
     assert!(matches!(store.row("hashes", b"bad"), Err(StoreError::Quarantined)));
     let listed = store.rows("hashes", None, 1).unwrap();
     assert_eq!(listed.iter().map(|(key, _)| &**key).collect::<Vec<_>>(), [b"good"], "the limit counts what is listed");
+    let keys =
+        |limit| store.row_keys("hashes", None, limit).unwrap().iter().map(|key| key.to_vec()).collect::<Vec<_>>();
+    assert_eq!((keys(1), keys(9)), (vec![b"bad".to_vec()], vec![b"bad".to_vec(), b"good".to_vec()]), "keys stay known");
     let bad = |guard| Row::new("hashes", *b"bad", *b"new").unwrap().guard(guard);
     let fine = Row::new("hashes", *b"fine", *b"new").unwrap();
     for guard in [Guard::Any, Guard::Absent, Guard::Equals((*b"value").into())] {

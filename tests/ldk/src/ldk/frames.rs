@@ -20,7 +20,7 @@ pub(super) struct Frame(Vec<u8>);
 
 impl Type for Frame {
     fn type_id(&self) -> u16 {
-        ibid::lightning::MESSAGE_TYPE
+        ibid::lightning::request_invoice::MESSAGE_TYPE
     }
 }
 
@@ -80,7 +80,7 @@ impl CustomMessageReader for Frames {
     type CustomMessage = Frame;
 
     fn read<R: LengthLimitedRead>(&self, kind: u16, from: &mut R) -> Result<Option<Frame>, DecodeError> {
-        if kind != ibid::lightning::MESSAGE_TYPE {
+        if kind != ibid::lightning::request_invoice::MESSAGE_TYPE {
             return Ok(None);
         }
         let mut bytes = vec![0; usize::try_from(from.remaining_bytes()).unwrap()];

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bitcoin::Transaction;
 use bitcoin::secp256k1::PublicKey;
+use ibid::ldk::KvStore;
 use lightning::blinded_path::payment::{BlindedPaymentPath, ReceiveTlvs};
 use lightning::chain::ChannelMonitorUpdateStatus;
 use lightning::chain::chaininterface::{BroadcasterInterface, ConfirmationTarget, FeeEstimator};
@@ -15,10 +16,16 @@ use lightning::routing::router::{DefaultRouter, InFlightHtlcs, Route, RouteParam
 use lightning::routing::scoring::FixedPenaltyScorer;
 use lightning::sign::InMemorySigner;
 use lightning::util::logger::{Logger, Record};
-use lightning::util::persist::MonitorName;
+use lightning::util::persist::{
+    CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE, CHANNEL_MONITOR_PERSISTENCE_SECONDARY_NAMESPACE, KVStoreSync as _,
+    MonitorName,
+};
 use lightning::util::ser::Writeable;
 
 use super::{Graph, Keys};
+
+const MONITORS: (&str, &str) =
+    (CHANNEL_MONITOR_PERSISTENCE_PRIMARY_NAMESPACE, CHANNEL_MONITOR_PERSISTENCE_SECONDARY_NAMESPACE);
 
 /// Prints if `IBID_LDK_LOG` is set.
 pub(super) struct Log {
@@ -51,18 +58,44 @@ impl BroadcasterInterface for Mempool {
     }
 }
 
-/// The monitors of one run of a node, as they were written last.
-#[derive(Default)]
-pub(super) struct Disk(pub(super) Mutex<BTreeMap<String, Vec<u8>>>);
+/// Where one run of a node writes its monitors.
+pub(super) enum Disk {
+    /// As they were written last.
+    Memory(Mutex<BTreeMap<String, Vec<u8>>>),
+    /// By LDK itself.
+    Store(KvStore),
+}
 
 impl Disk {
+    pub(super) fn new(store: Option<KvStore>) -> Self {
+        store.map_or_else(|| Self::Memory(Mutex::default()), Self::Store)
+    }
+
     pub(super) fn write(
         &self,
         name: MonitorName,
+        update: Option<&ChannelMonitorUpdate>,
         monitor: &ChannelMonitor<InMemorySigner>,
     ) -> ChannelMonitorUpdateStatus {
-        self.0.lock().unwrap().insert(name.to_string(), monitor.encode());
-        ChannelMonitorUpdateStatus::Completed
+        match self {
+            Self::Memory(monitors) => {
+                monitors.lock().unwrap().insert(name.to_string(), monitor.encode());
+                ChannelMonitorUpdateStatus::Completed
+            }
+            Self::Store(store) => store.update_persisted_channel(name, update, monitor),
+        }
+    }
+
+    /// What is there.
+    pub(super) fn monitors(&self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Memory(monitors) => monitors.lock().unwrap().values().cloned().collect(),
+            Self::Store(store) => {
+                let (primary, secondary) = MONITORS;
+                let names = store.list(primary, secondary).unwrap();
+                names.iter().map(|name| store.read(primary, secondary, name).unwrap()).collect()
+            }
+        }
     }
 }
 
@@ -72,20 +105,26 @@ impl Persist<InMemorySigner> for Disk {
         name: MonitorName,
         monitor: &ChannelMonitor<InMemorySigner>,
     ) -> ChannelMonitorUpdateStatus {
-        self.write(name, monitor)
+        match self {
+            Self::Memory(_) => self.write(name, None, monitor),
+            Self::Store(store) => store.persist_new_channel(name, monitor),
+        }
     }
 
     fn update_persisted_channel(
         &self,
         name: MonitorName,
-        _: Option<&ChannelMonitorUpdate>,
+        update: Option<&ChannelMonitorUpdate>,
         monitor: &ChannelMonitor<InMemorySigner>,
     ) -> ChannelMonitorUpdateStatus {
-        self.write(name, monitor)
+        self.write(name, update, monitor)
     }
 
     fn archive_persisted_channel(&self, name: MonitorName) {
-        self.0.lock().unwrap().remove(&name.to_string());
+        match self {
+            Self::Memory(monitors) => drop(monitors.lock().unwrap().remove(&name.to_string())),
+            Self::Store(store) => Persist::<InMemorySigner>::archive_persisted_channel(store, name),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use bitcoin::hashes::{Hash as _, sha256};
 use bitcoin::pow::CompactTarget;
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Txid, Witness};
+use ibid::ldk::KvStore;
 use lightning::events::{Event, EventsProvider as _};
 use lightning::types::payment::{PaymentHash, PaymentPreimage};
 
@@ -36,7 +37,13 @@ pub struct Net {
 impl Net {
     /// This many nodes, all connected to the first.
     pub fn star(count: u8) -> Self {
-        let nodes = (0..count).map(|n| Node::start(&format!("node {n}"), n + 1, 0, None)).collect();
+        Self::star_on((0..count).map(|_| None))
+    }
+
+    /// The same, each node with this store or with none.
+    fn star_on(stores: impl IntoIterator<Item = Option<KvStore>>) -> Self {
+        let node = |(n, store): (u8, _)| Node::start(&format!("node {n}"), n + 1, 0, store, None);
+        let nodes = (0..).zip(stores).map(node).collect();
         let mut net = Self { nodes, links: Vec::new(), blocks: Vec::new(), bell: Arc::default(), claimed: Vec::new() };
         (1..net.nodes.len()).for_each(|n| net.connect(0, n));
         net
@@ -45,6 +52,13 @@ impl Net {
     /// A payer and a payee with a channel of 1,000,000 sat, all of it the payer's.
     pub fn channel() -> Self {
         let mut net = Self::star(2);
+        net.open_channel(0, 1);
+        net
+    }
+
+    /// The same, where each writes its monitors to its store.
+    pub fn channel_on(stores: [KvStore; 2]) -> Self {
+        let mut net = Self::star_on(stores.map(Some));
         net.open_channel(0, 1);
         net
     }
@@ -228,18 +242,28 @@ impl Net {
 
     /// Kills the payer and starts it from what a snapshot says was on its disks. It is not connected to anybody.
     pub fn restart_payer(&mut self, from: &Snapshot) {
-        (1..self.nodes.len()).for_each(|n| self.disconnect(0, n));
-        let Node { name, seed, starts, .. } = &self.nodes[0];
-        let node = Node::start(name, *seed, starts + 1, Some(from));
+        self.restart(0, None, from);
+    }
+
+    /// Kills the n-th node and starts it from its store. It is not connected to anybody.
+    pub fn restart_on(&mut self, n: usize, store: KvStore) {
+        let from = Snapshot::in_store(&store);
+        self.restart(n, Some(store), &from);
+    }
+
+    fn restart(&mut self, n: usize, store: Option<KvStore>, from: &Snapshot) {
+        (0..self.nodes.len()).for_each(|other| self.disconnect(n, other));
+        let Node { name, seed, starts, .. } = &self.nodes[n];
+        let node = Node::start(name, *seed, starts + 1, store, Some(from));
         let best = node.manager.current_best_block().height;
         self.blocks.iter().filter(|block| block.height > best).for_each(|block| node.confirm(block));
-        self.nodes[0] = node;
+        self.nodes[n] = node;
     }
 
     /// Whether LDK would start the payer from this.
     pub fn starts_from(&self, snapshot: &Snapshot) -> bool {
         let Node { name, seed, starts, .. } = &self.nodes[0];
-        Parts::new(name, *seed, starts + 1).read_manager(snapshot).is_ok()
+        Parts::new(name, *seed, starts + 1, None).read_manager(snapshot).is_ok()
     }
 
     /// Mines what the nodes have broadcast, and as many blocks in all.

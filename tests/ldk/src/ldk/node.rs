@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use bitcoin::hashes::Hash as _;
 use bitcoin::secp256k1::PublicKey;
 use bitcoin::{BlockHash, Network};
+use ibid::ldk::KvStore;
 use lightning::chain::chainmonitor::ChainMonitor;
 use lightning::chain::channelmonitor::ChannelMonitor;
 use lightning::chain::{BestBlock, Confirm};
@@ -17,6 +18,10 @@ use lightning::routing::router::DefaultRouter;
 use lightning::routing::scoring::FixedPenaltyScorer;
 use lightning::sign::{InMemorySigner, KeysManager, NodeSigner as _, Recipient};
 use lightning::util::config::UserConfig;
+use lightning::util::persist::{
+    CHANNEL_MANAGER_PERSISTENCE_KEY, CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE,
+    CHANNEL_MANAGER_PERSISTENCE_SECONDARY_NAMESPACE, KVStoreSync as _, read_channel_monitors,
+};
 use lightning::util::ser::{ReadableArgs as _, Writeable};
 
 use super::frames::{Frames, OnFrame};
@@ -26,6 +31,12 @@ use super::wallet::{Wallet, told};
 use super::wire::Peers;
 use super::{Graph, Ignoring, Keys, Manager, Monitors};
 use crate::{Invoice, PeerId, Told};
+
+const MANAGER: (&str, &str, &str) = (
+    CHANNEL_MANAGER_PERSISTENCE_PRIMARY_NAMESPACE,
+    CHANNEL_MANAGER_PERSISTENCE_SECONDARY_NAMESPACE,
+    CHANNEL_MANAGER_PERSISTENCE_KEY,
+);
 
 /// What a node has on its disks at one time. A node's manager and monitors are written apart, so a test may put one
 /// together from two.
@@ -39,6 +50,13 @@ impl Snapshot {
     /// This manager, with the monitors of another time.
     pub fn with_monitors_of(&self, other: &Self) -> Self {
         Self { manager: self.manager.clone(), monitors: other.monitors.clone() }
+    }
+
+    /// What a node has written to its store.
+    pub fn in_store(store: &KvStore) -> Self {
+        let (primary, secondary, key) = MANAGER;
+        let manager = store.read(primary, secondary, key).unwrap();
+        Self { manager, monitors: Disk::Store(store.clone()).monitors() }
     }
 }
 
@@ -69,13 +87,13 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn new(name: &str, seed: u8, starts: u32) -> Self {
+    pub(super) fn new(name: &str, seed: u8, starts: u32, store: Option<KvStore>) -> Self {
         let log = Arc::new(Log { name: name.into() });
         let keys = Arc::new(KeysManager::new(&[seed; 32], 0, starts, true));
         let graph = Arc::new(Graph::new(Network::Regtest, log.clone()));
         let scorer = Arc::new(Mutex::new(FixedPenaltyScorer::with_penalty(0)));
         let router = DefaultRouter::new(graph, log.clone(), keys.clone(), scorer, ());
-        let (mempool, disk) = (Arc::new(Mempool::default()), Arc::new(Disk::default()));
+        let (mempool, disk) = (Arc::new(Mempool::default()), Arc::new(Disk::new(store)));
         let monitors = Arc::new(ChainMonitor::new(
             None,
             mempool.clone(),
@@ -128,7 +146,7 @@ impl Parts {
         );
         let (_, manager) = <(BlockHash, Arc<Manager>)>::read(&mut &snapshot.manager[..], args)?;
         for monitor in monitors {
-            self.disk.write(monitor.persistence_key(), &monitor);
+            self.disk.write(monitor.persistence_key(), None, &monitor);
             self.monitors.load_existing_monitor(monitor.channel_id(), monitor).unwrap();
         }
         Ok(manager)
@@ -143,8 +161,8 @@ fn config() -> UserConfig {
 }
 
 impl Node {
-    pub(super) fn start(name: &str, seed: u8, starts: u32, from: Option<&Snapshot>) -> Self {
-        let parts = Parts::new(name, seed, starts);
+    pub(super) fn start(name: &str, seed: u8, starts: u32, store: Option<KvStore>, from: Option<&Snapshot>) -> Self {
+        let parts = Parts::new(name, seed, starts, store);
         let manager = match from {
             None => parts.new_manager(),
             Some(snapshot) => parts.read_manager(snapshot).unwrap(),
@@ -182,7 +200,35 @@ impl Node {
 
     /// What is on its disks now, if its manager is written now.
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot { manager: self.manager.encode(), monitors: self.disk.0.lock().unwrap().values().cloned().collect() }
+        Snapshot { manager: self.manager.encode(), monitors: self.disk.monitors() }
+    }
+
+    /// Writes its manager to its store if it has to be written: what a background processor does.
+    ///
+    /// # Panics
+    /// If it has no store.
+    pub fn persist(&self) {
+        let Disk::Store(store) = &*self.disk else { panic!("no store") };
+        let (primary, secondary, key) = MANAGER;
+        if self.manager.get_and_clear_needs_persistence() {
+            store.write(primary, secondary, key, self.manager.encode()).unwrap();
+        }
+    }
+
+    /// The number of the last update of each of its monitors: in memory, and as LDK reads them from its store.
+    ///
+    /// # Panics
+    /// If it has no store.
+    pub fn monitor_updates(&self) -> (Vec<u64>, Vec<u64>) {
+        let Disk::Store(store) = &*self.disk else { panic!("no store") };
+        let ids = self.monitors.list_monitors();
+        let mut held: Vec<_> =
+            ids.into_iter().map(|id| self.monitors.get_monitor(id).unwrap().get_latest_update_id()).collect();
+        let stored = read_channel_monitors(store, self.keys.clone(), self.keys.clone()).unwrap();
+        let mut stored: Vec<_> = stored.iter().map(|(_, monitor)| monitor.get_latest_update_id()).collect();
+        held.sort_unstable();
+        stored.sort_unstable();
+        (held, stored)
     }
 
     /// One call of `timer_tick_occurred`, which a background processor makes once a minute.
@@ -222,6 +268,11 @@ impl Node {
         next
     }
 
+    /// Whether no event is queued. None is handled by asking.
+    pub fn has_no_event(&self) -> bool {
+        self.refuse_event().is_none()
+    }
+
     /// Makes an invoice, of this many msat or of any amount.
     pub fn invoice(&self, msat: Option<u64>) -> Invoice {
         let params = Bolt11InvoiceParameters { amount_msats: msat, ..Default::default() };
@@ -229,6 +280,7 @@ impl Node {
         Invoice {
             text: invoice.to_string(),
             hash: invoice.payment_hash().to_byte_array(),
+            msat,
             secret: invoice.payment_secret().0,
         }
     }

@@ -1,4 +1,6 @@
 //! LDK alone: each fact that ibid is there to correct, and each that it builds on.
+//!
+//! A test whose comment begins with a row has its twin in `send_payment`, and the two are a row of the table in the docs.
 
 use std::thread;
 
@@ -69,6 +71,8 @@ fn duplicates(net: &Net, same: &Invoice) -> Vec<Result<(), Refusal>> {
     ]
 }
 
+/// Row 1: one word, whatever has become of it.
+/// Row 2: and the same word for another request.
 #[test]
 fn a_known_id_gives_duplicate_payment_in_every_state_whatever_is_paid() {
     let (mut net, invoice) = pending();
@@ -86,6 +90,7 @@ fn a_known_id_gives_duplicate_payment_in_every_state_whatever_is_paid() {
     assert_eq!(duplicates(&net, &invoice), refused, "awaiting an invoice");
 }
 
+/// Row 3: the route is looked for before the id.
 #[test]
 fn a_duplicate_is_told_route_not_found_when_its_own_first_attempt_holds_the_liquidity() {
     let mut net = Net::channel();
@@ -98,6 +103,7 @@ fn a_duplicate_is_told_route_not_found_when_its_own_first_attempt_holds_the_liqu
     assert!(net.payer().events().iter().any(is_sent), "what was said not to find a route has paid");
 }
 
+/// Row 5: the map is a guard, for as long as it remembers.
 #[test]
 fn of_24_sends_at_once_under_one_id_ldk_takes_one() {
     let net = Net::channel();
@@ -114,12 +120,14 @@ fn of_24_sends_at_once_under_one_id_ldk_takes_one() {
     assert_eq!((count(Ok(())), count(Err(Refusal::DuplicatePayment))), (1, 23));
 }
 
+/// Row 6: the hash is not looked at.
 #[test]
 fn under_two_ids_one_invoice_is_paid_for_twice() {
     let (net, invoice) = pending();
     assert_eq!(pay(&net, Y, &invoice), Ok(()), "a fresh id for each try protects from nothing");
 }
 
+/// Row 4: and so is the amount.
 #[test]
 fn what_is_wrong_with_a_request_is_told_before_that_its_id_is_known() {
     let (net, _) = pending();
@@ -129,6 +137,7 @@ fn what_is_wrong_with_a_request_is_told_before_that_its_id_is_known() {
 
 // ---- failures --------------------------------------------------------------------------------------------------------
 
+/// Row 7: Ok means accepted.
 #[test]
 fn a_send_is_ok_although_every_path_fails_at_once_and_its_id_is_free_before_anybody_hears_of_it() {
     let mut net = Net::channel();
@@ -147,6 +156,7 @@ fn a_send_is_ok_although_every_path_fails_at_once_and_its_id_is_free_before_anyb
     assert!(net.payer().events().iter().any(is_sent));
 }
 
+/// Row 8: entry gone, event queued, in one step.
 #[test]
 fn a_failed_payment_frees_its_id_at_once_and_a_retry_pays() {
     let (mut net, invoice) = pending();
@@ -159,6 +169,7 @@ fn a_failed_payment_frees_its_id_at_once_and_a_retry_pays() {
     assert!(net.payer().events().iter().any(is_sent), "after a failure that was handled");
 }
 
+/// Row 10: no invoice, no hash.
 #[test]
 fn a_payment_that_waits_for_an_invoice_fails_without_a_hash_and_frees_its_id() {
     let net = Net::channel();
@@ -172,6 +183,7 @@ fn a_payment_that_waits_for_an_invoice_fails_without_a_hash_and_frees_its_id() {
 
 // ---- ticks -----------------------------------------------------------------------------------------------------------
 
+/// Row 13: the boundary.
 #[test]
 fn the_id_of_a_payment_is_kept_for_seven_quiet_ticks_and_forgotten_at_the_eighth() {
     let (mut net, invoice) = paid();
@@ -193,6 +205,7 @@ fn a_forgotten_id_takes_another_request() {
     assert_eq!(pay(&net, X, &net.payee().invoice(Some(2 * MSAT))), Ok(()));
 }
 
+/// Row 15: no tick is quiet.
 #[test]
 fn an_event_that_is_not_handled_keeps_the_id_however_many_ticks() {
     let (mut net, invoice) = claimed();
@@ -207,6 +220,7 @@ fn an_event_that_is_not_handled_keeps_the_id_however_many_ticks() {
     assert_eq!(state(&net), None);
 }
 
+/// Row 16: nor with this one.
 #[test]
 fn the_event_of_a_path_that_is_not_handled_keeps_the_id_too() {
     let (net, _) = claimed();
@@ -220,6 +234,7 @@ fn the_event_of_a_path_that_is_not_handled_keeps_the_id_too() {
     assert_eq!(state(&net), None);
 }
 
+/// Row 17: nor while the HTLC is in the channel.
 #[test]
 fn a_payee_that_went_away_before_the_last_messages_keeps_the_id_although_payment_sent_is_handled() {
     let (mut net, invoice) = pending();
@@ -237,6 +252,7 @@ fn a_payee_that_went_away_before_the_last_messages_keeps_the_id_although_payment
     assert_eq!(state(&net), None);
 }
 
+/// Row 14: it is part of the manager.
 #[test]
 fn the_count_of_ticks_survives_a_restart() {
     let (mut net, invoice) = paid();
@@ -252,6 +268,7 @@ fn the_count_of_ticks_survives_a_restart() {
 
 // ---- abandoning ------------------------------------------------------------------------------------------------------
 
+/// Row 11: no tick ends it.
 #[test]
 fn an_abandoned_payment_is_kept_for_ever_and_may_still_succeed() {
     let (mut net, invoice) = pending();
@@ -264,6 +281,7 @@ fn an_abandoned_payment_is_kept_for_ever_and_may_still_succeed() {
     assert_eq!(state(&net), Some(State::Fulfilled));
 }
 
+/// Row 12: the latter half.
 #[test]
 fn an_abandoned_payment_that_fails_says_so_and_abandoning_what_has_ended_does_nothing() {
     let (mut net, invoice) = pending();
@@ -307,6 +325,7 @@ fn recent_payments_are_listed_in_four_states_and_failed_ones_not_at_all() {
 
 // ---- restarts --------------------------------------------------------------------------------------------------------
 
+/// Row 18: nothing was sent, and nothing is known.
 #[test]
 fn a_manager_and_monitors_from_before_the_send_do_not_know_the_id_and_take_it_again() {
     let mut net = Net::channel();
@@ -321,6 +340,7 @@ fn a_manager_and_monitors_from_before_the_send_do_not_know_the_id_and_take_it_ag
     net.claim(invoice.hash);
 }
 
+/// Row 19: what the monitors know comes back.
 #[test]
 fn a_manager_from_before_the_send_gets_the_payment_back_from_newer_monitors_and_loses_the_channel() {
     let mut net = Net::channel();
@@ -333,6 +353,7 @@ fn a_manager_from_before_the_send_gets_the_payment_back_from_newer_monitors_and_
     assert_eq!(pay(&net, X, &invoice), Err(Refusal::RouteNotFound), "and not that it is a duplicate");
 }
 
+/// Row 20: nothing was lost.
 #[test]
 fn a_payment_under_way_survives_a_restart_and_ends_after_it() {
     let (mut net, invoice) = pending();
@@ -344,6 +365,7 @@ fn a_payment_under_way_survives_a_restart_and_ends_after_it() {
     assert!(net.payer().events().iter().any(is_sent));
 }
 
+/// Row 21: at least once.
 #[test]
 fn an_event_that_was_handled_comes_again_after_a_restart_from_before_it() {
     let (mut net, _) = claimed();
@@ -354,6 +376,7 @@ fn an_event_that_was_handled_comes_again_after_a_restart_from_before_it() {
     assert_eq!(net.payer().events(), first);
 }
 
+/// Row 9: events are told at least once.
 #[test]
 fn a_failure_that_was_handled_comes_again_after_a_restart_although_the_id_is_under_way_or_paid() {
     let (mut net, invoice) = pending();
@@ -384,6 +407,7 @@ fn life() -> (Net, Invoice, [Snapshot; 4]) {
     (net, invoice, [before, under_way, claimed, over])
 }
 
+/// Row 22: the monitors keep the preimage for so long.
 #[test]
 fn until_payment_sent_is_handled_every_older_manager_tells_it_even_one_that_never_knew_the_payment() {
     let (mut net, _, [before, under_way, claimed, _]) = life();
@@ -394,6 +418,7 @@ fn until_payment_sent_is_handled_every_older_manager_tells_it_even_one_that_neve
     }
 }
 
+/// Row 24: so nobody knows that it is paid.
 #[test]
 fn after_payment_sent_was_handled_a_manager_from_before_the_send_takes_the_id_again_and_pays_twice() {
     let (mut net, invoice, [before, _, _, over]) = life();
@@ -407,6 +432,7 @@ fn after_payment_sent_was_handled_a_manager_from_before_the_send_takes_the_id_ag
     assert_eq!(net.claims(invoice.hash), 2);
 }
 
+/// Row 23: and no longer.
 #[test]
 fn after_payment_sent_was_handled_a_manager_from_before_the_end_says_that_the_payment_failed() {
     let (mut net, invoice, [_, under_way, _, over]) = life();
@@ -423,6 +449,7 @@ fn a_manager_that_is_newer_than_its_monitors_does_not_start() {
     assert!(!net.starts_from(&under_way.with_monitors_of(&before)));
 }
 
+/// Row 25: with its channel closed.
 #[test]
 fn a_payment_that_came_back_from_the_monitors_succeeds_on_the_chain() {
     let mut net = Net::channel();

@@ -6,10 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bitcoin::hashes::{Hash as _, sha256};
-use ibid::lightning::{
-    FLOW_NAME, Handled, InvoiceProvider, InvoiceRequest, MAX_FRAME_BYTES, METHOD, Minted, Providing, RequestInvoice,
-    RpcError,
-};
+use ibid::lightning::request_invoice::{FLOW_NAME, Handled, InvoiceProvider, InvoiceRequest, MAX_FRAME_BYTES, METHOD, Minted, Providing, RequestInvoice, RpcError};
 use ibid::{Attempt, Engine, Flow, Limits, NodeId, Policy, UnixMillis};
 use ibid_ldk::{Net, OnFrame, PeerId, Replies, Told, Wallet};
 use tokio::runtime::Runtime;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::json_string;
+use crate::lightning::json_string;
 use crate::{Error, ErrorKind, InvalidKey, Reason};
 
 /// A JSON-RPC error: what the peer gets in place of a result, code and message and no `data`.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::rpc_error::RpcError;
-use super::{decode_hex32, encode_hex32, json_string};
+use crate::lightning::{decode_hex32, encode_hex32, json_string};
 
 /// What the peer asks for, the eight members that make up the request.
 ///

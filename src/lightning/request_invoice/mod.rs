@@ -17,18 +17,31 @@
 //! 11 registered; runs; recorded; reply
 //! ```
 
+mod frame;
+#[cfg(feature = "testing")]
+pub(crate) mod fuzz;
+mod params;
+mod provider;
+mod rpc_error;
+
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use super::frame::{self, Incoming};
-use super::params::{InvoiceParams, WireParams};
-use super::provider::{self, InvoiceProvider, InvoiceRequest};
-use super::rpc_error::{RpcError, rpc_error};
+pub use frame::{ID_BYTES, MAX_FRAME_BYTES};
+pub use params::{InvoiceParams, WireParams};
+pub use provider::{BlockingInvoiceProvider, InvoiceProvider, InvoiceRequest, Minted, Providing};
+pub use rpc_error::{RpcError, rpc_error};
+
 use crate::{AfterCheckpoint, Bytes, Call, End, Engine, Error, Flow, NodeId, Operation, Reply};
+use frame::Incoming;
 
 /// The flow's name, part of every key: `Flow::new(FLOW_NAME, Policy::request_invoice())`.
 pub const FLOW_NAME: &str = "async_order.request_invoice";
+
+/// The type number of the custom message that carries a frame. The payload is the frame's text, with no length before
+/// it. (rgb-lightning-node)
+pub const MESSAGE_TYPE: u16 = 37915;
 
 /// The one method that is answered.
 pub const METHOD: &str = "async_order.request_invoice";
@@ -122,12 +135,12 @@ impl RequestInvoice {
         drop(before); // Outside the lock: it may be the last handle, and its drop is the host's code.
     }
 
-    /// Takes the payload of one custom message of type [`MESSAGE_TYPE`](super::MESSAGE_TYPE) from the authenticated
+    /// Takes the payload of one custom message of type [`MESSAGE_TYPE`] from the authenticated
     /// peer.
     ///
     /// Never blocks and takes no lock of the host's, so it may be called from LDK's `handle_custom_message`. Only after
     /// [`Handled::Pending`] does `reply` run, exactly once and never on this stack: push the frame to the host's own
-    /// queue there and wake the peer manager. A frame holds at most [`MAX_FRAME_BYTES`](super::MAX_FRAME_BYTES).
+    /// queue there and wake the peer manager. A frame holds at most [`MAX_FRAME_BYTES`].
     /// Nothing depends on its delivery: the peer's retry is replayed.
     pub fn handle(&self, from: NodeId, payload: &[u8], reply: impl FnOnce(String) + Send + 'static) -> Handled {
         if !(self.allowed)(&from) {
@@ -266,7 +279,6 @@ impl fmt::Debug for Handled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lightning::MAX_FRAME_BYTES;
     use proptest::prelude::*;
 
     const B: &str = concat!(

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::frame::RESULT_BYTES;
 use super::params::InvoiceParams;
 use super::rpc_error::RpcError;
-use super::{encode_hex32, json_string};
+use crate::lightning::{Blocking, encode_hex32, json_string};
 use crate::{Attempt, Bytes, Completion, End, Engine, ErrorKind, Guard, NodeId, Row, UnixMillis};
 
 /// What a provider's method returns: a boxed future, so that the trait can be an object.
@@ -99,10 +99,6 @@ pub trait BlockingInvoiceProvider: Send + Sync + 'static {
     }
 }
 
-/// Runs a [`BlockingInvoiceProvider`], or a [`BlockingSwitch`](super::BlockingSwitch), on the blocking pool of the runtime that the
-/// engine runs operations on.
-pub struct Blocking<P>(Arc<P>);
-
 /// One request, as the provider sees it: the same for a first run and a re-run.
 #[derive(Clone, PartialEq, Eq)]
 pub struct InvoiceRequest {
@@ -124,41 +120,19 @@ pub struct Minted {
     pub expires_at: UnixMillis,
 }
 
-impl<P> Blocking<P> {
-    /// `provider`, off the async threads.
-    #[must_use]
-    pub fn new(provider: Arc<P>) -> Self {
-        Self(provider)
-    }
-
-    pub(super) fn inner(&self) -> Arc<P> {
-        Arc::clone(&self.0)
-    }
-}
-
-impl<P: BlockingInvoiceProvider> Blocking<P> {
-    fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&P) -> Result<T, RpcError> + Send + 'static,
-    ) -> Providing<'_, T> {
-        let provider = self.0.clone();
-        Box::pin(async move {
-            match tokio::task::spawn_blocking(move || work(&provider)).await {
-                Ok(done) => done,
-                Err(ended) => match ended.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    // The runtime is going down and has not started it.
-                    Err(_) => Err(RpcError::outcome_unknown()),
-                },
-            }
-        })
-    }
+/// Outcome unknown, if the runtime is going down.
+fn off_thread<P: BlockingInvoiceProvider, T: Send + 'static>(
+    provider: &Blocking<P>,
+    work: impl FnOnce(&P) -> Result<T, RpcError> + Send + 'static,
+) -> Providing<'static, T> {
+    let done = provider.run(work);
+    Box::pin(async move { done.await.unwrap_or_else(|| Err(RpcError::outcome_unknown())) })
 }
 
 impl<P: BlockingInvoiceProvider> InvoiceProvider for Blocking<P> {
     fn mint<'a>(&'a self, request: &'a InvoiceRequest, attempt: &'a Attempt) -> Providing<'a, Minted> {
         let (request, attempt) = (request.clone(), attempt.clone());
-        self.run(move |provider| provider.mint(&request, &attempt))
+        off_thread(self, move |provider| provider.mint(&request, &attempt))
     }
 
     fn record<'a>(
@@ -168,15 +142,15 @@ impl<P: BlockingInvoiceProvider> InvoiceProvider for Blocking<P> {
         attempt: &'a Attempt,
     ) -> Providing<'a, ()> {
         let (request, minted, attempt) = (request.clone(), minted.clone(), attempt.clone());
-        self.run(move |provider| provider.record(&request, &minted, &attempt))
+        off_thread(self, move |provider| provider.record(&request, &minted, &attempt))
     }
 
     fn row(&self, request: &InvoiceRequest, minted: &Minted) -> Option<Row> {
-        self.0.row(request, minted)
+        self.inner().row(request, minted)
     }
 
     fn blocks(&self, stored: &[u8], now: UnixMillis) -> bool {
-        self.0.blocks(stored, now)
+        self.inner().blocks(stored, now)
     }
 }
 
@@ -266,12 +240,6 @@ fn decode_checkpoint(bytes: &[u8]) -> Option<(Bytes, Minted)> {
     let (expires_at, result) = rest.split_first_chunk()?;
     let Answer { bolt11 } = serde_json::from_slice(result).ok()?;
     Some((result.into(), Minted { bolt11, expires_at: UnixMillis(u64::from_be_bytes(*expires_at)) }))
-}
-
-impl<P> fmt::Debug for Blocking<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Blocking").finish_non_exhaustive()
-    }
 }
 
 impl fmt::Debug for InvoiceRequest {
