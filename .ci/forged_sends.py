@@ -445,6 +445,19 @@ OF_ONE = {
 # ---- and what it must not object to --------------------------------------------------------------------------------
 
 
+def an_end_that_comes_before_the_dispatch(t):
+    id = t.send(ONION, outcome="reject_validation")
+    t.resolve("settled", preimage="ab")
+    t.tell(id, "success", "completed", preimage="ab")
+    t.settle()
+
+
+def a_tracker_that_did_not_wait(t):
+    t.tell(t.ask(ONION, "track_onion"), "ambiguous", None, cause="deadline")
+    t.sent(ONION)
+    t.settle()
+
+
 def a_life_of_an_onion(t):
     t.sent(ONION)
     t.known(ONION, "dispatched")
@@ -518,8 +531,9 @@ def abandoned_and_failed(t):
     t.settle()
 
 
-HONEST = [a_life_of_an_onion, a_refused_onion_and_a_fenced_one, a_crash_in_the_call_of_a_payment,
-          a_crash_before_the_call_of_a_payment, released_by_the_eighth_tick, a_tick_that_was_cut_off_counted, abandoned_and_failed]
+HONEST = [an_end_that_comes_before_the_dispatch, a_tracker_that_did_not_wait, a_life_of_an_onion,
+          a_refused_onion_and_a_fenced_one, a_crash_in_the_call_of_a_payment, a_crash_before_the_call_of_a_payment,
+          released_by_the_eighth_tick, a_tick_that_was_cut_off_counted, abandoned_and_failed]
 
 
 def must_object(scenario, wanted, *key):

@@ -79,14 +79,21 @@ class SendMoves:
         return [send(key, other=rng.random() < 0.15) for key in keys]
 
     def quiet(self, rng):
-        """Some payments are acknowledged, and some ticks go by with nothing else."""
+        """Some payments are paid and acknowledged, and seven ticks go by with nothing else; sometimes the eighth."""
         payments = [key for key in self.pool if key[0] == "payment"]
-        for key in rng.sample(payments, min(4, len(payments))):
-            self.court.call(key, "ack_payment_event")
-        self.court.settle()
-        for _ in range(rng.choice((3, 7, 8))):
-            self.court.tick()
-        self.court.settle()
+        payments = rng.sample(payments, min(4, len(payments)))
+        for key in payments:
+            for method, members in (("payment_event", {"event": "sent", "preimage": PREIMAGES[0]}), ("ack_payment_event", {})):
+                self.court.call(key, method, **members)
+                self.court.settle()
+        for count in (7, 1)[: rng.randrange(1, 3)]:
+            for _ in range(count):
+                self.court.tick()
+            self.court.settle()
+            for key in payments:
+                _, key, method, members = send(key, other=rng.random() < 0.3)
+                self.court.call(key, method, **members)
+            self.court.settle()
 
     def end(self):
         """Ticks enough for all that is acknowledged, and every key that there ever was."""

@@ -40,7 +40,9 @@ payments_ended = one_by_one(tell(PAID, "payment_event", event="sent", attempt=1,
 
 
 def payments_released(court):
-    tick(court, 8)
+    tick(court, 7)
+    calls(send(PAID))(court)
+    tick(court, 1)
     one_by_one(send(PAID, other=True), tell(PAID, "abandon_payment"), tell(PAID, "payment_event", event="failed", attempt=2),
                send(PAID))(court)
 
@@ -61,6 +63,7 @@ def asked_again(court):
             calls(*every)(court)
         court.crash()
     court.start()
-    tick(court, 8)
-    calls(*every)(court)
+    for count in (7, 1):
+        tick(court, count)
+        calls(*every)(court)
     court.shutdown()

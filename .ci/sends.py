@@ -20,6 +20,7 @@ What it holds the node to, over any crash, as long as one record lives:
   silence    only from a node that was killed
 """
 
+import bisect
 import collections
 import json
 
@@ -60,8 +61,10 @@ class Line:
 
 
 class Key:
+    """`acts`: what was asked of it that is no send."""
+
     def __init__(self):
-        self.asks, self.lines, self.told, self.history = [], [], [], []
+        self.asks, self.acts, self.lines, self.told, self.history = [], [], [], [], []
 
 
 class Sends:
@@ -82,6 +85,8 @@ class Sends:
         self.now += 1
         ask = self.open[id] = Ask(key, method, members, self.now, self.boot)
         self.keys[key].asks.append(ask)
+        if ask.terms is None:
+            self.keys[key].acts.append(ask)
         self.keys[key].history.append(f"{self.now}, boot {self.boot}: {id} {method} {ask.terms or ''} {ask.outcome}"
                                       f" {members.get('event', members.get('result', ''))}")
         self.touched.add(key)
@@ -220,7 +225,7 @@ class Sends:
             return Told(ask, state=state, end=None if result.get("rolled_back") else (name, result[name]))
         if result.get("cause") == "not_found":
             return Told(ask, absent=True)
-        return Told(ask, state=state)
+        return Told(ask, state=state) if state else None  # It has waited for no time, and says nothing.
 
     def _of_forget(self, ask, result):
         status = result["statuses"][0]["status"]
@@ -298,7 +303,7 @@ class Sends:
     def _may_be_released(self, before, told):
         """Whether a release can have taken effect after `before` was sent and before `told` was seen."""
         key, start, end = self.keys[told.ask.key], before.ask.sent, told.ask.seen
-        for ask in key.asks:
+        for ask in key.acts:
             if ask.sent > end:
                 continue
             reaches = ask.seen is None or ask.seen > start
@@ -321,7 +326,7 @@ class Sends:
 
     def _quiet_ticks(self, before, end):
         """How many there can have been since it was acknowledged, or since the last event of it."""
-        asks = self.keys[before.ask.key].asks
+        asks = self.keys[before.ask.key].acts
         acks = [ask.sent for ask in asks if ask.method == "ack_payment_event" and ask.sent <= end
                 and (ask.result is None or ask.result["acknowledged"]) and not self._began_after(before, ask)]
         if not acks:
@@ -330,7 +335,9 @@ class Sends:
                   and ask.result["handled"] == "repeated" and ask.members["event"] == "sent" and ask.seen <= end
                   and self._is_of(ask, before)]
         base = max([min(acks), *events])
-        return sum(tick.sent <= end and tick.seen > base for tick in self.ticks)
+        # They are answered, or cut off, in the order of the questions.
+        over = bisect.bisect_right(self.ticks, base, key=lambda tick: tick.seen)
+        return bisect.bisect_right(self.ticks, end, key=lambda tick: tick.sent) - over
 
     @staticmethod
     def _is_of(event, before):
@@ -338,7 +345,7 @@ class Sends:
 
     def _must_have_been_released(self, told):
         """Paid, acknowledged, and eight ticks with nothing between: it is gone."""
-        asks = self.keys[told.ask.key].asks
+        asks = self.keys[told.ask.key].acts
         for ack in asks:
             if ack.method != "ack_payment_event" or not ack.result or not ack.result["acknowledged"]:
                 continue
@@ -354,10 +361,10 @@ class Sends:
     def _books(self, name):
         """What can be judged only when the lines of a boot are known."""
         key = self.keys[name]
-        releases = sum(self._releases(ask) for ask in key.asks)
+        releases = sum(self._releases(ask) for ask in key.acts)
         if len(key.lines) > 1 + releases:
             raise self._objection("dispatch", name, f"went out {len(key.lines)} times, for {releases} releases")
-        ran = sum(told.ran for told in key.told)
+        ran = sum(told.ran and not self._is_ended_by_others(told, key) for told in key.told)
         if ran > len(key.lines):
             raise self._objection("dispatch", name, "was told to have gone out, and did not")
         fenced = any(told.state == "tombstone" for told in key.told)
@@ -368,6 +375,12 @@ class Sends:
                 raise self._objection("end", name, "was refused, and went out")
             if told.attempt is not None and told.ask.terms and told.same is not None:
                 self._is_of_its_line(name, told)
+
+    @staticmethod
+    def _is_ended_by_others(told, key):
+        """Whoever is waiting for the call is told the end that somebody else has brought, also if there was no dispatch yet."""
+        return told.state in ENDS and any(
+            ask.method in ("resolve_onion", "payment_event") and ask.sent < told.ask.seen for ask in key.acts)
 
     @staticmethod
     def _releases(ask):

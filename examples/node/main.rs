@@ -86,7 +86,8 @@
 //! - `preimage`: 32 bytes in hex; without it one is made up. It comes back in lower case.
 //! - What is said above of params goes for these, too.
 //!
-//! Results have the members of the onions', `payment_id` in place of `attempt_id`.
+//! Results have the members of the onions', `payment_id` in place of `attempt_id`; of an event `handled` says what became of it, in place
+//! of the cause.
 //! ```text
 //! send_payment       success, dispatched, attempt              it went out, by this call
 //!                    success, completed, preimage              and is paid already

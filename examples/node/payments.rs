@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use ibid::class::{Detail, grpc_code};
+use ibid::class::{Detail, grpc, grpc_code};
 use ibid::lightning::send_payment::{
     FLOW_NAME, Handled, Paid, Payee, PaymentError, PaymentFailed, PaymentRequest, PaymentSent, Replay, SendPayment,
     SendPaymentSetup, Sent, Standing,
 };
-use ibid::{Abandoned, Acknowledged, AttemptId, BootId, Class, Engine, Error, Flow, NodeId, Policy, Status, Token};
+use ibid::{
+    Abandoned, Acknowledged, AttemptId, BootId, Class, Engine, Error, ErrorKind, Flow, NodeId, Policy, Status, Token,
+};
 use serde_json::{Value, json};
 
 use crate::call::{InvalidParams, Params, number};
@@ -91,6 +93,7 @@ impl Payments {
         let (id, script) = (Id::of(params)?, Script::of(params)?);
         let Some(request) = request(&id, params)? else {
             let answer = Answer::refused(Class::Definitive, None).with("cause", "malformed");
+            let answer = answer.with("grpc_code", grpc::INVALID_ARGUMENT).with("attempt", Value::Null);
             return Ok(id.on(answer.with("reason", "payment_hash is not 32 bytes in hex")));
         };
         let before = self.recorded(&id).and_then(|payment| payment.told());
@@ -180,7 +183,7 @@ impl Payments {
     async fn happen(&self, id: &[u8; 32], dispatched: Option<&Payment>, event: &Event) -> Result<Handled, Replay> {
         if let Some(payment) = dispatched {
             let written = self.ldk.end(id, payment, event.end).await;
-            written.map_err(|_| Replay(ibid::ErrorKind::Store.into()))?;
+            written.map_err(|_| Replay(ErrorKind::Store.into()))?;
         }
         self.tell(id, event).await
     }
@@ -286,7 +289,9 @@ fn request(id: &Id<'_>, params: &Params) -> Result<Option<PaymentRequest>, Inval
 }
 
 fn known(standing: &Standing) -> Answer {
-    let answer = Answer::refused(Class::Duplicate, Some(status(standing))).with("cause", "duplicate");
+    let status = status(standing);
+    let answer = Answer::refused(Class::Duplicate, Some(status)).with("cause", "duplicate");
+    let answer = answer.with("grpc_code", grpc_code(&ErrorKind::Duplicate(status)));
     match standing {
         Standing::Completed(paid) => answer.with("preimage", hex(&paid.preimage)),
         Standing::Failed(reason) => answer.with("reason", reason.clone()),
