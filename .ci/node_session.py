@@ -677,11 +677,14 @@ def payments_released(bench):
     node = bench.node()
     expect("and stays", node.told(payment(2)), dead)
     expect("with its reason", node.result(payment(2))["reason"], "RetriesExhausted")
-    contradiction = node.result(event(2, "sent", 1, preimage="cd" * 32))
+    expect("given up", ask("abandon_payment", 2)["abandoned"], "released")
+    expect("goes out", node.told(payment(12)), NEW)
+    expect("fails", handled(node, event(12, "failed", 1)), ("recorded", "failed"))
+    contradiction = node.result(event(12, "sent", 1, preimage="cd" * 32))
     expect("paid after all", [contradiction[name] for name in ("class", "state", "handled", "preimage")],
            ["conflict", "failed", "contradiction", "cd" * 32])
-    expect("changes nothing", node.told(payment(2)), dead)
-    expect("given up", ask("abandon_payment", 2)["abandoned"], "released")
+    expect("changes nothing", node.told(payment(12)), dead)
+    expect("its id is freed all the same", ask("abandon_payment", 12)["abandoned"], "released")
     expect("it runs again", node.told(payment(2, amount_msat=1)), NEW)
     marked = ask("abandon_payment", 2)
     expect("given up under way", (marked["abandoned"], marked["state"]), ("marked", "dispatched"))
@@ -699,7 +702,7 @@ def payments_released(bench):
     ask("abandon_payment", 2)
     expect("what is given up may be paid", handled(node, event(2, "sent", 3)), ("recorded", "completed"))
     expect("and stays paid", (ask("abandon_payment", 2)["abandoned"], node.told(payment(2))), ("no_effect", paid))
-    expect("dispatches", bench.paid(), {1: 3, 2: 3})
+    expect("dispatches", bench.paid(), {1: 3, 2: 3, 12: 1})
     node.shutdown()
 
 

@@ -271,8 +271,7 @@ pub enum Abandoned {
     Marked(Status),
     /// It had failed, and is gone: the key is free.
     Released,
-    /// Nothing was changed: there is none, it has completed, or it has failed and another end contradicts that. Such a key stays
-    /// taken until it is forgotten by name.
+    /// It has completed, or there is none: nothing was changed.
     NoEffect,
 }
 

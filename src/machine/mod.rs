@@ -51,7 +51,7 @@
 //! | absent, lapsed, Tombstone | - | NotFound | NotFound |
 //! | Registered, Dispatched, InDoubt | marked; a failure removes it | - | - |
 //! | Completed | - | counts ticks from here, unless it does already | counts anew, if it has begun |
-//! | Failed | removed, unless it is contradicted | - | - |
+//! | Failed | removed | - | - |
 //!
 //! - A report of an older attempt is fenced off in every row. A checkpoint is saved while Registered or Dispatched and
 //!   fenced off in every other row.

@@ -46,8 +46,6 @@ pub(super) fn abandon(seen: Seen<'_>, cx: Context<'_>) -> Step {
                 let step = said(Abandoned::Marked(record.state.status()));
                 if record.abandoned { step } else { step.putting(marked(record, cx)) }
             }
-            // What has contradicted the failure may be the proof that something has happened: it must not go with it.
-            State::Failed(..) if record.contradiction.is_some() => said(Abandoned::NoEffect),
             State::Failed(..) => said(Abandoned::Released).writing(Write::Remove),
             State::Completed(_) | State::Tombstone(_) => said(Abandoned::NoEffect),
         },

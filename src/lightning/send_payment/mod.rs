@@ -143,6 +143,9 @@ pub struct Payment {
     pub payment_hash: Option<[u8; 32]>,
     /// It has been given up: when it fails, its id is free at once.
     pub is_abandoned: bool,
+    /// A PaymentSent that came after the failure: **money has left**. Look here before a failed payment is
+    /// [abandoned](SendPayment::abandon) to be sent again.
+    pub paid_after_all: Option<Paid>,
 }
 
 impl SendPaymentSetup {
@@ -498,7 +501,9 @@ fn payment(id: [u8; 32], record: &Record) -> Payment {
         state => standing(state.status()),
     };
     let payment_hash = hash_of(&record.request).flatten();
-    Payment { id, standing, attempt: record.attempt, payment_hash, is_abandoned: record.abandoned }
+    let contradicted = record.contradiction.as_ref().filter(|_| record.state.status() == Status::Failed);
+    let paid_after_all = contradicted.and_then(|end| Paid::decode(end));
+    Payment { id, standing, attempt: record.attempt, payment_hash, is_abandoned: record.abandoned, paid_after_all }
 }
 
 fn text(reason: &[u8]) -> Cow<'_, str> {

@@ -942,14 +942,11 @@ fn rows_that_belong_to_no_record_are_written_beside_whatever_is_stored() {
 }
 
 #[test]
-fn a_failure_that_is_contradicted_is_not_abandoned_and_the_proof_is_kept_whatever_contradicted_it_before() {
+fn beside_a_failure_the_proof_of_a_success_is_kept_whatever_contradicted_it_before() {
     let mut key = payment(State::Failed(Origin::Resolved, bytes("R")));
     let mut told = |end: Ended| key.event(0, Event::Resolve { attempt: None, end: &end });
     assert_eq!(told(Ended::Failed(bytes("S"))), "Resolved(Contradicts(Failed))");
     assert_eq!(told(Ended::Completed(bytes("preimage"))), "Resolved(Contradicts(Failed))");
     assert_eq!(told(Ended::Failed(bytes("T"))), "Resolved(Contradicts(Failed))");
     assert_eq!(key.record().contradiction, Some(bytes("preimage")));
-    assert_eq!(key.event(0, Event::Abandon), "Abandoned(NoEffect)");
-    assert_eq!(key.send_at_tick(u64::MAX, "same"), "Duplicate(Failed)");
-    assert_eq!(key.event(0, Event::Forget(Downstream::NobodyKnows)), "Forgotten(Forgotten)", "by name it goes");
 }

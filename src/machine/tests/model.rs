@@ -602,8 +602,7 @@ impl World {
                 assert!(said.starts_with("Abandoned(Marked"), "{said}");
             }
             Life::Owned(Owned { phase: Phase::Ended(told), .. }) if told.contains("Failed") => {
-                let is_contradicted = before.0.as_ref().is_some_and(|record| record.contradiction.is_some());
-                let is_there = matches!(before.1, Look::Alive | Look::Expired) && !is_contradicted;
+                let is_there = matches!(before.1, Look::Alive | Look::Expired);
                 assert_eq!(said, if is_there { "Abandoned(Released)" } else { "Abandoned(NoEffect)" });
                 if is_there {
                     self.life = Life::Free;

@@ -579,9 +579,7 @@ impl Checker<'_> {
             Abandoned::Released => self.changes_since(call).any(|change| is_removal(&change.cause)),
             Abandoned::NoEffect => self.any_reading(call, |read| match read {
                 Read::Absent { since } | Read::Tombstone { since, .. } => self.is_marked(since),
-                Read::Finished(record) | Read::Expired(record) => {
-                    matches!(record.state, State::Completed(_)) || record.contradiction.is_some()
-                }
+                Read::Finished(record) | Read::Expired(record) => matches!(record.state, State::Completed(_)),
                 Read::InFlight(_) | Read::InDoubt(..) => false,
             }),
         };
