@@ -60,7 +60,12 @@ class Tracer:
         """Lets go of what still lives. The calls that were traced, in the order of their beginnings."""
         if self.strace.poll() is None:
             self.strace.send_signal(signal.SIGINT)
-        self.strace.wait(PATIENCE)
+        try:
+            self.strace.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            # It can wait for ever for a process that has just ended. What it has seen of it is in the file.
+            self.strace.kill()
+            self.strace.wait()
         self.strace.stderr.close()
         calls, unfinished = [], {}
         with open(self.log, encoding="utf-8", errors="replace") as lines:
