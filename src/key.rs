@@ -222,6 +222,7 @@ mod tests {
             (InvalidKey::FlowLength(65), "a flow name holds 1 to 64 bytes, not 65"),
             (InvalidKey::ScopeLength(0), "a scope holds 1 to 255 bytes, not 0"),
             (InvalidKey::IdLength(256), "an id holds 1 to 255 bytes, not 256"),
+            (InvalidKey::FlowReserved, "this flow name is the engine's own"),
             (InvalidKey::OtherFlow, "the key belongs to another flow"),
             (InvalidKey::NotANodeId, "a node id is 33 bytes that begin with 02 or 03"),
         ] {

@@ -293,6 +293,8 @@ async fn rows_without_a_record_are_written_together_or_not_at_all() {
     let bench = Bench::new();
     let engine = bench.open();
     assert!(engine.write_rows(vec![]).await.unwrap());
+    let reserved = ibid::Flow::new("ibid.rows", Policy::replay(Duration::ZERO));
+    assert!(matches!(reserved, Err(ibid::InvalidKey::FlowReserved)), "a host's records never stand in the way of rows");
     assert!(engine.write_rows(vec![row(b"a", b"1"), row(b"b", b"")]).await.unwrap());
     let guarded = row(b"b", b"3").guard(Guard::Absent);
     assert!(!engine.write_rows(vec![row(b"a", b"2"), guarded]).await.unwrap(), "the guard does not hold");
