@@ -11,6 +11,8 @@
 //! writes and not with others is refused when it is opened, by redb's checksums, as long as its integrity is checked. One
 //! that comes back whole, as it was at an earlier sync, can't be told from an older copy: nothing in it is wrong. So the
 //! state at opening is that of *some* commit, never a mix of two; that it is the last one is the disk's promise.
+//!
+//! A damaged page number can make redb ask for up to 4 GiB of memory, for the one read by which it finds the damage out.
 
 mod batch;
 mod check;
