@@ -428,26 +428,26 @@ def killed_at_random(bench, seed):
 
 
 NEW, KNOWN = ("success", "dispatched", False), ("duplicate", "dispatched", False)
+REFUSED, REFUSED_AGAIN = ("definitive", "failed", False), ("definitive", "failed", True)
+OUTCOMES = {  # of a send, as scripted: first answer, retries, lines
+    "accept": (NEW, KNOWN, 1),
+    "settle": (("success", "completed", False), ("duplicate", "completed", False), 1),
+    "reject_validation": (REFUSED, REFUSED_AGAIN, 0),
+    "definitive": (REFUSED, REFUSED_AGAIN, 1),
+    "duplicate": (KNOWN, KNOWN, 1),
+    "unknown": (("ambiguous", "in_doubt", False), KNOWN, 1),
+    "panic": (("ambiguous", "in_doubt", False), KNOWN, 1),
+}
 
 
 def onions_once(bench):
     """Whatever an attempt comes to, it goes out at most once, and its retries are told the same, also after a restart."""
-    refused = ("definitive", "failed")
-    cases = {  # outcome: first answer, retries, lines
-        "accept": (NEW, KNOWN, 1),
-        "settle": (("success", "completed", False), ("duplicate", "completed", False), 1),
-        "reject_validation": ((*refused, False), (*refused, True), 0),
-        "definitive": ((*refused, False), (*refused, True), 1),
-        "duplicate": (KNOWN, KNOWN, 1),
-        "unknown": (("ambiguous", "in_doubt", False), KNOWN, 1),
-        "panic": (("ambiguous", "in_doubt", False), KNOWN, 1),
-    }
     node = bench.node()
-    for id, (outcome, (first, _, _)) in enumerate(cases.items()):
+    for id, (outcome, (first, _, _)) in enumerate(OUTCOMES.items()):
         expect(f"{outcome}: the first answer", node.told(onion(id, outcome)), first)
     for restarts in range(3):
         node.until("the switch has said what it knows", lambda stats: stats["records"]["in_doubt"] == stats["live_actors"] == 0)
-        for id, (outcome, (_, again, lines)) in enumerate(cases.items()):
+        for id, (outcome, (_, again, lines)) in enumerate(OUTCOMES.items()):
             expect(f"{outcome}: another amount", node.told(onion(id, amount_msat=2001))[0], "conflict")
             for retry in (onion(id), onion(id, "settle"), onion(str(id), "reject_validation")):
                 expect(f"{outcome}: a retry after {restarts} restarts", node.told(retry), again)
@@ -579,22 +579,12 @@ def onions_killed_at_random(bench, seed):
 
 def payments_once(bench):
     """Whatever a payment comes to, it goes out at most once, and its retries are told the same, also after a restart."""
-    refused = ("definitive", "failed")
-    cases = {  # outcome: first answer, retries, lines
-        "accept": (NEW, KNOWN, 1),
-        "settle": (("success", "completed", False), ("duplicate", "completed", False), 1),
-        "reject_validation": ((*refused, False), (*refused, True), 0),
-        "definitive": ((*refused, False), (*refused, True), 1),
-        "duplicate": (KNOWN, KNOWN, 1),
-        "unknown": (("ambiguous", "in_doubt", False), KNOWN, 1),
-        "panic": (("ambiguous", "in_doubt", False), KNOWN, 1),
-    }
     node = bench.node()
-    for id, (outcome, (first, _, _)) in enumerate(cases.items()):
+    for id, (outcome, (first, _, _)) in enumerate(OUTCOMES.items()):
         expect(f"{outcome}: the first answer", node.told(payment(id, outcome)), first)
     for restarts in range(3):
         node.until("LDK has said what it knows", lambda stats: stats["records"]["in_doubt"] == stats["live_actors"] == 0)
-        for id, (outcome, (_, again, lines)) in enumerate(cases.items()):
+        for id, (outcome, (_, again, lines)) in enumerate(OUTCOMES.items()):
             for other in (payment(id, amount_msat=2001), payment(id, payment_hash="5d" * 32)):
                 expect(f"{outcome}: another request", node.told(other)[0], "conflict")
             for retry in (payment(id), payment(id, "settle"), payment(id, "reject_validation", payment_hash="5C" * 32)):

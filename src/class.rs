@@ -361,8 +361,8 @@ impl From<Detail> for DetailV1 {
     fn from(detail: Detail) -> Self {
         Self {
             version: VERSION,
-            class: class_name(detail.class).into(),
-            state: detail.state.map(|state| state_name(state).into()),
+            class: detail.class.name().into(),
+            state: detail.state.map(|state| state.name().into()),
             cause: detail.cause.into_owned(),
             reason: detail.reason.map(|reason| encode_hex(&reason)),
         }
@@ -377,37 +377,11 @@ impl TryFrom<DetailV1> for Detail {
             return Err("a detail of another version");
         }
         let classes = [Class::Duplicate, Class::Conflict, Class::Definitive, Class::Ambiguous];
-        let class = classes.into_iter().find(|class| class_name(*class) == found.class).ok_or("an unknown class")?;
-        let state = found.state.map(|name| state_named(&name).ok_or("an unknown state")).transpose()?;
+        let class = classes.into_iter().find(|class| class.name() == found.class).ok_or("an unknown class")?;
+        let state = found.state.map(|name| Status::named(&name).ok_or("an unknown state")).transpose()?;
         let reason = found.reason.map(|hex| bytes_of_hex(&hex).ok_or("a reason that is not hex")).transpose()?;
         Ok(Self { class, state, cause: found.cause.into(), reason })
     }
-}
-
-fn class_name(class: Class) -> &'static str {
-    match class {
-        Class::Duplicate => "duplicate",
-        Class::Conflict => "conflict",
-        Class::Definitive => "definitive",
-        Class::Ambiguous => "ambiguous",
-    }
-}
-
-fn state_name(state: Status) -> &'static str {
-    match state {
-        Status::Registered => "registered",
-        Status::Dispatched => "dispatched",
-        Status::InDoubt => "in_doubt",
-        Status::Completed => "completed",
-        Status::Failed => "failed",
-        Status::Tombstone => "tombstone",
-    }
-}
-
-fn state_named(name: &str) -> Option<Status> {
-    let states =
-        [Status::Registered, Status::Dispatched, Status::InDoubt, Status::Completed, Status::Failed, Status::Tombstone];
-    states.into_iter().find(|state| state_name(*state) == name)
 }
 
 /// Hex digits of any case, two to a byte.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use crate::actor::message::{Ask, Asked, Count, ExpirySweep, Question, Submit, Tick, Ticket, tell};
+use crate::actor::message::{Ask, Count, ExpirySweep, Question, Submit, Tick, Ticket, tell};
 use crate::actor::{
     Actors, Ending, Front, Operation, Permit, Permits, Recipient, Recovery, Submission, said, unavailable,
 };
@@ -27,7 +27,7 @@ use crate::fingerprint::Fingerprint;
 use crate::inquiry::{Found, Inquiry};
 use crate::key::{InvalidKey, Key};
 use crate::ledger::{Row, StoredRow};
-use crate::machine::{self, Admission, Event, Said, Write};
+use crate::machine::{self, Admission, Downstream, Event, Said, Write};
 use crate::outcome::{
     Abandoned, Acknowledged, End, Ended, Failure, Fenced, Forgotten, Outcome, Reason, Reply, Resolved,
 };
@@ -619,12 +619,12 @@ impl Shared {
 
     /// What the flow's oracle, if it has one, knows of a record that has ended. That somebody ends it meanwhile changes nothing: what
     /// was said is of the attempt that was asked about.
-    async fn ask_downstream(&self, key: &Key) -> Result<Asked, Error> {
-        let Some((_, oracle)) = self.recovery.oracle(key) else { return Ok(Asked::NobodyKnows) };
+    async fn ask_downstream(&self, key: &Key) -> Result<Downstream, Error> {
+        let Some((_, oracle)) = self.recovery.oracle(key) else { return Ok(Downstream::NobodyKnows) };
         let record = self.store.get(key).map_err(|error| unavailable(&error))?;
         let Some(record) = record.filter(|record| matches!(record.state, State::Completed(_) | State::Failed(..)))
         else {
-            return Ok(Asked::No);
+            return Ok(Downstream::NotAsked);
         };
         let (oracle, inquiry) = (Arc::clone(oracle), Inquiry::about(key, &record));
         let task = self.runtime.spawn(async move { oracle(inquiry).await });
@@ -633,7 +633,7 @@ impl Shared {
         // The timer is on the engine's own thread: the host's runtime may have none.
         self.actors.spawn(async move { tell(reply, said(task, timeout, &of).await) });
         let found = heard.await.ok().flatten().unwrap_or(Found::CannotTell);
-        Ok(Asked::Said(record.attempt, found))
+        Ok(Downstream::Said(record.attempt, found))
     }
 
     fn question(&self, flow: Flow, key: Key, ask: Ask) -> (Waiting, Question) {

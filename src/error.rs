@@ -116,6 +116,19 @@ pub enum ErrorKind {
     Decode,
 }
 
+impl Class {
+    /// Its name in one word, as in a [`Detail`](crate::class::Detail): `definitive`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Duplicate => "duplicate",
+            Self::Conflict => "conflict",
+            Self::Definitive => "definitive",
+            Self::Ambiguous => "ambiguous",
+        }
+    }
+}
+
 impl ErrorKind {
     /// The one class of this kind.
     #[must_use]

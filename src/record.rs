@@ -144,6 +144,28 @@ impl Status {
     }
 }
 
+impl Status {
+    /// Its name in one word, as in a [`Detail`](crate::class::Detail): `in_doubt`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Dispatched => "dispatched",
+            Self::InDoubt => "in_doubt",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Tombstone => "tombstone",
+        }
+    }
+
+    /// The one of this [name](Self::name).
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::Registered, Self::Dispatched, Self::InDoubt, Self::Completed, Self::Failed, Self::Tombstone];
+        all.into_iter().find(|status| status.name() == name)
+    }
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -187,10 +209,15 @@ impl Record {
         }
     }
 
+    /// Whether so many ticks have released it.
+    pub(crate) fn is_released(&self, tick: u64) -> bool {
+        self.lapse_tick().is_some_and(|last| tick >= last)
+    }
+
     /// Whether the store may remove it by itself, at this time and tick.
     #[must_use]
     pub fn is_removable(&self, now: UnixMillis, tick: u64) -> bool {
-        self.lapse_tick().is_some_and(|last| tick >= last) || self.removable_at().is_some_and(|end| now >= end)
+        self.is_released(tick) || self.removable_at().is_some_and(|end| now >= end)
     }
 
     /// Roughly how many bytes a write of this record carries.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::call::{InvalidParams, Params, number};
 use crate::effects::{from_hex, hex};
-use crate::result::{Answer, state_name, state_named};
+use crate::result::Answer;
 use crate::script::Script;
 use crate::switch::{Circuits, ScriptedSwitch};
 
@@ -161,7 +161,7 @@ impl Onions {
             None => None,
             Some(name) => {
                 let unknown = || InvalidParams("state is registered, dispatched or in_doubt".into());
-                Some(state_named(name).ok_or_else(unknown)?)
+                Some(Status::named(name).ok_or_else(unknown)?)
             }
         };
         let namespace = params.text("namespace")?.map(named);
@@ -175,7 +175,7 @@ impl Onions {
             listed.extend(found.map(|onion| {
                 let hash = onion.onion.as_ref().map(|onion| hex(onion.payment_hash()));
                 json!({ "attempt_id": onion.attempt_id, "namespace": shown(&onion.namespace),
-                    "state": state_name(onion.state), "payment_hash": hash,
+                    "state": onion.state.name(), "payment_hash": hash,
                     "amount_msat": onion.onion.map(|onion| onion.amount_msat()), "dead_letter": onion.is_dead_letter })
             }));
             after = page.next;
@@ -295,7 +295,7 @@ fn status(id: Value, forgotten: Forgotten) -> Value {
         Forgotten::Forgotten => "forgotten",
         Forgotten::NotFound => "not_found",
         Forgotten::InFlight(state) => {
-            return json!({ "attempt_id": id, "status": "in_flight", "state": state_name(state) });
+            return json!({ "attempt_id": id, "status": "in_flight", "state": state.name() });
         }
         Forgotten::Live => "live",
         Forgotten::Quarantined => "quarantined",

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::call::{InvalidParams, Params, number};
 use crate::effects::hex;
 use crate::ldk::{Ended, Ldk, Payment, Prepared, bytes32};
-use crate::result::{Answer, state_name};
+use crate::result::Answer;
 use crate::script::{Script, Scripted};
 
 /// This node's own id, and that of whomever it pays: who it is makes no difference here.
@@ -237,7 +237,7 @@ impl Payments {
             .into_iter()
             .map(|payment| {
                 let dispatched = self.ldk.of(&payment.id, &payment.attempt);
-                json!({ "payment_id": hex(&payment.id), "state": state_name(status(&payment.standing)),
+                json!({ "payment_id": hex(&payment.id), "state": status(&payment.standing).name(),
                     "payment_hash": payment.payment_hash.as_ref().map(|hash| hex(hash)),
                     "attempt": dispatched.as_ref().and_then(Payment::told),
                     "amount_msat": dispatched.map(|payment| payment.amount_msat), "abandoned": payment.is_abandoned })

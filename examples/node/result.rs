@@ -13,17 +13,11 @@ impl Answer {
     }
 
     pub(crate) fn refused(class: Class, state: Option<Status>) -> Self {
-        let class = match class {
-            Class::Duplicate => "duplicate",
-            Class::Conflict => "conflict",
-            Class::Definitive => "definitive",
-            Class::Ambiguous => "ambiguous",
-        };
-        Self::of(class, state)
+        Self::of(class.name(), state)
     }
 
     fn of(class: &str, state: Option<Status>) -> Self {
-        Self(Map::new()).with("class", class).with("state", state.map(state_name)).with("replayed", false)
+        Self(Map::new()).with("class", class).with("state", state.map(Status::name)).with("replayed", false)
     }
 
     pub(crate) fn replayed(self, replayed: bool) -> Self {
@@ -40,22 +34,4 @@ impl From<Answer> for Value {
     fn from(Answer(members): Answer) -> Self {
         Self::Object(members)
     }
-}
-
-pub(crate) fn state_name(state: Status) -> &'static str {
-    match state {
-        Status::Registered => "registered",
-        Status::Dispatched => "dispatched",
-        Status::InDoubt => "in_doubt",
-        Status::Completed => "completed",
-        Status::Failed => "failed",
-        Status::Tombstone => "tombstone",
-        _ => "unknown",
-    }
-}
-
-pub(crate) fn state_named(name: &str) -> Option<Status> {
-    let all =
-        [Status::Registered, Status::Dispatched, Status::InDoubt, Status::Completed, Status::Failed, Status::Tombstone];
-    all.into_iter().find(|state| state_name(*state) == name)
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
 
 use super::message::{
-    Alarmed, Answer, Ask, Asked, Finish, Gone, Idle, Kept, Origin, Proposal, Report, RouterAddr, TRIES, Ticket, ToKey,
+    Alarmed, Answer, Ask, Finish, Gone, Idle, Kept, Origin, Proposal, Report, RouterAddr, TRIES, Ticket, ToKey,
 };
 use super::meters::Meters;
 use super::oracle::{Inquiries, Recovery};
@@ -25,7 +25,7 @@ use super::supervisor::Supervisor;
 use crate::attempt::Attempt;
 use crate::bounds::Limits;
 use crate::error::{Error, ErrorKind};
-use crate::machine::{self, Alarm, Downstream, Event, Release, Said, Step, Write};
+use crate::machine::{self, Alarm, Event, Release, Said, Step, Write};
 use crate::outcome::{End, How, Outcome, Reply};
 use crate::policy::Flow;
 use crate::record::{Bytes, Record, Status};
@@ -278,9 +278,7 @@ impl KeyActor {
                 Event::Checkpoint { attempt: *attempt, bytes: bytes.clone(), expires_at: *expires_at }
             }
             Ask::Resolve { attempt, end } => Event::Resolve { attempt: *attempt, end },
-            Ask::Forget(Asked::NobodyKnows) => Event::Forget(Downstream::NobodyKnows),
-            Ask::Forget(Asked::No) => Event::Forget(Downstream::NotAsked),
-            Ask::Forget(Asked::Said(attempt, found)) => Event::Forget(Downstream::Said(*attempt, found)),
+            Ask::Forget(downstream) => Event::Forget(downstream),
             Ask::Fence => Event::Fence,
             Ask::Abandon => Event::Abandon,
             Ask::Acknowledge => Event::Acknowledge,

@@ -16,7 +16,7 @@ use crate::fingerprint::Fingerprint;
 use crate::inquiry::Found;
 use crate::key::Key;
 use crate::ledger::Row;
-use crate::machine::{Admission, Alarm, Said};
+use crate::machine::{Admission, Alarm, Downstream, Said};
 use crate::outcome::{End, Ended, How, Reason};
 use crate::policy::Flow;
 use crate::record::{AttemptId, Bytes, Record};
@@ -84,19 +84,12 @@ pub(crate) enum Ask {
         attempt: Option<AttemptId>,
         end: Ended,
     },
-    Forget(Asked),
+    Forget(Downstream),
     Fence,
     Abandon,
     Acknowledge,
     Disturb,
     Rows(Vec<Row>),
-}
-
-/// What is known, downstream, of a record that is to be forgotten.
-pub(crate) enum Asked {
-    NobodyKnows,
-    No,
-    Said(AttemptId, Found),
 }
 
 impl Ask {

@@ -186,10 +186,12 @@ impl Supervisor {
         let mut verdicts = verdicts.into_iter();
         let decisions = proposals.into_iter().map(|proposal| {
             let verdict = if proposal.has_change() { verdicts.next() } else { Some(Verdict::Applied) };
-            let may_be_its_own = proposal.is_in_question && verdict == Some(Verdict::Guarded);
-            let verdict = verdict.filter(|_| !may_be_its_own);
-            let unknown = || if may_be_its_own { failed("the rows may have been written") } else { StoreError::Closed };
-            proposal.decide(verdict.ok_or_else(unknown))
+            let verdict = match verdict {
+                // What holds the guard up may be the rows themselves, written by the try before.
+                Some(Verdict::Guarded) if proposal.is_in_question => Err(failed("the rows may have been written")),
+                verdict => verdict.ok_or(StoreError::Closed),
+            };
+            proposal.decide(verdict)
         });
         self.router.do_send(Decided(decisions.collect()));
     }

@@ -21,16 +21,12 @@ pub(super) fn seen<'a>(record: Option<&'a Record>, cx: Context<'_>) -> Seen<'a> 
     let now = cx.trusted;
     let Some(record) = record else { return Seen::Absent };
     match &record.state {
-        State::Completed(_) if has_lapsed_by_ticks(record, cx.tick) => Seen::Absent,
+        State::Completed(_) if record.is_released(cx.tick) => Seen::Absent,
         State::Tombstone(_) if record.tombstone_until.is_some_and(|end| now >= end) => Seen::Absent,
         State::Tombstone(mark) => Seen::Tombstone(*mark),
         State::Completed(_) | State::Failed(..) => lapsing(record, (record.lapses_at, record.tombstone_until), now),
         State::Registered | State::Dispatched | State::InDoubt => Seen::Record(record),
     }
-}
-
-fn has_lapsed_by_ticks(record: &Record, tick: u64) -> bool {
-    record.lapse_tick().is_some_and(|last| tick >= last)
 }
 
 fn lapsing(record: &Record, ends: (Option<UnixMillis>, Option<UnixMillis>), now: UnixMillis) -> Seen<'_> {
@@ -105,7 +101,7 @@ pub(super) fn earliest(a: Option<UnixMillis>, b: Option<UnixMillis>) -> Option<U
 /// What the expiry sweep does with a record: nothing before it is removable, then a tombstone in place of a finished
 /// record that has one, else removal.
 pub(crate) fn expire(record: &Record, now: UnixMillis, tick: u64) -> Write {
-    if has_lapsed_by_ticks(record, tick) {
+    if record.is_released(tick) {
         return Write::Remove;
     }
     match record.removable_at() {

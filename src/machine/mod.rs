@@ -142,7 +142,7 @@ pub(crate) enum Event<'a> {
         attempt: AttemptId,
         admission: &'a Admission,
     },
-    Forget(Downstream<'a>),
+    Forget(&'a Downstream),
     Fence,
     /// The host gives the request up.
     Abandon,
@@ -155,14 +155,14 @@ pub(crate) enum Event<'a> {
 }
 
 /// What is known of a finished record's attempt downstream, where its removal must wait for that.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Downstream<'a> {
+#[derive(Clone, Debug)]
+pub(crate) enum Downstream {
     /// The flow has nobody to ask.
     NobodyKnows,
     /// Somebody could have been asked, and was not.
     NotAsked,
     /// About this attempt.
-    Said(AttemptId, &'a Found),
+    Said(AttemptId, Found),
 }
 
 /// A request that asks to run.

@@ -8,7 +8,7 @@ use crate::policy::Retention;
 use crate::record::{Record, State, Status};
 
 /// Removes a finished record, if nothing of it is under way any more.
-pub(super) fn forget(seen: Seen<'_>, downstream: Downstream<'_>, cx: Context<'_>) -> Step {
+pub(super) fn forget(seen: Seen<'_>, downstream: &Downstream, cx: Context<'_>) -> Step {
     let said = |forgotten| Step::say(Said::Forgotten(forgotten));
     match seen {
         Seen::Absent => said(Forgotten::NotFound),
@@ -25,12 +25,12 @@ pub(super) fn forget(seen: Seen<'_>, downstream: Downstream<'_>, cx: Context<'_>
 }
 
 /// Whether it is certain that downstream has done with the record's attempt. What was said of another attempt proves nothing.
-fn is_over(record: &Record, downstream: Downstream<'_>) -> bool {
+fn is_over(record: &Record, downstream: &Downstream) -> bool {
     match downstream {
         Downstream::NobodyKnows => true,
         Downstream::NotAsked => false,
         Downstream::Said(attempt, found) => match found {
-            Found::NotStarted | Found::Done(_) => record.attempt.is_same(&attempt),
+            Found::NotStarted | Found::Done(_) => record.attempt.is_same(attempt),
             Found::Live | Found::Abandoned | Found::Missing | Found::CannotTell => false,
         },
     }

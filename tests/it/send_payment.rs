@@ -150,6 +150,15 @@ impl Node {
     }
 }
 
+/// A node whose store fails on demand.
+fn on_a_faulty_store() -> (Ldk, Arc<FaultyStore>, Engine, SendPayment) {
+    let (ldk, store) = (Ldk::new(), Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
+    let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
+    let engine = setup.recover(Engine::builder()).open_store(store.clone()).unwrap();
+    let payments = setup.bind(engine.clone());
+    (ldk, store, engine, payments)
+}
+
 fn open(bench: &Bench, setup: &SendPaymentSetup) -> Engine {
     let mut limits = Limits::default();
     limits.drain = Duration::from_millis(20);
@@ -350,10 +359,7 @@ async fn vector_10_an_id_that_ldk_has_for_another_hash_is_a_conflict_and_leaves_
 
 #[tokio::test]
 async fn vector_11_a_store_that_fails_lets_the_event_come_again_and_tells_nobody() {
-    let (ldk, store) = (Ldk::new(), Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
-    let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
-    let engine = setup.recover(Engine::builder()).open_store(store.clone()).unwrap();
-    let payments = setup.bind(engine.clone());
+    let (ldk, store, engine, payments) = on_a_faulty_store();
     assert_eq!(payments.send(invoice(X, P)).await.unwrap(), Sent::Accepted);
     ldk.claim(X, P, None);
     let tracked = tokio::spawn({
@@ -630,10 +636,7 @@ async fn a_failure_that_comes_while_the_call_runs_waits_for_its_result() {
 
 #[tokio::test]
 async fn a_failure_that_comes_before_the_call_has_begun_waits_for_it_too() {
-    let (ldk, store) = (Ldk::new(), Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
-    let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
-    let engine = setup.recover(Engine::builder()).open_store(store.clone()).unwrap();
-    let payments = setup.bind(engine.clone());
+    let (ldk, store, engine, payments) = on_a_faulty_store();
     ldk.hold();
     let gate = store.hold_commits();
     let send = tokio::spawn({
@@ -713,10 +716,7 @@ struct Overtaken {
 
 impl Overtaken {
     async fn new() -> Self {
-        let (ldk, store) = (Ldk::new(), Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
-        let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
-        let engine = setup.recover(Engine::builder()).open_store(store.clone()).unwrap();
-        let payments = setup.bind(engine.clone());
+        let (ldk, store, engine, payments) = on_a_faulty_store();
         let gate = store.hold_commits();
         let sender = payments.clone();
         let send = tokio::spawn(async move { sender.send(invoice(X, P)).await });
@@ -931,10 +931,7 @@ async fn every_later_event_gives_a_paid_one_eight_more_ticks() {
 
 #[tokio::test]
 async fn a_tick_is_not_quiet_while_an_event_of_the_payment_is_being_handled() {
-    let (ldk, store) = (Ldk::new(), Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
-    let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
-    let engine = setup.recover(Engine::builder()).open_store(store.clone()).unwrap();
-    let payments = setup.bind(engine.clone());
+    let (ldk, store, engine, payments) = on_a_faulty_store();
     assert_eq!(payments.send(invoice(X, P)).await.unwrap(), Sent::Accepted);
     ldk.claim(X, P, None);
     assert_eq!(ldk.deliver(&payments).await.unwrap(), Handled::Recorded);
@@ -961,10 +958,7 @@ async fn a_tick_is_not_quiet_while_an_event_of_the_payment_is_being_handled() {
 
 #[tokio::test]
 async fn what_ldk_still_has_as_paid_is_held_back_at_the_cost_of_one_write_and_the_rest_goes() {
-    let (ldk, store) = (Ldk::new(), Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
-    let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
-    let engine = setup.recover(Engine::builder()).open_store(store.clone()).unwrap();
-    let payments = setup.bind(engine.clone());
+    let (ldk, store, engine, payments) = on_a_faulty_store();
     for (id, preimage) in [(X, P), (Y, P2)] {
         assert_eq!(payments.send(invoice(id, preimage)).await.unwrap(), Sent::Accepted);
         ldk.claim(id, preimage, None);
@@ -994,10 +988,7 @@ async fn what_ldk_still_has_as_paid_is_held_back_at_the_cost_of_one_write_and_th
 
 #[tokio::test]
 async fn a_store_that_fails_after_the_success_is_recorded_lets_the_event_acknowledge_it_the_next_time() {
-    let (ldk, store) = (Ldk::new(), Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
-    let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
-    let engine = setup.recover(Engine::builder()).open_store(store.clone()).unwrap();
-    let payments = setup.bind(engine.clone());
+    let (ldk, store, engine, payments) = on_a_faulty_store();
     assert_eq!(payments.send(invoice(X, P)).await.unwrap(), Sent::Accepted);
     ldk.claim(X, P, None);
     let gate = store.hold_commits();
@@ -1009,7 +1000,7 @@ async fn a_store_that_fails_after_the_success_is_recorded_lets_the_event_acknowl
     assert_eq!(within_a_minute(deliver).await.unwrap(), Handled::Recorded);
     assert_eq!(store.commits() - before, 2, "the end, and that it is acknowledged");
 
-    let setup = setup.host_acknowledges();
+    let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone())).host_acknowledges();
     let waiting = setup.bind(engine.clone());
     assert_eq!(waiting.send(invoice(Y, P2)).await.unwrap(), Sent::Accepted);
     ldk.claim(Y, P2, None);
@@ -1050,10 +1041,7 @@ async fn what_is_wrong_with_a_request_burns_no_id_and_a_record_answers_first() {
 
 #[tokio::test]
 async fn a_store_that_fails_at_registration_keeps_the_call_from_being_made() {
-    let (ldk, store) = (Ldk::new(), Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
-    let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
-    let engine = setup.recover(Engine::builder()).open_store(store.clone()).unwrap();
-    let payments = setup.bind(engine.clone());
+    let (ldk, store, engine, payments) = on_a_faulty_store();
     store.break_down(Outage::Everything);
     let error = within_a_minute(payments.send(invoice(X, P))).await.unwrap_err();
     assert!(matches!(error, PaymentError::Ambiguous(_)), "{error:?}");

@@ -518,13 +518,13 @@ fn a_fenced_key_holds_none_of_the_dead_record_it_replaced() {
 fn a_forgotten_key_is_free_again_unless_the_flow_leaves_a_tombstone() {
     let completed = ended(State::Completed(Some(bytes("A"))));
     let mut key = Key::holding(policy(), completed.clone());
-    assert_eq!(key.event(10, Event::Forget(Downstream::NobodyKnows)), "Forgotten(Forgotten)");
-    assert_eq!(key.event(10, Event::Forget(Downstream::NobodyKnows)), "Forgotten(NotFound)");
+    assert_eq!(key.event(10, Event::Forget(&Downstream::NobodyKnows)), "Forgotten(Forgotten)");
+    assert_eq!(key.event(10, Event::Forget(&Downstream::NobodyKnows)), "Forgotten(NotFound)");
     assert_eq!(key.admit(10), "Start");
 
     let mut key = Key::holding(policy().tombstone(TOMBSTONE), completed);
-    assert_eq!(key.event(10, Event::Forget(Downstream::NobodyKnows)), "Forgotten(Forgotten)");
-    assert_eq!(key.event(10, Event::Forget(Downstream::NobodyKnows)), "Forgotten(Tombstone)");
+    assert_eq!(key.event(10, Event::Forget(&Downstream::NobodyKnows)), "Forgotten(Forgotten)");
+    assert_eq!(key.event(10, Event::Forget(&Downstream::NobodyKnows)), "Forgotten(Tombstone)");
     assert_eq!(key.admit(1009), "Expired");
     assert_eq!(key.admit(1010), "Start");
 }
@@ -598,7 +598,7 @@ fn while_the_operation_of_a_record_ended_from_outside_still_runs_its_key_is_neit
     key.admit(0);
     key.event(1, Event::Resolve { attempt: None, end: &Ended::Failed(bytes("lost")) });
     assert!(key.live, "nobody has told the operation");
-    assert_eq!(key.event(2, Event::Forget(Downstream::NobodyKnows)), "Forgotten(Live)");
+    assert_eq!(key.event(2, Event::Forget(&Downstream::NobodyKnows)), "Forgotten(Live)");
     key.stored = None;
     assert_eq!(key.admit(3), "InDoubt");
     assert_eq!(key.event(4, Event::Fence), "Fenced(Found(Registered))");

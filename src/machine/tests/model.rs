@@ -580,7 +580,7 @@ impl World {
     }
 
     fn forget(&mut self) {
-        let said = show::caller(&self.decide(|| Event::Forget(Downstream::NobodyKnows)).caller);
+        let said = show::caller(&self.decide(|| Event::Forget(&Downstream::NobodyKnows)).caller);
         if said == "Forgotten(Forgotten)" {
             let ended = matches!(&self.life, Life::Owned(owned) if matches!(owned.phase, Phase::Ended(_)));
             assert!(ended, "only what has ended is forgotten");

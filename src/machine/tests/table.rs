@@ -1229,7 +1229,7 @@ fn run(does: Does, stored: Option<&Record>, cx: Context<'_>) -> Step {
     let checkpoint = |number| {
         step(stored, Event::Checkpoint { attempt: of(number), bytes: bytes("d"), expires_at: Some(at(300)) }, cx)
     };
-    let forget = |downstream| step(stored, Event::Forget(downstream), cx);
+    let forget = |downstream| step(stored, Event::Forget(&downstream), cx);
     let rerun = |number| step(stored, Event::Rerun { attempt: of(number), admission: &admission("same") }, cx);
     let done = || done_until(bytes("A"), Some(at(500)));
     let completed = || Ended::Completed(bytes("A"));
@@ -1273,9 +1273,9 @@ fn run(does: Does, stored: Option<&Record>, cx: Context<'_>) -> Step {
         RunAgainOlder => rerun(1),
         Forget => forget(Downstream::NobodyKnows),
         ForgetUnasked => forget(Downstream::NotAsked),
-        ForgetOver => forget(Downstream::Said(of(2), &Found::NotStarted)),
-        ForgetLive => forget(Downstream::Said(of(2), &Found::Live)),
-        ForgetOverOlder => forget(Downstream::Said(of(1), &Found::NotStarted)),
+        ForgetOver => forget(Downstream::Said(of(2), Found::NotStarted)),
+        ForgetLive => forget(Downstream::Said(of(2), Found::Live)),
+        ForgetOverOlder => forget(Downstream::Said(of(1), Found::NotStarted)),
         Fence => step(stored, Event::Fence, cx),
         Abandon => step(stored, Event::Abandon, cx),
         Acknowledge => step(stored, Event::Acknowledge, cx),
