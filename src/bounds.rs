@@ -24,7 +24,8 @@ pub struct Limits {
     pub in_flight: usize,
     /// Requests in flight per scope, and as many trackers. Default 1,000.
     pub in_flight_per_scope: usize,
-    /// Callers that wait for one key. Default 1,024.
+    /// Callers that wait for one key. Default 1,024. As many may also ask at once how a key stands when nothing has room to
+    /// run.
     pub waiters_per_key: usize,
     /// Live records and tombstones per scope. Default 100,000.
     pub records_per_scope: u64,

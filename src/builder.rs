@@ -188,6 +188,10 @@ impl Builder {
         let boot = entropy.boot_id();
         let permits = Permits::new(limits.in_flight, limits.in_flight_per_scope);
         let trackers = Permits::new(limits.in_flight, limits.in_flight_per_scope);
+        let askers = Permits::new(
+            limits.in_flight.max(limits.waiters_per_key),
+            limits.in_flight_per_scope.max(limits.waiters_per_key),
+        );
         let ticks = Arc::new(Ticks::from(store.tick_mark()?));
         let recovery = Arc::new(Recovery { flows, permits: Arc::clone(&permits), boot, opened_at });
         let parts = Parts {
@@ -211,6 +215,7 @@ impl Builder {
             limits,
             permits,
             trackers,
+            askers,
             entropy,
             boot,
             ticks,

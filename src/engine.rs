@@ -22,7 +22,7 @@ use crate::bounds::{Limits, PAYLOAD_BYTES_CEILING};
 use crate::builder::Builder;
 use crate::call::Call;
 use crate::entropy::Entropy;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Bound, Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
 use crate::inquiry::{Found, Inquiry};
 use crate::key::{InvalidKey, Key};
@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) permits: Arc<Permits>,
     /// For those who wait without asking to run: what they wait for may take days, and must keep nobody from running.
     pub(crate) trackers: Arc<Permits>,
+    /// For those who found no room to run in and ask how their key stands.
+    pub(crate) askers: Arc<Permits>,
     pub(crate) entropy: Entropy,
     pub(crate) boot: BootId,
     pub(crate) ticks: Arc<Ticks>,
@@ -163,7 +165,8 @@ impl Engine {
         on_done: impl FnOnce(Result<Reply, Error>) + Send + 'static,
     ) -> Result<(), Error> {
         let fingerprint = self.0.check(&call)?;
-        let (waiting, question) = self.0.prepare(call, fingerprint, operation)?;
+        let permit = self.0.permits.take(&call.key).map_err(unlooked)?;
+        let (waiting, question) = self.0.prepare(call, fingerprint, operation, permit);
         let phase = Arc::new(AtomicU8::new(PREPARED));
         let done = Done::new(on_done, Arc::clone(&phase));
         self.0.runtime.spawn(async move { done.run(waiting.reply().await) });
@@ -212,7 +215,7 @@ impl Engine {
     }
 
     async fn track_as(&self, flow: &Flow, key: &Key, fingerprint: Option<Fingerprint>) -> Result<Outcome, Error> {
-        let permit = self.0.trackers.take(key).ok_or(ErrorKind::Busy)?;
+        let permit = self.0.trackers.take(key).map_err(unlooked)?;
         let waiting = self.0.ask(flow, key, Ask::Track(fingerprint), Some(permit))?;
         match waiting.reply().await? {
             Reply::Answer(outcome) => Ok(outcome),
@@ -430,7 +433,7 @@ impl Engine {
             records,
             live_actors: counts.live_actors,
             running: counts.running,
-            in_flight: self.0.permits.taken() + self.0.trackers.taken(),
+            in_flight: self.0.permits.taken() + self.0.trackers.taken() + self.0.askers.taken(),
             died_actors: counts.died_actors,
             alarms: counts.alarms,
             dead_letters: counts.dead_letters,
@@ -535,8 +538,16 @@ impl Shared {
             LookedUp::Unanswered => false,
             LookedUp::Absent => true,
         };
-        let (waiting, mut question) = self.prepare(call, fingerprint, operation)?;
-        question.found_absent = found_absent;
+        let taken = self.permits.take(&call.key);
+        let full = taken.as_ref().err().copied();
+        let permit = match taken {
+            Ok(permit) => permit,
+            // What is on its way, and what can be said of a record without running or waiting, its key's actor knows.
+            Err(bound) => self.askers.take(&call.key).map_err(|_| unlooked(bound))?,
+        };
+        let (waiting, mut question) = self.prepare(call, fingerprint, operation, permit);
+        question.found_absent = found_absent && full.is_none();
+        question.full = full;
         self.send(question);
         Ok(Begun::Waiting(waiting))
     }
@@ -588,8 +599,8 @@ impl Shared {
         call: Call,
         fingerprint: Fingerprint,
         operation: Operation,
-    ) -> Result<(Waiting, Question), Error> {
-        let permit = self.permits.take(&call.key).ok_or(ErrorKind::Busy)?;
+        permit: Permit,
+    ) -> (Waiting, Question) {
         let admission = self.admission(&call, fingerprint, self.entropy.token());
         let ask = Ask::Admit(admission, Some(operation));
         let (waiting, mut question) = self.question(call.flow, call.key, ask);
@@ -598,7 +609,7 @@ impl Shared {
             None => waiting,
             Some(deadline) => waiting.until(deadline, &self.actors),
         };
-        Ok((waiting, question))
+        (waiting, question)
     }
 
     /// What the host itself decides about a key takes no permit: a peer that fills its scope must not stand in the way of it.
@@ -658,6 +669,11 @@ fn rows_key(row: &Row) -> Result<Key, Error> {
     Ok(ROWS.key(row.table(), id.as_bytes())?)
 }
 
+/// A bound was met, and the key had not been looked up, or something may be there.
+fn unlooked(bound: Bound) -> Error {
+    ErrorKind::Busy { bound, found_absent: false }.into()
+}
+
 /// How a request begins.
 enum Begun {
     Answered(Result<Reply, Error>),
@@ -691,7 +707,7 @@ pub struct Stats {
     pub live_actors: usize,
     /// Operations that were started and whose end is not recorded yet.
     pub running: usize,
-    /// Requests that hold a permit, and trackers, which have permits of their own.
+    /// Requests that hold a permit, trackers, which have permits of their own, and whoever is about to hear that there is none.
     pub in_flight: usize,
     /// Key actors that died of a panic: bugs of ibid's.
     pub died_actors: u64,

@@ -81,7 +81,7 @@ pub use bounds::{Limits, PAYLOAD_BYTES_CEILING};
 pub use builder::Builder;
 pub use call::Call;
 pub use engine::{Engine, Listed, Stats};
-pub use error::{Class, Error, ErrorKind, InvalidRecovery};
+pub use error::{Bound, Class, Error, ErrorKind, InvalidRecovery};
 pub use fingerprint::Fingerprint;
 pub use inquiry::{Found, Inquiry};
 pub use key::{InvalidKey, Key, NodeId};

@@ -156,7 +156,7 @@ impl KeyActor {
             }
             (Cause::Ticket(ticket), None, Some(error)) => ticket.answer(Said::Reply(Err(error))),
             (Cause::Ticket(ticket), None, None) if ticket.is_of_a_caller() && self.is_full() => {
-                ticket.refuse(ErrorKind::Busy);
+                ticket.refuse_to_wait();
             }
             (mut cause @ (Cause::Ticket(_) | Cause::Report(_) | Cause::Answer(_)), _, _) => {
                 cause.put_down();
@@ -220,15 +220,25 @@ impl KeyActor {
             (Cause::Answer(answer), Loaded::Is(record)) => self.step_of_answer(answer, record.as_deref()),
             (_, Loaded::NotYet) => None,
         };
-        match step {
+        match (cause, step) {
             // An end that nobody waits for any more.
-            None => match cause {
-                Cause::Report(report) => report.done(),
-                Cause::Answer(answer) => self.answered(answer),
-                Cause::Ticket(_) => {}
-            },
-            Some(step) if step.write == Write::Keep => self.act(cause, step),
-            Some(step) => self.propose(Pending::new(cause, step, tries)),
+            (Cause::Report(report), None) => report.done(),
+            (Cause::Answer(answer), None) => self.answered(answer),
+            (Cause::Ticket(_), None) => {}
+            (Cause::Ticket(ticket), Some(step)) if ticket.full().is_some() => self.say_without_permit(ticket, step),
+            (cause, Some(step)) if step.write == Write::Keep => self.act(cause, step),
+            (cause, Some(step)) => self.propose(Pending::new(cause, step, tries)),
+        }
+    }
+
+    /// One without a permit is told what its record says, where nothing has to be written for that. It starts nothing and
+    /// waits for nothing.
+    fn say_without_permit(&self, ticket: Ticket, step: Step) {
+        let Some(bound) = ticket.full() else { return };
+        let found_absent = matches!(self.record, Loaded::Is(None));
+        match (step.write, step.caller) {
+            (Write::Keep, reply @ Said::Reply(_)) => ticket.answer(reply),
+            _ => ticket.refuse(ErrorKind::Busy { bound, found_absent }),
         }
     }
 
@@ -487,7 +497,7 @@ impl KeyActor {
             // Its actor died before it could be told.
             ticket.answer(Said::Reply(Ok(Reply::Accepted)));
         } else if self.waiters.len() >= self.around.limits.waiters_per_key {
-            ticket.refuse(ErrorKind::Busy);
+            ticket.refuse_to_wait();
         } else {
             ticket.put_down();
             self.waiters.push(ticket);

@@ -11,7 +11,7 @@ use super::operation::Operation;
 use super::permits::Permit;
 use super::recoverer::Turn;
 use super::router::Router;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Bound, Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
 use crate::inquiry::Found;
 use crate::key::Key;
@@ -109,6 +109,8 @@ pub(crate) struct Question {
     /// Whether the one who asks has just found the key absent. Old news: good for a write, which is compared with what is
     /// stored, and for nothing else.
     pub(crate) found_absent: bool,
+    /// Met by one who asked to run: there is no permit. It hears what can be said all the same, and starts nothing.
+    pub(crate) full: Option<Bound>,
     /// Names the one who waits, so that it can leave.
     pub(crate) waiter: u64,
     /// Set once it has been told to wait: how its answer will have come about. From then on it stands for waiting, not for
@@ -130,6 +132,7 @@ impl Question {
             reply,
             permit: None,
             found_absent: false,
+            full: None,
             waiter,
             waiting: None,
             has_waited: false,
@@ -176,6 +179,11 @@ impl Ticket {
         self.question().is_some_and(|question| matches!(question.ask, Ask::Admit(..) | Ask::Track(_)))
     }
 
+    /// The bound that stands in the way of what it asks for.
+    pub(super) fn full(&self) -> Option<Bound> {
+        self.question().and_then(|question| question.full)
+    }
+
     pub(super) fn question_mut(&mut self) -> Option<&mut Question> {
         self.question.as_deref_mut()
     }
@@ -200,6 +208,11 @@ impl Ticket {
 
     pub(super) fn refuse(self, kind: ErrorKind) {
         self.answer(Said::Reply(Err(Error::from(kind))));
+    }
+
+    /// There is no room for one more who waits for the key.
+    pub(super) fn refuse_to_wait(self) {
+        self.refuse(ErrorKind::Busy { bound: Bound::Waiters, found_absent: false });
     }
 }
 
