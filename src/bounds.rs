@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-/// Bytes of a flow's name, at most.
-pub(crate) const FLOW_NAME_BYTES: usize = 64;
+/// Bytes of a flow's name, at most: it has to fit its length byte in a key.
+pub(crate) const FLOW_NAME_BYTES: usize = 255;
+/// Bytes of a ledger table's name, at most.
+pub(crate) const TABLE_NAME_BYTES: usize = 64;
 /// Bytes of a scope and of an id, at most.
 pub(crate) const KEY_PART_BYTES: usize = 255;
 /// Bytes of a ledger row's key, at most: three names of 120 bytes, with what keeps them apart, and to spare.

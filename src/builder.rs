@@ -22,6 +22,7 @@ use crate::time::{Clock, ClockState, HighWater, SystemClock, Ticks};
 pub struct Builder {
     clock: Box<dyn Clock>,
     limits: Limits,
+    least_answer_bytes: usize,
     redb: RedbOptions,
     runtime: Option<Handle>,
     seed: Option<[u8; 32]>,
@@ -37,6 +38,7 @@ impl Default for Builder {
         Self {
             clock: Box::new(SystemClock),
             limits: Limits::default(),
+            least_answer_bytes: 0,
             redb: RedbOptions::default(),
             runtime: None,
             seed: None,
@@ -60,6 +62,14 @@ impl Builder {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Raises [`Limits::answer_bytes`] to so many bytes where it is lower, whether the limits are set before or after this. For
+    /// an adapter whose stored answers are larger than the bodies it lets through. Of several the largest counts.
+    #[must_use]
+    pub fn at_least_answer_bytes(mut self, bytes: usize) -> Self {
+        self.least_answer_bytes = self.least_answer_bytes.max(bytes);
         self
     }
 
@@ -169,7 +179,9 @@ impl Builder {
         if found < expected {
             return Err(StoreError::Stale { found, expected });
         }
-        let limits = self.limits.sound();
+        let mut limits = self.limits;
+        limits.answer_bytes = limits.answer_bytes.max(self.least_answer_bytes);
+        let limits = limits.sound();
         let entropy = match self.seed {
             Some(seed) => Entropy::from_seed(seed),
             None => Entropy::from_os().map_err(|error| StoreError::Io(Arc::new(error)))?,

@@ -483,6 +483,12 @@ impl Engine {
         self.0.clock.confirm();
     }
 
+    /// The limits that hold: as they were set, payloads within [`PAYLOAD_BYTES_CEILING`], no count and no period of zero.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
     /// Takes in nothing new, waits for what runs (at most [`Limits::drain`]), commits it, and frees the file: when this
     /// returns, the same process can open it again, even while clones of this handle are alive. An operation that still runs
     /// is aborted then, and its record is in doubt.

@@ -2,8 +2,8 @@
 
 use crate::support::*;
 use ibid::{
-    Bound, Call, Class, End, Ended, ErrorKind, Fenced, Flow, Forgotten, How, InDoubt, InvalidRow, Limits, Operation,
-    PAYLOAD_BYTES_CEILING, Policy, Reason, Reply, Resolved, Row, Status, WhileRunning,
+    Bound, Call, Class, End, Ended, Engine, ErrorKind, Fenced, Flow, Forgotten, How, InDoubt, InvalidRow, Limits,
+    Operation, PAYLOAD_BYTES_CEILING, Policy, Reason, Reply, Resolved, Row, Status, WhileRunning,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -255,8 +255,10 @@ fn flow_scope_id_and_row_are_accepted_up_to_their_length_and_refused_by_one_byte
     let policy = || Policy::replay(Duration::from_secs(1));
     let flow = |bytes| Flow::new("f".repeat(bytes), policy());
     let keys = Flow::new("f", policy()).unwrap();
-    for (accepted, bytes) in [(false, 0), (true, 1), (true, 63), (true, 64), (false, 65), (false, 255)] {
+    for (accepted, bytes) in [(false, 0), (true, 1), (true, 254), (true, 255), (false, 256), (false, 1 << 20)] {
         assert_eq!(flow(bytes).is_ok(), accepted, "a flow of {bytes} bytes");
+    }
+    for (accepted, bytes) in [(false, 0), (true, 1), (true, 63), (true, 64), (false, 65), (false, 255)] {
         assert_eq!(Row::new("t".repeat(bytes), *b"k", *b"v").is_ok(), accepted, "a table of {bytes} bytes");
     }
     for (accepted, bytes) in [(false, 0), (true, 1), (true, 254), (true, 255), (false, 256), (false, 1 << 20)] {
@@ -307,6 +309,49 @@ async fn requests_answers_and_checkpoints_are_kept_up_to_the_limit_and_not_by_on
         let saved = answer(&engine, call(&flow, &format!("checkpoint {bytes}"), "r"), saving).await;
         assert_eq!(&*saved.answer, [u8::from(within)], "a checkpoint of {bytes} bytes");
     }
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_longest_flow_scope_and_id_are_found_again_after_a_restart() {
+    let bench = Bench::new();
+    let policy = Policy::replay(Duration::from_secs(600));
+    let flow = Flow::new(format!("POST /{}", "f".repeat(249)), policy).unwrap();
+    let key = flow.key([0xff; 255], [0xfe; 255]).unwrap();
+    let counted = Counted::new();
+    for how in [How::Executed, How::Replayed] {
+        let engine = bench.open();
+        let call = Call::new(&flow, &key, *b"r");
+        assert_eq!(answer(&engine, call, counted.operation()).await.how, how);
+        assert_eq!(engine.lookup(&key).unwrap().map(|record| record.state.status()), Some(Status::Completed));
+        engine.shutdown().await;
+    }
+    assert_eq!(counted.runs(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_has_at_least_the_room_it_was_promised_whatever_the_limits_say() {
+    let (small, large) = (limits(|limits| limits.answer_bytes = 10), limits(|limits| limits.answer_bytes = 99));
+    let over = limits(|limits| limits.answer_bytes = usize::MAX);
+    for (builder, room) in [
+        (Engine::builder().limits(small.clone()).at_least_answer_bytes(50), 50),
+        (Engine::builder().at_least_answer_bytes(50).limits(small.clone()), 50),
+        (Engine::builder().at_least_answer_bytes(50).at_least_answer_bytes(20).limits(small.clone()), 50),
+        (Engine::builder().at_least_answer_bytes(50).limits(large), 99),
+        (Engine::builder().limits(small).at_least_answer_bytes(usize::MAX), PAYLOAD_BYTES_CEILING),
+        (Engine::builder().limits(over), PAYLOAD_BYTES_CEILING),
+        (Engine::builder().at_least_answer_bytes(1), Limits::default().answer_bytes),
+    ] {
+        let engine = builder.open_in_memory().unwrap();
+        assert_eq!(engine.limits().answer_bytes, room);
+        engine.shutdown().await;
+    }
+    let engine = Engine::builder().at_least_answer_bytes(1 << 20).open_in_memory().unwrap();
+    let (flow, counted) = (flow(), Counted::new());
+    let long = counted.ending(|_| End::done(vec![7; 1 << 20]));
+    answer(&engine, call(&flow, "a", "r"), long).await;
+    let kept = answer(&engine, call(&flow, "a", "r"), counted.operation()).await;
+    assert_eq!((kept.how, kept.answer.len(), counted.runs()), (How::Replayed, 1 << 20, 1));
     engine.shutdown().await;
 }
 
