@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use crate::actor::message::{Ask, Count, ExpirySweep, Question, Submit, Tick, Ticket, tell};
+use crate::actor::message::{Ask, Count, ExpirySlice, ExpirySweep, Question, Submit, Tick, Ticket, tell};
 use crate::actor::{
     Actors, Ending, Front, Operation, Permit, Permits, Recipient, Recovery, Submission, said, unavailable,
 };
@@ -454,6 +454,19 @@ impl Engine {
     pub async fn expiry_sweep(&self) -> Result<u64, Error> {
         let (reply, swept) = oneshot::channel();
         self.0.actors.supervisor.do_send(ExpirySweep(Some(reply)));
+        let removed = swept.await.map_err(|_| Error::from(ErrorKind::Closed))?;
+        removed.map_err(|error| unavailable(&error))
+    }
+
+    /// Removes one slice of what is past its grace, oldest expiry first: at most `limit` records, and never more than
+    /// [`Limits::expiry_slice`], in one transaction; a record that leaves a tombstone counts as one. Says how many records went. None
+    /// go while the clock is [suspect](crate::ClockState).
+    ///
+    /// # Errors
+    /// As [`expiry_sweep`](Self::expiry_sweep).
+    pub async fn expiry_sweep_slice(&self, limit: usize) -> Result<u64, Error> {
+        let (reply, swept) = oneshot::channel();
+        self.0.actors.supervisor.do_send(ExpirySlice { limit, reply });
         let removed = swept.await.map_err(|_| Error::from(ErrorKind::Closed))?;
         removed.map_err(|error| unavailable(&error))
     }

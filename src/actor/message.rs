@@ -62,6 +62,7 @@ notices!(
     LastRound,
     Count,
     ExpirySweep,
+    ExpirySlice,
     Tick,
 );
 
@@ -544,6 +545,12 @@ pub(crate) struct Counts {
 
 /// Remove what is removable now; says how many records went.
 pub(crate) struct ExpirySweep(pub(crate) Option<oneshot::Sender<Result<u64, StoreError>>>);
+
+/// Remove the oldest of what is removable, at most so many records, in one transaction; says how many went.
+pub(crate) struct ExpirySlice {
+    pub(crate) limit: usize,
+    pub(crate) reply: oneshot::Sender<Result<u64, StoreError>>,
+}
 
 /// Make the count of ticks durable, and remove what it releases.
 pub(crate) struct Tick(pub(crate) oneshot::Sender<Result<(), StoreError>>);

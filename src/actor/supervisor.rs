@@ -2,13 +2,14 @@
 //!
 //! There is no timer in the way of a request: while one commit blocks this thread, the next batch collects in the mailbox.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, SpawnHandle};
 use tokio::sync::oneshot;
 
-use super::message::{Decided, ExpirySweep, Halt, Proposal, RouterAddr, Tick, Unsaved, tell};
+use super::message::{Decided, ExpirySlice, ExpirySweep, Halt, Proposal, RouterAddr, Tick, Unsaved, tell};
 use super::meters::Meters;
 use crate::bounds::Limits;
 use crate::entropy::Jitter;
@@ -38,6 +39,8 @@ pub(crate) struct Supervisor {
     jitter: Jitter,
     meters: Arc<Meters>,
     sweep: Option<Sweep>,
+    /// Single slices that were asked for and not begun.
+    slices: VecDeque<ExpirySlice>,
     /// Those who wait for the tick count to be durable.
     ticking: Vec<oneshot::Sender<Result<(), StoreError>>>,
     /// Whether anything was committed since the timer was set, and the timer.
@@ -50,6 +53,8 @@ pub(crate) struct Supervisor {
 struct Sweep {
     removed: u64,
     replies: Vec<oneshot::Sender<Result<u64, StoreError>>>,
+    /// It ends with its first slice, of at most so many records.
+    slice: Option<usize>,
 }
 
 /// What one transaction of it removes.
@@ -96,6 +101,7 @@ impl Supervisor {
             jitter,
             meters,
             sweep: None,
+            slices: VecDeque::new(),
             ticking: Vec::new(),
             busy: false,
             rest: None,
@@ -147,6 +153,9 @@ impl Supervisor {
                 let swept = verdicts.split_off(proposed.min(verdicts.len()));
                 self.tell(proposals, verdicts);
                 self.note_swept(&swept, &batch.expired_rows, ctx);
+                if !self.slices.is_empty() {
+                    self.schedule_flush(ctx);
+                }
             }
             Err(error) => {
                 batch.changes.truncate(proposed);
@@ -203,6 +212,7 @@ impl Supervisor {
         self.failures = self.failures.saturating_add(1);
         tracing::error!(%error, failures = self.failures, queued = self.queue.len(), "the store failed");
         self.end_sweep(Err(error.clone()));
+        self.refuse_slices(error);
         self.end_tick(&Err(error.clone()));
         self.frees_first |= self.failures == TRIES;
         if self.failures >= TRIES {
@@ -297,14 +307,14 @@ impl Supervisor {
 
     /// What the next slice of the expiry sweep removes; nothing when there is none under way, or while the clock is suspect.
     fn expiry_slice(&mut self, now: UnixMillis) -> Slice {
-        if self.sweep.is_none() {
-            return Slice::default();
-        }
+        self.begin_slice();
+        let Some(sweep) = &self.sweep else { return Slice::default() };
+        let limit = sweep.slice.unwrap_or(self.limits.expiry_slice).min(self.limits.expiry_slice);
         if self.clock.read().is_suspect {
             self.end_sweep(Ok(()));
             return Slice::default();
         }
-        let (limit, tick) = (self.limits.expiry_slice, self.ticks.now());
+        let tick = self.ticks.now();
         let found = self.store.removable(now, tick, limit).and_then(|records| {
             let rows = self.store.expired_rows(now, limit)?;
             Ok((records, rows))
@@ -321,13 +331,23 @@ impl Supervisor {
         }
     }
 
+    /// A single slice waits for the expiry sweep under way.
+    fn begin_slice(&mut self) {
+        if self.sweep.is_none()
+            && let Some(ExpirySlice { limit, reply }) = self.slices.pop_front()
+        {
+            self.sweep = Some(Sweep { removed: 0, replies: vec![reply], slice: Some(limit) });
+        }
+    }
+
     fn note_swept(&mut self, verdicts: &[Verdict], rows: &[ExpiredRow], ctx: &mut Context<Self>) {
         let limit = self.limits.expiry_slice;
         let Some(sweep) = &mut self.sweep else { return };
         let applied = verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();
         sweep.removed = sweep.removed.saturating_add(applied as u64);
         // A slice of records that moved none would come back for ever.
-        if (verdicts.len() >= limit && applied > 0) || rows.len() >= limit {
+        let is_more = (verdicts.len() >= limit && applied > 0) || rows.len() >= limit;
+        if is_more && sweep.slice.is_none() {
             self.schedule_flush(ctx);
         } else {
             self.end_sweep(Ok(()));
@@ -336,6 +356,10 @@ impl Supervisor {
 
     fn end_tick(&mut self, result: &Result<(), StoreError>) {
         self.ticking.drain(..).for_each(|reply| tell(reply, result.clone()));
+    }
+
+    fn refuse_slices(&mut self, error: &StoreError) {
+        self.slices.drain(..).for_each(|slice| tell(slice.reply, Err(error.clone())));
     }
 
     fn end_sweep(&mut self, result: Result<(), StoreError>) {
@@ -436,6 +460,18 @@ impl Handler<ExpirySweep> for Supervisor {
     }
 }
 
+impl Handler<ExpirySlice> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, slice: ExpirySlice, ctx: &mut Self::Context) {
+        self.slices.push_back(slice);
+        if self.is_down {
+            return self.refuse_slices(&failed("the store is down"));
+        }
+        self.schedule_flush(ctx);
+    }
+}
+
 impl Handler<Tick> for Supervisor {
     type Result = ();
 
@@ -464,6 +500,7 @@ impl Handler<Settle> for Supervisor {
             }
         }
         self.end_sweep(Err(StoreError::Closed));
+        self.refuse_slices(&StoreError::Closed);
         self.end_tick(&Err(StoreError::Closed));
         tell(done, ());
     }
