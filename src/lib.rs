@@ -9,7 +9,7 @@
 //! store     the Store trait, redb, memory                                      the only redb and postcard
 //! actor     router, key actors, supervisor, the two threads                    the only actix
 //! facade    Engine, Call, Attempt, Builder
-//! adapters  ldk, lightning                                                     the public API and nothing else
+//! adapters  http, ldk, lightning                                               the public API and nothing else
 //! ```
 //!
 //! Each layer knows those above it in this list, none below. A test reads the sources and says where that is broken.
@@ -58,6 +58,8 @@ mod engine;
 mod entropy;
 mod error;
 mod fingerprint;
+#[cfg(feature = "http")]
+pub mod http;
 mod inquiry;
 mod key;
 #[cfg(feature = "ldk")]
