@@ -43,3 +43,30 @@ impl Doubts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::{Pin, pin};
+    use std::task::Poll;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_start_waits_for_the_last_question() {
+        let doubts = Doubts::new();
+        doubts.all_asked().await;
+        doubts.0.send_replace(HashSet::from([Token([1; 32]), Token([2; 32])]));
+        doubts.note_asked(&Token([1; 32]));
+        let mut waiting = pin!(doubts.all_asked());
+        assert!(poll_once(waiting.as_mut()).await.is_pending());
+        doubts.note_asked(&Token([3; 32]));
+        assert!(poll_once(waiting.as_mut()).await.is_pending());
+        doubts.note_asked(&Token([2; 32]));
+        waiting.await;
+    }
+
+    async fn poll_once(mut future: Pin<&mut impl Future<Output = ()>>) -> Poll<()> {
+        poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+    }
+}

@@ -92,3 +92,76 @@ impl Layer for Faults {
         Err(StoreError::Io(Arc::new(io::Error::other("a fault was asked for"))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ibid::store::RedbOptions;
+    use ibid::{Attempt, Engine, Failure, Flow, Policy};
+
+    use super::*;
+
+    struct Scene {
+        faults: Arc<Faults>,
+        engine: Engine,
+        flow: Flow,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let store = RedbStore::open(dir.path().join("a.redb"), RedbOptions::default()).unwrap();
+            let faults = Arc::new(Faults::over(Arc::new(store)));
+            let engine = Engine::builder().open_store(faults.clone()).unwrap();
+            let flow = Flow::new("pay", Policy::replay(Duration::from_secs(60))).unwrap();
+            Self { faults, engine, flow, _dir: dir }
+        }
+
+        /// How many times were left when the operation ran, and when it was over.
+        async fn left(&self, plan: Plan, end: Result<u32, Failure>) -> (u64, u64) {
+            self.faults.set(plan);
+            let (tell, told) = tokio::sync::oneshot::channel();
+            let faults = Arc::clone(&self.faults);
+            let run = |_: Attempt| async move {
+                tell.send(faults.left()).unwrap();
+                end
+            };
+            let key = self.flow.key("a", format!("{plan:?}")).unwrap();
+            // Whether it is an answer or a failure is the test's choice.
+            drop(self.engine.run(&self.flow, &key, "request", run).await);
+            (told.await.unwrap(), self.faults.left())
+        }
+
+        async fn retries(&self) -> u64 {
+            self.engine.stats().await.unwrap().storage_retries
+        }
+    }
+
+    impl Faults {
+        fn left(&self) -> u64 {
+            self.plan.lock().unwrap().fails
+        }
+    }
+
+    #[tokio::test]
+    async fn a_registration_and_an_end_are_told_apart_and_what_fails_is_tried_again() {
+        for is_written in [false, true] {
+            let scene = Scene::new();
+            let plan = |on, fails| Plan { on, fails, is_written };
+            // What was written is found there when the store is opened anew, and is not tried again.
+            let (left, retries) = if is_written { (1, 1) } else { (0, 2) };
+            assert_eq!(scene.left(plan(On::Admit, 2), Ok(1)).await, (left, left));
+            assert_eq!(scene.retries().await, retries);
+            assert_eq!(scene.left(plan(On::Finish, 1), Ok(1)).await, (1, 0));
+            let forgotten = Err(Failure::definitive("no effect"));
+            assert_eq!(scene.left(plan(On::Finish, 1), forgotten).await, (1, 0), "a record that goes");
+            let in_doubt = Err(Failure::unknown("who knows"));
+            assert_eq!(scene.left(plan(On::Finish, 1), in_doubt).await, (1, 0), "one that comes into doubt");
+            assert_eq!(scene.left(plan(On::Any, 2), Ok(1)).await.1, 0);
+            assert_eq!(scene.left(plan(On::Any, 0), Ok(1)).await, (0, 0), "nothing is planned");
+            scene.engine.shutdown().await;
+        }
+    }
+}

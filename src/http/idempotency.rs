@@ -136,7 +136,10 @@ impl Idempotency {
         let lines = (incoming.values)("idempotency-key");
         let id = match header::key(lines, settings.strict, route.syntax) {
             Ok(Some(id)) => id,
-            Ok(None) if route.keys == KeyUse::Optional => return Admitted::Passed(trace),
+            Ok(None) if route.keys == KeyUse::Optional => {
+                trace.unheard(Ended::Passed);
+                return Admitted::Passed(trace);
+            }
             Ok(None) => return Admitted::Refused(self.refuse(trace, Problem::KeyMissing)),
             Err(invalid) => return Admitted::Refused(self.refuse(trace, Problem::KeyInvalid(invalid.0))),
         };
