@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! values    key, fingerprint, record, outcome, inquiry, error, class, policy,   nothing of ours above them
-//!           bounds, time
+//!           bounds, time, observe
 //! machine   one pure function: (record, event, context) -> write and effects   no clock, no I/O, no log
 //! store     the Store trait, redb, memory                                      the only redb and postcard
 //! actor     router, key actors, supervisor, the two threads                    the only actix
@@ -68,6 +68,7 @@ mod ledger;
 #[cfg(feature = "lightning")]
 pub mod lightning;
 mod machine;
+mod observe;
 mod outcome;
 mod policy;
 mod record;
@@ -88,6 +89,7 @@ pub use fingerprint::Fingerprint;
 pub use inquiry::{Found, Inquiry};
 pub use key::{InvalidKey, Key, NodeId};
 pub use ledger::{Guard, InvalidRow, Row, StoredRow};
+pub use observe::{Event, Observer};
 pub use outcome::{
     Abandoned, Acknowledged, Completion, End, Ended, Failure, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved,
 };

@@ -19,6 +19,7 @@ mod kv_store;
 mod ledger;
 mod mailbox;
 mod mismatch;
+mod observe;
 mod readme;
 mod recovery;
 mod release;
