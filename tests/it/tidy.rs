@@ -97,7 +97,10 @@ impl Source {
         if self.path == "src/actor/key_actor.rs" {
             words.extend(["async", "await", "AtomicResponse", "ResponseActFuture", "ctx.wait", "ctx.stop"]);
         }
-        if self.is_in("src/lightning/") || self.path == "src/ldk.rs" || self.is_in("examples/") {
+        if self.is_in("src/lightning/")
+            || ["src/ldk.rs", "src/metrics.rs"].contains(&&*self.path)
+            || self.is_in("examples/")
+        {
             words.extend(["crate::machine", "crate::store", "crate::actor"]);
         }
         words
