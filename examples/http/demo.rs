@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ibid::http::Idempotency;
+use ibid::metrics::Recorder;
 use ibid::store::{RedbOptions, RedbStore, Store};
 use ibid::{Engine, Limits};
 
@@ -53,7 +54,8 @@ impl Demo {
         let (doubts, unsaved) = (Arc::new(Doubts::new()), Unsaved::default());
         doubts.read(&*store, REFUND)?;
         let setup = routes::setup(args, &journal, &doubts)?;
-        let builder = setup.prepare(Engine::builder().limits(limits(args)).observer(unsaved.clone()));
+        let builder = Engine::builder().limits(limits(args)).observer(Recorder::new()).observer(unsaved.clone());
+        let builder = setup.prepare(builder);
         let steering = args.admin.then(|| (SteeredClock::new(), Arc::new(Faults::over(Arc::clone(&store)))));
         let engine = match &steering {
             Some((clock, faults)) => builder.clock(clock.clone()).open_store(faults.clone() as Arc<dyn Store>)?,

@@ -25,7 +25,7 @@ impl Observer for Unsaved {
             Event::Unsaved { key } => {
                 self.keys().insert(key.clone());
             }
-            Event::Saved { key } | Event::Lost { key } => {
+            Event::Saved { key } | Event::Lost { key, .. } => {
                 self.keys().remove(key);
             }
             _ => {}
