@@ -50,7 +50,6 @@ mod http;
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -69,7 +68,6 @@ use http::{
 use http_body::Frame;
 use ibid::http::Principal;
 use ibid::{Attempt, PAYLOAD_BYTES_CEILING};
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 fn main() -> ExitCode {
@@ -81,7 +79,7 @@ fn main() -> ExitCode {
 
 async fn serve(args: Args) -> Result<(), Box<dyn Error>> {
     let mut end = End::new()?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).await?;
+    let listener = http::listen(args.port)?;
     let demo = Demo::open(&args).await?;
     println!("listening on {}", listener.local_addr()?);
     let (stop, stopped) = oneshot::channel::<()>();
@@ -101,17 +99,14 @@ fn router(demo: &Demo) -> Router {
         let handler = demo.handler.clone();
         move |request| async move { pay(&handler, route, request).await }
     };
-    let tell = |tell: fn(&Demo) -> Given| {
-        let demo = demo.clone();
-        move || async move { response(tell(&demo)) }
-    };
+    let (counting, measuring) = (demo.clone(), demo.clone());
     let mut router = Router::new()
         .route("/pay", post(pay(PAY)).patch(pay(PATCH_PAY)).get(pay(GET_PAY)))
         .route("/refund", post(pay(REFUND)))
         .nest("/v1", Router::new().route("/pay", post(pay(V1_PAY))))
         .nest("/v2", Router::new().route("/pay", post(pay(V2_PAY))))
-        .route("/count", get(tell(Demo::count)))
-        .route("/metrics", get(tell(Demo::metrics)));
+        .route("/count", get(|| async move { response(counting.count()) }))
+        .route("/metrics", get(|| async move { response(measuring.metrics().await) }));
     if let Some(admin) = &demo.admin {
         let administer = || {
             let admin = Arc::clone(admin);
