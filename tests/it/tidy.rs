@@ -92,7 +92,7 @@ impl Source {
             words.extend(["redb::", "postcard"]);
         }
         if self.is_in("src/") && !self.is_in("src/actor/") {
-            words.push("actix");
+            words.push("actix::");
         }
         if self.path == "src/actor/key_actor.rs" {
             words.extend(["async", "await", "AtomicResponse", "ResponseActFuture", "ctx.wait", "ctx.stop"]);
