@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-/// Bytes of a flow's name, at most.
-pub(crate) const FLOW_NAME_BYTES: usize = 64;
+/// Bytes of a flow's name, at most: it has to fit its length byte in a key.
+pub(crate) const FLOW_NAME_BYTES: usize = 255;
+/// Bytes of a ledger table's name, at most.
+pub(crate) const TABLE_NAME_BYTES: usize = 64;
 /// Bytes of a scope and of an id, at most.
 pub(crate) const KEY_PART_BYTES: usize = 255;
 /// Bytes of a ledger row's key, at most: three names of 120 bytes, with what keeps them apart, and to spare.
@@ -24,7 +26,8 @@ pub struct Limits {
     pub in_flight: usize,
     /// Requests in flight per scope, and as many trackers. Default 1,000.
     pub in_flight_per_scope: usize,
-    /// Callers that wait for one key. Default 1,024.
+    /// Callers that wait for one key. Default 1,024. As many may also ask at once how a key stands when nothing has room to
+    /// run.
     pub waiters_per_key: usize,
     /// Live records and tombstones per scope. Default 100,000.
     pub records_per_scope: u64,

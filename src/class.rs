@@ -246,7 +246,7 @@ fn told(kind: &ErrorKind) -> (i32, &'static str) {
         ErrorKind::RetentionMissing => (grpc::INVALID_ARGUMENT, "retention_missing"),
         ErrorKind::TooLarge { .. } => (grpc::INVALID_ARGUMENT, "too_large"),
         ErrorKind::QuotaExceeded => (grpc::RESOURCE_EXHAUSTED, "quota_exceeded"),
-        ErrorKind::Busy => (grpc::RESOURCE_EXHAUSTED, "busy"),
+        ErrorKind::Busy { .. } => (grpc::RESOURCE_EXHAUSTED, "busy"),
         ErrorKind::InDoubt(_) => (grpc::UNAVAILABLE, "in_doubt"),
         ErrorKind::RecoveriesExhausted => (grpc::UNAVAILABLE, "recoveries_exhausted"),
         ErrorKind::Quarantined => (grpc::DATA_LOSS, QUARANTINED),
@@ -322,7 +322,7 @@ fn state_told(kind: &ErrorKind) -> Option<Status> {
         | ErrorKind::RetentionMissing
         | ErrorKind::TooLarge { .. }
         | ErrorKind::QuotaExceeded
-        | ErrorKind::Busy
+        | ErrorKind::Busy { .. }
         | ErrorKind::Quarantined
         | ErrorKind::Store
         | ErrorKind::Closed

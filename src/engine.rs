@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use crate::actor::message::{Ask, Count, ExpirySweep, Question, Submit, Tick, Ticket, tell};
+use crate::actor::message::{Ask, Count, ExpirySlice, ExpirySweep, Question, Submit, Tick, Ticket, tell};
 use crate::actor::{
     Actors, Ending, Front, Operation, Permit, Permits, Recipient, Recovery, Submission, said, unavailable,
 };
@@ -22,7 +22,7 @@ use crate::bounds::{Limits, PAYLOAD_BYTES_CEILING};
 use crate::builder::Builder;
 use crate::call::Call;
 use crate::entropy::Entropy;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Bound, Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
 use crate::inquiry::{Found, Inquiry};
 use crate::key::{InvalidKey, Key};
@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) permits: Arc<Permits>,
     /// For those who wait without asking to run: what they wait for may take days, and must keep nobody from running.
     pub(crate) trackers: Arc<Permits>,
+    /// For those who found no room to run in and ask how their key stands.
+    pub(crate) askers: Arc<Permits>,
     pub(crate) entropy: Entropy,
     pub(crate) boot: BootId,
     pub(crate) ticks: Arc<Ticks>,
@@ -163,7 +165,8 @@ impl Engine {
         on_done: impl FnOnce(Result<Reply, Error>) + Send + 'static,
     ) -> Result<(), Error> {
         let fingerprint = self.0.check(&call)?;
-        let (waiting, question) = self.0.prepare(call, fingerprint, operation)?;
+        let permit = self.0.permits.take(&call.key).map_err(unlooked)?;
+        let (waiting, question) = self.0.prepare(call, fingerprint, operation, permit);
         let phase = Arc::new(AtomicU8::new(PREPARED));
         let done = Done::new(on_done, Arc::clone(&phase));
         self.0.runtime.spawn(async move { done.run(waiting.reply().await) });
@@ -212,7 +215,7 @@ impl Engine {
     }
 
     async fn track_as(&self, flow: &Flow, key: &Key, fingerprint: Option<Fingerprint>) -> Result<Outcome, Error> {
-        let permit = self.0.trackers.take(key).ok_or(ErrorKind::Busy)?;
+        let permit = self.0.trackers.take(key).map_err(unlooked)?;
         let waiting = self.0.ask(flow, key, Ask::Track(fingerprint), Some(permit))?;
         match waiting.reply().await? {
             Reply::Answer(outcome) => Ok(outcome),
@@ -430,7 +433,7 @@ impl Engine {
             records,
             live_actors: counts.live_actors,
             running: counts.running,
-            in_flight: self.0.permits.taken() + self.0.trackers.taken(),
+            in_flight: self.0.permits.taken() + self.0.trackers.taken() + self.0.askers.taken(),
             died_actors: counts.died_actors,
             alarms: counts.alarms,
             dead_letters: counts.dead_letters,
@@ -451,6 +454,19 @@ impl Engine {
     pub async fn expiry_sweep(&self) -> Result<u64, Error> {
         let (reply, swept) = oneshot::channel();
         self.0.actors.supervisor.do_send(ExpirySweep(Some(reply)));
+        let removed = swept.await.map_err(|_| Error::from(ErrorKind::Closed))?;
+        removed.map_err(|error| unavailable(&error))
+    }
+
+    /// Removes one slice of what is past its grace, oldest expiry first: at most `limit` records, and never more than
+    /// [`Limits::expiry_slice`], in one transaction; a record that leaves a tombstone counts as one. Says how many records went. None
+    /// go while the clock is [suspect](crate::ClockState).
+    ///
+    /// # Errors
+    /// As [`expiry_sweep`](Self::expiry_sweep).
+    pub async fn expiry_sweep_slice(&self, limit: usize) -> Result<u64, Error> {
+        let (reply, swept) = oneshot::channel();
+        self.0.actors.supervisor.do_send(ExpirySlice { limit, reply });
         let removed = swept.await.map_err(|_| Error::from(ErrorKind::Closed))?;
         removed.map_err(|error| unavailable(&error))
     }
@@ -478,6 +494,12 @@ impl Engine {
     /// clock is not changed by it.
     pub fn confirm_clock(&self) {
         self.0.clock.confirm();
+    }
+
+    /// The limits that hold: as they were set, payloads within [`PAYLOAD_BYTES_CEILING`], no count and no period of zero.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
     }
 
     /// Takes in nothing new, waits for what runs (at most [`Limits::drain`]), commits it, and frees the file: when this
@@ -535,8 +557,16 @@ impl Shared {
             LookedUp::Unanswered => false,
             LookedUp::Absent => true,
         };
-        let (waiting, mut question) = self.prepare(call, fingerprint, operation)?;
-        question.found_absent = found_absent;
+        let taken = self.permits.take(&call.key);
+        let full = taken.as_ref().err().copied();
+        let permit = match taken {
+            Ok(permit) => permit,
+            // What is on its way, and what can be said of a record without running or waiting, its key's actor knows.
+            Err(bound) => self.askers.take(&call.key).map_err(|_| unlooked(bound))?,
+        };
+        let (waiting, mut question) = self.prepare(call, fingerprint, operation, permit);
+        question.found_absent = found_absent && full.is_none();
+        question.full = full;
         self.send(question);
         Ok(Begun::Waiting(waiting))
     }
@@ -588,8 +618,8 @@ impl Shared {
         call: Call,
         fingerprint: Fingerprint,
         operation: Operation,
-    ) -> Result<(Waiting, Question), Error> {
-        let permit = self.permits.take(&call.key).ok_or(ErrorKind::Busy)?;
+        permit: Permit,
+    ) -> (Waiting, Question) {
         let admission = self.admission(&call, fingerprint, self.entropy.token());
         let ask = Ask::Admit(admission, Some(operation));
         let (waiting, mut question) = self.question(call.flow, call.key, ask);
@@ -598,7 +628,7 @@ impl Shared {
             None => waiting,
             Some(deadline) => waiting.until(deadline, &self.actors),
         };
-        Ok((waiting, question))
+        (waiting, question)
     }
 
     /// What the host itself decides about a key takes no permit: a peer that fills its scope must not stand in the way of it.
@@ -658,6 +688,11 @@ fn rows_key(row: &Row) -> Result<Key, Error> {
     Ok(ROWS.key(row.table(), id.as_bytes())?)
 }
 
+/// A bound was met, and the key had not been looked up, or something may be there.
+fn unlooked(bound: Bound) -> Error {
+    ErrorKind::Busy { bound, found_absent: false }.into()
+}
+
 /// How a request begins.
 enum Begun {
     Answered(Result<Reply, Error>),
@@ -691,7 +726,7 @@ pub struct Stats {
     pub live_actors: usize,
     /// Operations that were started and whose end is not recorded yet.
     pub running: usize,
-    /// Requests that hold a permit, and trackers, which have permits of their own.
+    /// Requests that hold a permit, trackers, which have permits of their own, and whoever is about to hear that there is none.
     pub in_flight: usize,
     /// Key actors that died of a panic: bugs of ibid's.
     pub died_actors: u64,

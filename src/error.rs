@@ -89,9 +89,15 @@ pub enum ErrorKind {
     },
     /// The scope holds as many records as it may. Nothing ran. *Definitive*.
     QuotaExceeded,
-    /// A bound on work in flight was met before the look-up, or by one more waiter. *Ambiguous*: it says nothing about an
-    /// earlier try.
-    Busy,
+    /// A bound on work in flight was met. *Definitive* if the key had been looked up and found absent, nothing of it being on
+    /// its way either; else *Ambiguous*: it says nothing about an earlier try.
+    Busy {
+        /// Which one.
+        bound: Bound,
+        /// Whether the look-up had found nothing under the key, in the store and in memory. A request that still travels is not
+        /// in sight.
+        found_absent: bool,
+    },
     /// The record is in doubt: the operation ended unknown, now or before a restart. *Ambiguous*.
     InDoubt(Option<Reason>),
     /// As many re-runs as allowed ended unknown; none follows by itself. *Ambiguous*.
@@ -114,6 +120,18 @@ pub enum ErrorKind {
     Encode,
     /// The answer is there but does not decode as the type asked for. *Duplicate*.
     Decode,
+}
+
+/// A bound on work in flight, as in [`ErrorKind::Busy`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Bound {
+    /// [`Limits::in_flight`](crate::Limits::in_flight): the engine has no room.
+    Engine,
+    /// [`Limits::in_flight_per_scope`](crate::Limits::in_flight_per_scope): the scope has none.
+    Scope,
+    /// [`Limits::waiters_per_key`](crate::Limits::waiters_per_key): the key has none.
+    Waiters,
 }
 
 impl Class {
@@ -142,9 +160,10 @@ impl ErrorKind {
             | Self::RetentionMissing
             | Self::TooLarge { .. }
             | Self::QuotaExceeded
+            | Self::Busy { found_absent: true, .. }
             | Self::InvalidKey(_)
             | Self::Encode => Class::Definitive,
-            Self::Busy
+            Self::Busy { found_absent: false, .. }
             | Self::InDoubt(_)
             | Self::RecoveriesExhausted
             | Self::Quarantined
@@ -231,7 +250,9 @@ impl fmt::Display for Error {
             ErrorKind::RetentionMissing => f.write_str("the flow takes its retention from the request, which has none"),
             ErrorKind::TooLarge { bytes, limit } => write!(f, "the request holds {bytes} bytes, the limit is {limit}"),
             ErrorKind::QuotaExceeded => f.write_str("the scope holds as many records as it may"),
-            ErrorKind::Busy => f.write_str("too many requests in flight"),
+            ErrorKind::Busy { bound: Bound::Engine, .. } => f.write_str("too many requests in flight"),
+            ErrorKind::Busy { bound: Bound::Scope, .. } => f.write_str("too many requests of the scope in flight"),
+            ErrorKind::Busy { bound: Bound::Waiters, .. } => f.write_str("too many callers wait for the key"),
             ErrorKind::InDoubt(_) => f.write_str("the outcome of the operation is unknown"),
             ErrorKind::RecoveriesExhausted => f.write_str("the outcome is unknown and every re-run ended unknown"),
             ErrorKind::Quarantined => f.write_str("the record cannot be read and is quarantined"),

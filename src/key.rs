@@ -25,7 +25,7 @@ pub struct Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidKey {
-    /// A flow's name holds 1 to 64 bytes; this one had the given number.
+    /// A flow's name holds 1 to 255 bytes; this one had the given number.
     FlowLength(usize),
     /// The engine itself uses the flow name `ibid.rows`.
     FlowReserved,
@@ -208,18 +208,19 @@ mod tests {
     #[test]
     fn parts_outside_their_bounds_are_refused_by_name() {
         assert_eq!(Key::new("", b"s", b"i"), Err(InvalidKey::FlowLength(0)));
-        assert_eq!(Key::new(&"f".repeat(65), b"s", b"i"), Err(InvalidKey::FlowLength(65)));
+        assert_eq!(Key::new(&"f".repeat(256), b"s", b"i"), Err(InvalidKey::FlowLength(256)));
         assert_eq!(Key::new("f", b"", b"i"), Err(InvalidKey::ScopeLength(0)));
         assert_eq!(Key::new("f", &[0; 256], b"i"), Err(InvalidKey::ScopeLength(256)));
         assert_eq!(Key::new("f", b"s", b""), Err(InvalidKey::IdLength(0)));
         assert_eq!(Key::new("f", b"s", &[0; 256]), Err(InvalidKey::IdLength(256)));
-        assert!(Key::new(&"f".repeat(64), &[0; 255], &[0; 255]).is_ok());
+        let longest = Key::new(&"f".repeat(255), &[0; 255], &[0; 255]).unwrap();
+        assert_eq!(Key::from_bytes(longest.as_bytes()), Some(longest));
     }
 
     #[test]
     fn a_refusal_says_what_was_wrong_and_shows_nothing_of_it() {
         for (invalid, text) in [
-            (InvalidKey::FlowLength(65), "a flow name holds 1 to 64 bytes, not 65"),
+            (InvalidKey::FlowLength(256), "a flow name holds 1 to 255 bytes, not 256"),
             (InvalidKey::ScopeLength(0), "a scope holds 1 to 255 bytes, not 0"),
             (InvalidKey::IdLength(256), "an id holds 1 to 255 bytes, not 256"),
             (InvalidKey::FlowReserved, "this flow name is the engine's own"),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::bounds::{FLOW_NAME_BYTES, PAYLOAD_BYTES_CEILING, ROW_KEY_BYTES};
+use crate::bounds::{PAYLOAD_BYTES_CEILING, ROW_KEY_BYTES, TABLE_NAME_BYTES};
 use crate::record::Bytes;
 use crate::time::UnixMillis;
 
@@ -73,7 +73,7 @@ impl Row {
     /// [`InvalidRow`].
     pub fn removal(table: impl Into<Arc<str>>, key: impl Into<Bytes>) -> Result<Self, InvalidRow> {
         let (table, key) = (table.into(), key.into());
-        if table.is_empty() || table.len() > FLOW_NAME_BYTES {
+        if table.is_empty() || table.len() > TABLE_NAME_BYTES {
             return Err(InvalidRow::TableLength(table.len()));
         }
         if key.is_empty() || key.len() > ROW_KEY_BYTES {
@@ -183,7 +183,7 @@ impl fmt::Debug for StoredRow {
 impl fmt::Display for InvalidRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TableLength(n) => write!(f, "a table's name holds 1 to {FLOW_NAME_BYTES} bytes, not {n}"),
+            Self::TableLength(n) => write!(f, "a table's name holds 1 to {TABLE_NAME_BYTES} bytes, not {n}"),
             Self::KeyLength(n) => write!(f, "a row's key holds 1 to {ROW_KEY_BYTES} bytes, not {n}"),
             Self::ValueLength(n) => write!(f, "a row's value holds up to {PAYLOAD_BYTES_CEILING} bytes, not {n}"),
         }

@@ -4,12 +4,12 @@
 //!
 //! ```text
 //! values    key, fingerprint, record, outcome, inquiry, error, class, policy,   nothing of ours above them
-//!           bounds, time
+//!           bounds, time, observe
 //! machine   one pure function: (record, event, context) -> write and effects   no clock, no I/O, no log
 //! store     the Store trait, redb, memory                                      the only redb and postcard
 //! actor     router, key actors, supervisor, the two threads                    the only actix
 //! facade    Engine, Call, Attempt, Builder
-//! adapters  ldk, lightning                                                     the public API and nothing else
+//! adapters  http, ldk, lightning                                               the public API and nothing else
 //! ```
 //!
 //! Each layer knows those above it in this list, none below. A test reads the sources and says where that is broken.
@@ -58,6 +58,8 @@ mod engine;
 mod entropy;
 mod error;
 mod fingerprint;
+#[cfg(feature = "http")]
+pub mod http;
 mod inquiry;
 mod key;
 #[cfg(feature = "ldk")]
@@ -66,6 +68,7 @@ mod ledger;
 #[cfg(feature = "lightning")]
 pub mod lightning;
 mod machine;
+mod observe;
 mod outcome;
 mod policy;
 mod record;
@@ -81,11 +84,12 @@ pub use bounds::{Limits, PAYLOAD_BYTES_CEILING};
 pub use builder::Builder;
 pub use call::Call;
 pub use engine::{Engine, Listed, Stats};
-pub use error::{Class, Error, ErrorKind, InvalidRecovery};
+pub use error::{Bound, Class, Error, ErrorKind, InvalidRecovery};
 pub use fingerprint::Fingerprint;
 pub use inquiry::{Found, Inquiry};
 pub use key::{InvalidKey, Key, NodeId};
 pub use ledger::{Guard, InvalidRow, Row, StoredRow};
+pub use observe::{Event, Observer};
 pub use outcome::{
     Abandoned, Acknowledged, Completion, End, Ended, Failure, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved,
 };

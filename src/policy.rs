@@ -260,7 +260,7 @@ struct Named {
 }
 
 impl Flow {
-    /// A flow of that name: 1 to 64 bytes, part of every key, so it must stay the same for as long as records live.
+    /// A flow of that name: 1 to 255 bytes, part of every key, so it must stay the same for as long as records live.
     ///
     /// # Errors
     /// [`InvalidKey::FlowLength`], [`InvalidKey::FlowReserved`].

@@ -11,12 +11,13 @@ use super::operation::Operation;
 use super::permits::Permit;
 use super::recoverer::Turn;
 use super::router::Router;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Bound, Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
 use crate::inquiry::Found;
 use crate::key::Key;
 use crate::ledger::Row;
 use crate::machine::{Admission, Alarm, Downstream, Said};
+use crate::observe::{Event, Observers};
 use crate::outcome::{End, Ended, How, Reason};
 use crate::policy::Flow;
 use crate::record::{AttemptId, Bytes, Record};
@@ -62,6 +63,7 @@ notices!(
     LastRound,
     Count,
     ExpirySweep,
+    ExpirySlice,
     Tick,
 );
 
@@ -109,6 +111,8 @@ pub(crate) struct Question {
     /// Whether the one who asks has just found the key absent. Old news: good for a write, which is compared with what is
     /// stored, and for nothing else.
     pub(crate) found_absent: bool,
+    /// Met by one who asked to run: there is no permit. It hears what can be said all the same, and starts nothing.
+    pub(crate) full: Option<Bound>,
     /// Names the one who waits, so that it can leave.
     pub(crate) waiter: u64,
     /// Set once it has been told to wait: how its answer will have come about. From then on it stands for waiting, not for
@@ -130,6 +134,7 @@ impl Question {
             reply,
             permit: None,
             found_absent: false,
+            full: None,
             waiter,
             waiting: None,
             has_waited: false,
@@ -176,6 +181,11 @@ impl Ticket {
         self.question().is_some_and(|question| matches!(question.ask, Ask::Admit(..) | Ask::Track(_)))
     }
 
+    /// The bound that stands in the way of what it asks for.
+    pub(super) fn full(&self) -> Option<Bound> {
+        self.question().and_then(|question| question.full)
+    }
+
     pub(super) fn question_mut(&mut self) -> Option<&mut Question> {
         self.question.as_deref_mut()
     }
@@ -200,6 +210,11 @@ impl Ticket {
 
     pub(super) fn refuse(self, kind: ErrorKind) {
         self.answer(Said::Reply(Err(Error::from(kind))));
+    }
+
+    /// There is no room for one more who waits for the key.
+    pub(super) fn refuse_to_wait(self) {
+        self.refuse(ErrorKind::Busy { bound: Bound::Waiters, found_absent: false });
     }
 }
 
@@ -276,9 +291,9 @@ impl Report {
     }
 
     /// Counts it as unsaved until it has been dealt with.
-    pub(super) fn mark_unsaved(&mut self, meters: &Arc<Meters>) {
+    pub(super) fn mark_unsaved(&mut self, meters: &Arc<Meters>, observers: &Arc<Observers>) {
         if let Some(finish) = &mut self.inner {
-            finish.unsaved.get_or_insert_with(|| Mark::new(meters));
+            finish.unsaved.get_or_insert_with(|| Mark::new(&finish.key, meters, observers));
         }
     }
 
@@ -299,9 +314,25 @@ impl Report {
         }
     }
 
-    /// It has been dealt with.
+    /// It has been dealt with: it is recorded, or fenced off for good.
     pub(super) fn done(mut self) {
-        self.inner = None;
+        if let Some(mark) = self.inner.take().and_then(|finish| finish.unsaved) {
+            mark.saved();
+        }
+    }
+
+    /// Nobody can record it.
+    pub(super) fn lose(mut self, observers: &Observers) {
+        self.inner.take().into_iter().for_each(|finish| finish.lose(observers));
+    }
+}
+
+impl Finish {
+    /// Nobody can record it.
+    pub(super) fn lose(self: Box<Self>, observers: &Observers) {
+        if self.unsaved.is_none() {
+            observers.tell(Event::Lost { key: &self.key });
+        }
     }
 }
 
@@ -422,8 +453,17 @@ pub(super) struct Proposal {
     pub(super) is_unsaved: bool,
     /// A commit of it has failed, and no record would show whether it landed: a guard that does not hold any more proves nothing.
     pub(super) is_in_question: bool,
+    /// What the change does to the doubt about the record.
+    pub(super) doubt: Option<Doubt>,
     decided: bool,
     router: RouterAddr,
+}
+
+/// A record comes into doubt, or out of it.
+#[derive(Clone, Copy)]
+pub(super) enum Doubt {
+    Begins,
+    Ends,
 }
 
 /// Which key actor waits for the decision: `epoch` tells it from an earlier one of the same key.
@@ -436,7 +476,17 @@ pub(super) struct Origin {
 impl Proposal {
     pub(super) fn new(origin: Origin, change: Option<Change>, is_end: bool, router: RouterAddr) -> Self {
         let has_change = change.is_some();
-        Self { origin, has_change, change, is_end, is_unsaved: false, is_in_question: false, decided: false, router }
+        Self {
+            origin,
+            has_change,
+            change,
+            is_end,
+            is_unsaved: false,
+            is_in_question: false,
+            doubt: None,
+            decided: false,
+            router,
+        }
     }
 
     /// Also after the change itself has gone into a batch.
@@ -531,6 +581,12 @@ pub(crate) struct Counts {
 
 /// Remove what is removable now; says how many records went.
 pub(crate) struct ExpirySweep(pub(crate) Option<oneshot::Sender<Result<u64, StoreError>>>);
+
+/// Remove the oldest of what is removable, at most so many records, in one transaction; says how many went.
+pub(crate) struct ExpirySlice {
+    pub(crate) limit: usize,
+    pub(crate) reply: oneshot::Sender<Result<u64, StoreError>>,
+}
 
 /// Make the count of ticks durable, and remove what it releases.
 pub(crate) struct Tick(pub(crate) oneshot::Sender<Result<(), StoreError>>);

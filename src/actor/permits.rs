@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::error::Bound;
 use crate::key::Key;
 
 /// The permits of one engine.
@@ -32,19 +33,19 @@ impl Permits {
         Arc::new(Self { most, most_per_scope, taken: Mutex::default() })
     }
 
-    /// A permit, at once, or none.
-    pub(crate) fn take(self: &Arc<Self>, key: &Key) -> Option<Permit> {
+    /// A permit, at once, or which bound stands against one.
+    pub(crate) fn take(self: &Arc<Self>, key: &Key) -> Result<Permit, Bound> {
         let mut taken = self.lock();
         if taken.total >= self.most {
-            return None;
+            return Err(Bound::Engine);
         }
         match taken.by_scope.get_mut(key.scope()) {
-            Some(count) if *count >= self.most_per_scope => return None,
+            Some(count) if *count >= self.most_per_scope => return Err(Bound::Scope),
             Some(count) => *count += 1,
             None => drop(taken.by_scope.insert(key.scope().into(), 1)),
         }
         taken.total += 1;
-        Some(Permit { permits: Arc::clone(self), key: key.clone() })
+        Ok(Permit { permits: Arc::clone(self), key: key.clone() })
     }
 
     pub(crate) fn taken(&self) -> usize {
@@ -79,9 +80,9 @@ mod tests {
         let permits = Permits::new(3, 2);
         let key = |scope: &[u8]| Key::new("f", scope, b"id").unwrap();
         let held: Vec<_> = (0..2).map(|_| permits.take(&key(b"a")).unwrap()).collect();
-        assert!(permits.take(&key(b"a")).is_none(), "scope a is full");
+        assert_eq!(permits.take(&key(b"a")).unwrap_err(), Bound::Scope, "scope a is full");
         let other = permits.take(&key(b"b")).unwrap();
-        assert!(permits.take(&key(b"c")).is_none(), "the engine is full");
+        assert_eq!(permits.take(&key(b"c")).unwrap_err(), Bound::Engine, "the engine is full");
         drop((held, other));
         assert_eq!(permits.taken(), 0);
         assert!(permits.lock().by_scope.is_empty(), "no memory of idle scopes");

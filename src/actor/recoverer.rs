@@ -301,7 +301,7 @@ impl Recoverer {
             Some(Duration::ZERO) if record.checkpoint.is_none() => return Ok(()),
             retention => retention,
         };
-        let permit = self.recovery.permits.take(key).ok_or(NoPermit)?;
+        let permit = self.recovery.permits.take(key).map_err(|_| NoPermit)?;
         let admission = Admission {
             fingerprint: record.fingerprint,
             request: record.request,

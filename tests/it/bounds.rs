@@ -2,8 +2,8 @@
 
 use crate::support::*;
 use ibid::{
-    Call, Class, End, Ended, ErrorKind, Fenced, Flow, Forgotten, How, InvalidRow, Limits, Operation,
-    PAYLOAD_BYTES_CEILING, Policy, Reply, Resolved, Row,
+    Bound, Call, Class, End, Ended, Engine, ErrorKind, Fenced, Flow, Forgotten, How, InDoubt, InvalidRow, Limits,
+    Operation, PAYLOAD_BYTES_CEILING, Policy, Reason, Reply, Resolved, Row, Status, WhileRunning,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +30,11 @@ async fn when_admission_is_full_a_request_is_busy_at_once_and_its_callback_never
                 called.fetch_add(1, Ordering::SeqCst);
             })
             .unwrap_err();
-        assert!(matches!(refused.kind(), ErrorKind::Busy) && refused.class() == Class::Ambiguous, "{refused:?}");
+        assert!(
+            matches!(refused.kind(), ErrorKind::Busy { bound: Bound::Engine, found_absent: false })
+                && refused.class() == Class::Ambiguous,
+            "{refused:?}"
+        );
     }
     counted.release();
     heard(first).await;
@@ -48,12 +52,102 @@ async fn a_full_scope_leaves_the_others_alone() {
     let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
     starts.recv().await.unwrap();
     let busy = error(&engine, call(&flow, "b", "r"), counted.operation()).await;
-    assert!(matches!(busy.kind(), ErrorKind::Busy), "{busy:?}");
+    assert!(matches!(busy.kind(), ErrorKind::Busy { bound: Bound::Scope, found_absent: true }), "{busy:?}");
     counted.release();
     let elsewhere = ibid::Call::new(&flow, &flow.key("elsewhere", "b").unwrap(), *b"r");
     answer(&engine, elsewhere, counted.operation()).await;
     heard(first).await;
     assert_eq!(counted.runs(), 2);
+    engine.shutdown().await;
+}
+
+/// What is full, and what it must answer.
+fn full(bound: Bound) -> (Limits, Flow, Flow) {
+    let limits = limits(|limits| match bound {
+        Bound::Engine => limits.in_flight = 1,
+        _ => limits.in_flight_per_scope = 1,
+    });
+    let refusing = Policy::replay(Duration::from_secs(600)).while_running(WhileRunning::Refuse);
+    (limits, flow_of(refusing), flow())
+}
+
+#[tokio::test]
+async fn without_room_a_running_request_is_a_duplicate_another_one_a_mismatch_and_a_new_key_surely_absent() {
+    for bound in [Bound::Engine, Bound::Scope] {
+        let bench = Bench::new();
+        let (limits, refusing, joining) = full(bound);
+        let (counted, mut starts) = Counted::held();
+        let engine = bench.open_with(limits);
+        let first = submit(&engine, call(&refusing, "a", "r"), counted.operation());
+        starts.recv().await.unwrap();
+        let told = async |flow: &Flow, id, request| error(&engine, call(flow, id, request), counted.operation()).await;
+        let duplicate = told(&refusing, "a", "r").await;
+        assert!(matches!(duplicate.kind(), ErrorKind::Duplicate(Status::Registered)), "{duplicate:?}");
+        let other = told(&refusing, "a", "other").await;
+        assert!(matches!(other.kind(), ErrorKind::Mismatch), "{other:?}");
+        let new = told(&refusing, "b", "r").await;
+        let is_right = matches!(new.kind(), ErrorKind::Busy { bound: met, found_absent: true } if *met == bound);
+        assert!(is_right && new.class() == Class::Definitive, "{new:?}");
+        let joiner = told(&joining, "a", "r").await;
+        let is_right = matches!(joiner.kind(), ErrorKind::Busy { bound: met, found_absent: false } if *met == bound);
+        assert!(is_right && joiner.class() == Class::Ambiguous, "there is no room to wait in: {joiner:?}");
+        counted.release();
+        heard(first).await;
+        let late = answer(&engine, call(&refusing, "b", "r"), counted.operation()).await;
+        assert_eq!((late.how, counted.runs()), (How::Executed, 2));
+        let stats = engine.stats().await.unwrap();
+        assert_eq!((stats.in_flight, stats.live_actors), (0, 0));
+        engine.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn without_room_a_key_whose_registration_is_on_its_way_is_not_taken_for_absent() {
+    let faulty = Faulty::new();
+    let (store, engine) = faulty.open_with(|limits| limits.in_flight = 1);
+    let (flow, counted) = (flow(), Counted::new());
+    let gate = store.hold_commits();
+    let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
+    store.until_held().await;
+    let again = submit(&engine, call(&flow, "a", "r"), counted.operation());
+    let other = submit(&engine, call(&flow, "a", "other"), counted.operation());
+    settled(&engine).await;
+    drop(gate);
+    heard(first).await;
+    for (retry, is_other) in [(again, false), (other, true)] {
+        match retry.await.unwrap() {
+            Ok(Reply::Answer(_)) => assert!(!is_other),
+            Err(error) if is_other => assert!(matches!(error.kind(), ErrorKind::Mismatch), "{error:?}"),
+            told => assert!(matches!(&told, Err(error) if error.class() == Class::Ambiguous), "{told:?}"),
+        }
+    }
+    assert_eq!(counted.runs(), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn without_room_a_record_in_doubt_is_told_as_such_and_not_run_again() {
+    let faulty = Faulty::new();
+    let (_, engine) = faulty.open_with(|limits| limits.in_flight = 1);
+    let counted = Counted::new();
+    let unknown = || counted.ending(|_| End::Unknown(Reason::from_bytes(*b"?")));
+    let policy = |in_doubt| Policy::replay(Duration::from_secs(600)).in_doubt(in_doubt);
+    let ambiguous = flow_of(policy(InDoubt::Ambiguous));
+    error(&engine, call(&ambiguous, "a", "r"), unknown()).await;
+    let (held, mut starts) = Counted::held();
+    let running = submit(&engine, call(&ambiguous, "b", "r"), held.operation());
+    starts.recv().await.unwrap();
+    let told = error(&engine, call(&ambiguous, "a", "r"), counted.operation()).await;
+    assert!(matches!(told.kind(), ErrorKind::InDoubt(None)), "{told:?}");
+    let told = error(&engine, call(&flow_of(policy(InDoubt::Ask)), "a", "r"), counted.operation()).await;
+    assert!(matches!(told.kind(), ErrorKind::Duplicate(Status::InDoubt)), "{told:?}");
+    let told = error(&engine, call(&flow_of(policy(InDoubt::Rerun)), "a", "r"), counted.operation()).await;
+    assert!(matches!(told.kind(), ErrorKind::Busy { bound: Bound::Engine, found_absent: false }), "{told:?}");
+    let told = error(&engine, call(&flow_of(policy(InDoubt::Rerun)), "a", "other"), counted.operation()).await;
+    assert!(matches!(told.kind(), ErrorKind::Mismatch), "{told:?}");
+    assert_eq!(counted.runs(), 1);
+    held.release();
+    heard(running).await;
     engine.shutdown().await;
 }
 
@@ -72,7 +166,11 @@ async fn one_waiter_too_many_is_busy_and_the_others_get_their_answer() {
     // On this runtime of one thread both have asked by the time the test goes on.
     tokio::task::yield_now().await;
     let heard = error(&engine, call(&flow, "a", "r"), counted.operation()).await;
-    assert!(matches!(heard.kind(), ErrorKind::Busy) && heard.class() == Class::Ambiguous, "{heard:?}");
+    assert!(
+        matches!(heard.kind(), ErrorKind::Busy { bound: Bound::Waiters, found_absent: false })
+            && heard.class() == Class::Ambiguous,
+        "{heard:?}"
+    );
     counted.release();
     for caller in [first].into_iter().chain(joined) {
         assert!(caller.await.unwrap().is_ok());
@@ -141,7 +239,7 @@ async fn what_the_host_decides_about_a_key_passes_a_full_scope() {
     let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
     starts.recv().await.unwrap();
     let busy = error(&engine, call(&flow, "b", "r"), counted.operation()).await;
-    assert!(matches!(busy.kind(), ErrorKind::Busy), "{busy:?}");
+    assert!(matches!(busy.kind(), ErrorKind::Busy { bound: Bound::Scope, found_absent: true }), "{busy:?}");
     assert_eq!(engine.fence(&flow, &key(&flow, "b")).await.unwrap(), Fenced::Fenced);
     assert_eq!(engine.forget(&flow, &[key(&flow, "b")]).await.unwrap()[0].1, Forgotten::Tombstone);
     let end = Ended::Completed((*b"told").into());
@@ -157,8 +255,10 @@ fn flow_scope_id_and_row_are_accepted_up_to_their_length_and_refused_by_one_byte
     let policy = || Policy::replay(Duration::from_secs(1));
     let flow = |bytes| Flow::new("f".repeat(bytes), policy());
     let keys = Flow::new("f", policy()).unwrap();
-    for (accepted, bytes) in [(false, 0), (true, 1), (true, 63), (true, 64), (false, 65), (false, 255)] {
+    for (accepted, bytes) in [(false, 0), (true, 1), (true, 254), (true, 255), (false, 256), (false, 1 << 20)] {
         assert_eq!(flow(bytes).is_ok(), accepted, "a flow of {bytes} bytes");
+    }
+    for (accepted, bytes) in [(false, 0), (true, 1), (true, 63), (true, 64), (false, 65), (false, 255)] {
         assert_eq!(Row::new("t".repeat(bytes), *b"k", *b"v").is_ok(), accepted, "a table of {bytes} bytes");
     }
     for (accepted, bytes) in [(false, 0), (true, 1), (true, 254), (true, 255), (false, 256), (false, 1 << 20)] {
@@ -213,6 +313,49 @@ async fn requests_answers_and_checkpoints_are_kept_up_to_the_limit_and_not_by_on
 }
 
 #[tokio::test]
+async fn the_longest_flow_scope_and_id_are_found_again_after_a_restart() {
+    let bench = Bench::new();
+    let policy = Policy::replay(Duration::from_secs(600));
+    let flow = Flow::new(format!("POST /{}", "f".repeat(249)), policy).unwrap();
+    let key = flow.key([0xff; 255], [0xfe; 255]).unwrap();
+    let counted = Counted::new();
+    for how in [How::Executed, How::Replayed] {
+        let engine = bench.open();
+        let call = Call::new(&flow, &key, *b"r");
+        assert_eq!(answer(&engine, call, counted.operation()).await.how, how);
+        assert_eq!(engine.lookup(&key).unwrap().map(|record| record.state.status()), Some(Status::Completed));
+        engine.shutdown().await;
+    }
+    assert_eq!(counted.runs(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_has_at_least_the_room_it_was_promised_whatever_the_limits_say() {
+    let (small, large) = (limits(|limits| limits.answer_bytes = 10), limits(|limits| limits.answer_bytes = 99));
+    let over = limits(|limits| limits.answer_bytes = usize::MAX);
+    for (builder, room) in [
+        (Engine::builder().limits(small.clone()).at_least_answer_bytes(50), 50),
+        (Engine::builder().at_least_answer_bytes(50).limits(small.clone()), 50),
+        (Engine::builder().at_least_answer_bytes(50).at_least_answer_bytes(20).limits(small.clone()), 50),
+        (Engine::builder().at_least_answer_bytes(50).limits(large), 99),
+        (Engine::builder().limits(small).at_least_answer_bytes(usize::MAX), PAYLOAD_BYTES_CEILING),
+        (Engine::builder().limits(over), PAYLOAD_BYTES_CEILING),
+        (Engine::builder().at_least_answer_bytes(1), Limits::default().answer_bytes),
+    ] {
+        let engine = builder.open_in_memory().unwrap();
+        assert_eq!(engine.limits().answer_bytes, room);
+        engine.shutdown().await;
+    }
+    let engine = Engine::builder().at_least_answer_bytes(1 << 20).open_in_memory().unwrap();
+    let (flow, counted) = (flow(), Counted::new());
+    let long = counted.ending(|_| End::done(vec![7; 1 << 20]));
+    answer(&engine, call(&flow, "a", "r"), long).await;
+    let kept = answer(&engine, call(&flow, "a", "r"), counted.operation()).await;
+    assert_eq!((kept.how, kept.answer.len(), counted.runs()), (How::Replayed, 1 << 20, 1));
+    engine.shutdown().await;
+}
+
+#[tokio::test]
 async fn callers_that_fill_a_key_do_not_keep_the_hosts_decisions_out() {
     let faulty = Faulty::new();
     let (store, engine) = faulty.open_with(|limits| limits.waiters_per_key = 1);
@@ -224,7 +367,7 @@ async fn callers_that_fill_a_key_do_not_keep_the_hosts_decisions_out() {
     store.until_held().await;
     // Its end is being committed, and one caller waits for it: there is room for no other.
     let second = error(&engine, call(&flow, "a", "r"), counted.operation()).await;
-    assert!(matches!(second.kind(), ErrorKind::Busy), "{second:?}");
+    assert!(matches!(second.kind(), ErrorKind::Busy { bound: Bound::Waiters, .. }), "{second:?}");
     let deciding = tokio::spawn({
         let (engine, flow) = (engine.clone(), flow.clone());
         async move {
@@ -255,7 +398,10 @@ async fn who_waits_for_what_may_take_days_keeps_nobody_from_running() {
     until(&engine, |stats| stats.in_flight == 1).await;
     assert_eq!(answer(&engine, call(&flow, "b", "r"), counted.operation()).await.how, How::Executed);
     let one_more = engine.track(&flow, &key(&flow, "slow")).await.unwrap_err();
-    assert!(matches!(one_more.kind(), ErrorKind::Busy), "trackers are bounded, too: {one_more:?}");
+    assert!(
+        matches!(one_more.kind(), ErrorKind::Busy { bound: Bound::Scope, found_absent: false }),
+        "trackers are bounded, too: {one_more:?}"
+    );
     engine.resolve(&flow, &key(&flow, "slow"), None, Ended::Completed((*b"late").into())).await.unwrap();
     assert_eq!(&*within_a_minute(tracker).await.unwrap().unwrap().answer, b"late");
     engine.shutdown().await;

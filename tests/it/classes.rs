@@ -3,7 +3,7 @@
 use ibid::class::{Answer, Detail, Evidence, GrpcDialect, JsonRpcDialect, JsonRpcError, classify, grpc, grpc_code};
 use ibid::lightning::json_rpc_answer;
 use ibid::lightning::request_invoice::RpcError;
-use ibid::{Class, Error, ErrorKind, InvalidKey, Reason, Status};
+use ibid::{Bound, Class, Error, ErrorKind, InvalidKey, Reason, Status};
 use proptest::prelude::*;
 
 use Class::{Ambiguous, Conflict, Definitive, Duplicate};
@@ -195,6 +195,10 @@ struct Told {
     reason: Option<&'static [u8]>,
 }
 
+fn busy(found_absent: bool) -> ErrorKind {
+    ErrorKind::Busy { bound: Bound::Engine, found_absent }
+}
+
 /// Every kind, each with what a server sends for it.
 fn told() -> Vec<Told> {
     let row = |kind, class, code, state, cause| Told { kind, class, code, state, cause, reason: None };
@@ -221,7 +225,8 @@ fn told() -> Vec<Told> {
         row(ErrorKind::InvalidKey(InvalidKey::IdLength(0)), Definitive, 3, None, "invalid_key"),
         row(ErrorKind::InvalidKey(InvalidKey::OtherFlow), Definitive, 3, None, "invalid_key"),
         row(ErrorKind::Encode, Definitive, 3, None, "encode"),
-        row(ErrorKind::Busy, Ambiguous, 8, None, "busy"),
+        row(busy(false), Ambiguous, 8, None, "busy"),
+        row(busy(true), Definitive, 8, None, "busy"),
         row(ErrorKind::InDoubt(None), Ambiguous, 14, Some(Status::InDoubt), "in_doubt"),
         with_reason(row(ErrorKind::InDoubt(Some(kept())), Ambiguous, 14, Some(Status::InDoubt), "in_doubt")),
         row(ErrorKind::RecoveriesExhausted, Ambiguous, 14, Some(Status::InDoubt), "recoveries_exhausted"),
@@ -298,7 +303,7 @@ fn the_twelve_outcomes_of_a_send_have_their_class_and_their_code() {
         ("O9 shutting down", vec![ErrorKind::Closed, unknown()], 14, Evidence::LndIndefinite, Ambiguous),
         ("O10 any other error", vec![unknown()], 14, Evidence::LndIndefinite, Ambiguous),
         ("O11 the caller's deadline", vec![ErrorKind::Deadline], 4, Evidence::Missing, Ambiguous),
-        ("O12 in front of the lookup", vec![ErrorKind::Busy], 8, Evidence::Missing, Ambiguous),
+        ("O12 in front of the lookup", vec![busy(false)], 8, Evidence::Missing, Ambiguous),
     ];
     for dialect in GRPC_DIALECTS {
         assert_eq!(of_grpc(dialect, 0, Evidence::Missing), Ok(()), "O1 dispatched");

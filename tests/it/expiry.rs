@@ -1,7 +1,10 @@
 //! The edge, the grace, and RefuseOnce that does not stick.
 
 use crate::support::*;
-use ibid::{AfterExpiry, Class, Engine, ErrorKind, Flow, How, Policy, Retention};
+use ibid::store::{MemoryStore, Store};
+use ibid::testing::{ManualClock, Outage};
+use ibid::{AfterExpiry, Class, Engine, ErrorKind, Flow, How, Limits, Policy, Retention};
+use std::sync::Arc;
 use std::time::Duration;
 
 const TEN_MINUTES: Duration = Duration::from_secs(600);
@@ -115,6 +118,83 @@ async fn an_expiry_sweep_of_many_slices_removes_what_is_due_and_nothing_else() {
     assert_eq!(engine.expiry_sweep().await.unwrap(), 750);
     assert_eq!(engine.expiry_sweep().await.unwrap(), 0);
     assert_eq!(engine.stats().await.unwrap().records.completed, 250);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_slice_removes_so_many_records_oldest_expiry_first_and_only_what_is_past_its_grace() {
+    let (bench, counted) = (Bench::new(), Counted::new());
+    let mut limits = Limits::default();
+    limits.expiry_slice = 4;
+    let engine = bench.open_with(limits);
+    let flow = flow_with(AfterExpiry::RefuseOnce);
+    // The last one registered expires first.
+    for n in (0..10).rev() {
+        let bound = Duration::from_secs(60 + n);
+        answer(&engine, call(&flow, &n.to_string(), "r").retention(bound), counted.operation()).await;
+    }
+    bench.clock.advance(Duration::from_secs(60) + GRACE - Duration::from_millis(1));
+    assert_eq!(engine.expiry_sweep_slice(4).await.unwrap(), 0, "in its grace a record stays");
+    bench.clock.advance(Duration::from_secs(7));
+    // A lapsed record reads as absent wherever it is asked for, so the totals say what is still there.
+    for (limit, removed, left) in [(0, 0, 10), (3, 3, 7), (100, 4, 3), (4, 0, 3)] {
+        assert_eq!(engine.expiry_sweep_slice(limit).await.unwrap(), removed, "a slice of {limit}");
+        assert_eq!(engine.stats().await.unwrap().records.completed, left);
+    }
+    bench.clock.advance(Duration::from_secs(10));
+    let slices = tokio::join!(engine.expiry_sweep_slice(2), engine.expiry_sweep_slice(2), engine.expiry_sweep());
+    let removed = [slices.0, slices.1, slices.2].map(Result::unwrap);
+    assert_eq!((removed.iter().sum::<u64>(), counted.runs()), (3, 10), "{removed:?}");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_slices_of_an_expiry_sweep_go_by_the_age_of_the_end() {
+    let (inner, clock, counted) = (Arc::new(MemoryStore::new()), ManualClock::at(START), Counted::new());
+    let engine = Engine::builder().clock(clock.clone()).open_store(inner.clone()).unwrap();
+    let flow = flow_with(AfterExpiry::RefuseOnce);
+    for n in (0..6).rev() {
+        let bound = Duration::from_secs(60 + n);
+        answer(&engine, call(&flow, &n.to_string(), "r").retention(bound), counted.operation()).await;
+    }
+    clock.advance(TEN_MINUTES + GRACE);
+    let stored = || (0..6).filter(|n| inner.get(&key(&flow, &n.to_string())).unwrap().is_some()).collect::<Vec<u32>>();
+    assert_eq!(engine.expiry_sweep_slice(2).await.unwrap(), 2);
+    assert_eq!(stored(), [2, 3, 4, 5]);
+    assert_eq!(engine.expiry_sweep_slice(3).await.unwrap(), 3);
+    assert_eq!(stored(), [5]);
+    engine.shutdown().await;
+    let closed = engine.expiry_sweep_slice(1).await.unwrap_err();
+    assert!(matches!(closed.kind(), ErrorKind::Closed), "{closed:?}");
+}
+
+#[tokio::test]
+async fn a_slice_removes_nothing_by_a_suspect_clock() {
+    let (bench, counted) = (Bench::new(), Counted::new());
+    let engine = bench.open();
+    how(&engine, &flow_of(Policy::replay(TEN_MINUTES)), &counted).await;
+    bench.clock.set(START.saturating_add(Duration::from_secs(7_200)));
+    assert_eq!(engine.expiry_sweep_slice(1).await.unwrap(), 0);
+    engine.confirm_clock();
+    assert_eq!(engine.expiry_sweep_slice(1).await.unwrap(), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_slice_says_that_the_store_is_down_and_removes_when_it_is_back() {
+    let faulty = Faulty::new();
+    let (store, engine) = faulty.open();
+    let counted = Counted::new();
+    let flow = flow_of(Policy::replay(TEN_MINUTES));
+    answer(&engine, call(&flow, "a", "r").retention(Duration::ZERO), counted.operation()).await;
+    store.break_down(Outage::Commits);
+    for _ in 0..2 {
+        let down = engine.expiry_sweep_slice(1).await.unwrap_err();
+        assert!(matches!(down.kind(), ErrorKind::Store), "{down:?}");
+    }
+    store.heal();
+    until(&engine, |stats| stats.storage_retries > 0).await;
+    assert_eq!(engine.expiry_sweep_slice(1).await.unwrap(), 1);
     engine.shutdown().await;
 }
 

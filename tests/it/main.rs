@@ -7,6 +7,10 @@ mod checkpoint;
 mod classes;
 mod clock;
 mod conformance;
+/// What both demo servers are made of, with its own tests: nobody else runs those of an example.
+#[allow(dead_code, unused_imports, reason = "the servers use it")]
+#[path = "../../examples/http/mod.rs"]
+mod demo;
 mod expiry;
 mod format;
 mod fuzz;
@@ -15,6 +19,7 @@ mod kv_store;
 mod ledger;
 mod mailbox;
 mod mismatch;
+mod observe;
 mod readme;
 mod recovery;
 mod release;

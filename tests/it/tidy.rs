@@ -92,12 +92,13 @@ impl Source {
             words.extend(["redb::", "postcard"]);
         }
         if self.is_in("src/") && !self.is_in("src/actor/") {
-            words.push("actix");
+            words.push("actix::");
         }
         if self.path == "src/actor/key_actor.rs" {
             words.extend(["async", "await", "AtomicResponse", "ResponseActFuture", "ctx.wait", "ctx.stop"]);
         }
-        if self.is_in("src/lightning/") || self.path == "src/ldk.rs" || self.is_in("examples/") {
+        let is_adapter = self.is_in("src/lightning/") || self.is_in("src/http/");
+        if is_adapter || self.path == "src/ldk.rs" || self.path == "src/metrics.rs" || self.is_in("examples/") {
             words.extend(["crate::machine", "crate::store", "crate::actor"]);
         }
         words

@@ -110,6 +110,9 @@ impl KeyActor {
 
     /// A retry is told that the record is in doubt; not before the first answer is there, if somebody is being asked.
     pub(super) fn refuse_in_doubt(&mut self, mut ticket: Ticket, refusal: Error) {
+        if ticket.full().is_some() {
+            return ticket.answer(Said::Reply(Err(refusal)));
+        }
         // What has waited for an answer does not ask for another one: that would be old news to whoever comes next.
         if !ticket.question().is_some_and(|question| question.has_waited) {
             self.ask_at_first_touch();
@@ -119,7 +122,7 @@ impl KeyActor {
         match ticket.question_mut() {
             Some(question) if is_asked && !question.has_waited && matches!(question.ask, Ask::Admit(..)) => {
                 if is_full {
-                    return ticket.refuse(ErrorKind::Busy);
+                    return ticket.refuse_to_wait();
                 }
                 ticket.put_down();
                 self.held.push(ticket);

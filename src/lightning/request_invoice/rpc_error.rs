@@ -257,7 +257,7 @@ pub fn rpc_error(error: &Error) -> RpcError {
             RpcError::from_reason(reason).unwrap_or_else(RpcError::outcome_unknown)
         }
         ErrorKind::RetentionOverflow => RpcError::expiry_overflow(),
-        ErrorKind::Busy | ErrorKind::QuotaExceeded | ErrorKind::TooLarge { .. } => RpcError::busy(),
+        ErrorKind::Busy { .. } | ErrorKind::QuotaExceeded | ErrorKind::TooLarge { .. } => RpcError::busy(),
         ErrorKind::InvalidKey(InvalidKey::IdLength(_)) => RpcError::invalid_claim_session_id(),
         ErrorKind::InvalidKey(_)
         | ErrorKind::Duplicate(_)
@@ -293,7 +293,7 @@ impl std::error::Error for RpcError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Status;
+    use crate::{Bound, Status};
     use proptest::prelude::*;
 
     #[test]
@@ -309,7 +309,7 @@ mod tests {
             (ErrorKind::InDoubt(Some(Reason::from_error("panicked"))), RpcError::outcome_unknown()),
             (ErrorKind::InDoubt(None), RpcError::outcome_unknown()),
             (ErrorKind::RetentionOverflow, RpcError::expiry_overflow()),
-            (ErrorKind::Busy, RpcError::busy()),
+            (ErrorKind::Busy { bound: Bound::Scope, found_absent: false }, RpcError::busy()),
             (ErrorKind::QuotaExceeded, RpcError::busy()),
             (ErrorKind::TooLarge { bytes: 2, limit: 1 }, RpcError::busy()),
             (ErrorKind::InvalidKey(InvalidKey::IdLength(0)), RpcError::invalid_claim_session_id()),

@@ -400,7 +400,7 @@ fn a_barred_request_registers_nothing_uses_up_no_rerun_and_still_gets_its_replay
     let mut key = Key::holding(rerun(), doubted.clone());
     assert_eq!(key.event(0, Event::Admit(&barred("same"))), "InDoubt(barred)");
     assert_eq!(key.event(0, Event::Admit(&barred("other"))), "Mismatch");
-    let busy = Admission { barred: Some(ErrorKind::Busy), ..admission("same") };
+    let busy = Admission { barred: Some(ErrorKind::QuotaExceeded), ..admission("same") };
     assert_eq!(key.event(0, Event::Admit(&busy)), "InDoubt");
     assert_eq!(key.stored, Some(doubted));
 

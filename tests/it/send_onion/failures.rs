@@ -399,7 +399,7 @@ async fn more_trackers_than_allowed_are_busy_and_disturb_nobody() {
     until(&engine, |stats| stats.in_flight == 2).await;
     settled(&engine).await;
     let busy = onions.track(A, 1).await.unwrap_err();
-    assert!(matches!(busy.error().unwrap().kind(), ErrorKind::Busy), "{busy:?}");
+    assert!(matches!(busy.error().unwrap().kind(), ErrorKind::Busy { .. }), "{busy:?}");
     onions.resolve(A, 1, None, &OnionEnd::Failed(None)).await.unwrap();
     for tracker in trackers {
         assert_eq!(within_a_minute(tracker).await.unwrap().unwrap(), Tracked::Failed(None));

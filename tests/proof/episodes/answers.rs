@@ -82,7 +82,10 @@ impl Checker<'_> {
         let is = match kind {
             ErrorKind::Closed => self.boot.closing || self.boot.over,
             ErrorKind::Store => self.boot.failing || since(self.boot.failed_at) || since(self.boot.well_since),
-            ErrorKind::Busy => self.is_full(call),
+            ErrorKind::Busy { found_absent, .. } => {
+                let was_absent = || self.moments(call).any(|(record, _)| record.is_none());
+                self.is_full(call) && (!found_absent || was_absent())
+            }
             ErrorKind::Deadline => matches!(&call.ask, Ask::Submit(Submit { deadline: Some(deadline), .. })
                 if u128::from(self.at - call.at) >= deadline.as_millis()),
             ErrorKind::QuotaExceeded => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ibid::store::Verdict;
 use ibid::testing::Random;
 use ibid::{
-    AttemptId, BootId, Bytes, Ended, ErrorKind, Fingerprint, Found, Guard, How, InDoubt, OnStoreFailure, Record,
+    AttemptId, BootId, Bound, Bytes, Ended, ErrorKind, Fingerprint, Found, Guard, How, InDoubt, OnStoreFailure, Record,
     Retention, Row, State, Token, UnixMillis,
 };
 
@@ -258,7 +258,10 @@ fn an_answer_before_its_commit_or_another_one_is_objected_to() {
     Forged::executed(as_preset).submits(3, "this").refused(3, ErrorKind::Mismatch).breaks(Rule::WrongAnswer);
     Forged::executed(as_preset).asks(3, Ask::Track(None)).refused(3, ErrorKind::NotFound).breaks(Rule::WrongAnswer);
     Forged::executed(as_preset).submits(3, "this").refused(3, ErrorKind::Expired).breaks(Rule::WrongAnswer);
-    Forged::executed(as_preset).submits(3, "this").refused(3, ErrorKind::Busy).breaks(Rule::WrongAnswer);
+    Forged::executed(as_preset)
+        .submits(3, "this")
+        .refused(3, ErrorKind::Busy { bound: Bound::Engine, found_absent: false })
+        .breaks(Rule::WrongAnswer);
     Forged::executed(as_preset).submits(3, "this").refused(3, ErrorKind::Store).breaks(Rule::WrongAnswer);
     Forged::executed(as_preset).answer(1, How::Executed, "answer").breaks(Rule::WrongAnswer);
 }

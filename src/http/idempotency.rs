@@ -1,0 +1,207 @@
+//! The layer: what it is bound to, and the first half of its decision, before a body is read.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use sha2::{Digest, Sha256};
+
+use super::answer::Answer;
+use super::counts::{Count, Counts, Ended};
+use super::header;
+use super::keyed::Keyed;
+use super::principal::Principal;
+use super::problem::Problem;
+use super::route::KeyUse;
+use super::setup::{Guarded, Settings};
+use super::trace::Trace;
+use crate::{Engine, Error, ErrorKind, Guard, Key, Row};
+
+/// The table of the layer's own rows, and the key of the secret that logs are keyed with.
+const TABLE: &str = "ibid.http";
+const LOG_SECRET: &[u8] = b"log_secret";
+
+/// The layer, bound to its engine: a tower `Layer` (feature `axum`) and an actix-web middleware (feature `actix-web`). Cheap to
+/// clone, and every clone is the same one.
+#[derive(Clone)]
+pub struct Idempotency(Arc<Bound>);
+
+struct Bound {
+    settings: Arc<Settings>,
+    engine: Engine,
+    counts: Arc<Counts>,
+    log_secret: [u8; 32],
+    /// Routes that have no settings of their own, as they come along: as many as the router has templates.
+    others: RwLock<HashMap<String, Arc<Routed>>>,
+    named: HashMap<String, Arc<Routed>>,
+}
+
+/// A route and what it is called in logs and metrics.
+pub(super) struct Routed {
+    pub(super) guarded: Arc<Guarded>,
+    pub(super) label: Arc<str>,
+}
+
+/// A request as an edge shows it, its body apart.
+pub(super) struct Incoming<'a> {
+    pub(super) method: &'a str,
+    /// The template that it was routed by. `None`: by none.
+    pub(super) template: Option<&'a str>,
+    /// Path and query as they were received.
+    pub(super) target: &'a [u8],
+    pub(super) principal: Option<Principal>,
+    /// It has come through this layer before: a layer on a router and one on a router inside of it are one.
+    pub(super) is_inside: bool,
+    /// All values of a header field, in their order.
+    pub(super) values: &'a dyn Fn(&str) -> Vec<&'a [u8]>,
+}
+
+/// In the extensions of a request that has come through.
+#[derive(Clone, Copy)]
+pub(super) struct Inside;
+
+/// What becomes of a request before its body is read.
+pub(super) enum Admitted {
+    /// It is none of ours.
+    Unkeyed,
+    /// It has no key and needs none. The trace ends with its status.
+    Passed(Trace),
+    Refused(Answer),
+    Keyed(Box<Keyed>),
+}
+
+impl Idempotency {
+    pub(super) async fn new(settings: Arc<Settings>, engine: &Engine) -> Result<Self, Error> {
+        let log_secret = log_secret(engine).await?;
+        let routed = |(name, guarded): (&String, &Arc<Guarded>)| {
+            (name.clone(), Arc::new(Routed { guarded: Arc::clone(guarded), label: name.as_str().into() }))
+        };
+        let named: HashMap<_, _> = settings.named.iter().map(routed).collect();
+        #[cfg(feature = "metrics")]
+        for routed in named.values().filter(|routed| routed.guarded.route.keys != KeyUse::Unkeyed) {
+            crate::metrics::register(&routed.label);
+        }
+        let counts = Counts::start(engine);
+        let others = RwLock::default();
+        Ok(Self(Arc::new(Bound { settings, engine: engine.clone(), counts, log_secret, others, named })))
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    /// What the log shows for a key: 16 hex digits of a hash that is keyed with a secret of the store, so that the lines about one
+    /// key are found over restarts, and a key can't be found out by guessing.
+    #[must_use]
+    pub fn key_hash(&self, key: &Key) -> String {
+        let digest = Sha256::new().chain_update(self.0.log_secret).chain_update(key.as_bytes()).finalize();
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// How the requests of today and of the six days before ended, by route and outcome; nothing for what did not occur. Days are
+    /// UTC, by the engine's clock. These counts outlive restarts and the records.
+    ///
+    /// # Errors
+    /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
+    pub fn counts(&self) -> Result<Vec<Count>, Error> {
+        self.0.counts.sums()
+    }
+
+    /// Writes the counts of the last second now: before the engine's shutdown, say.
+    ///
+    /// # Errors
+    /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed): they are kept, and written as soon as that works.
+    pub async fn flush(&self) -> Result<(), Error> {
+        self.0.counts.flush().await
+    }
+
+    pub(super) fn settings(&self) -> &Arc<Settings> {
+        &self.0.settings
+    }
+
+    /// Method, header, principal, in this order; nothing of the body.
+    pub(super) fn admit(&self, incoming: &Incoming<'_>) -> Admitted {
+        let settings = &self.0.settings;
+        if incoming.is_inside || !settings.methods.iter().any(|method| **method == *incoming.method) {
+            return Admitted::Unkeyed;
+        }
+        let Ok(routed) = self.routed(incoming.method, incoming.template) else { return Admitted::Unkeyed };
+        let route = &routed.guarded.route;
+        if route.keys == KeyUse::Unkeyed {
+            return Admitted::Unkeyed;
+        }
+        let mut trace = Trace::begin(&self.0.counts, &routed.label);
+        let lines = (incoming.values)("idempotency-key");
+        let id = match header::key(lines, settings.strict, route.syntax) {
+            Ok(Some(id)) => id,
+            Ok(None) if route.keys == KeyUse::Optional => {
+                trace.unheard(Ended::Passed);
+                return Admitted::Passed(trace);
+            }
+            Ok(None) => return Admitted::Refused(self.refuse(trace, Problem::KeyMissing)),
+            Err(invalid) => return Admitted::Refused(self.refuse(trace, Problem::KeyInvalid(invalid.0))),
+        };
+        let Some(principal) = &incoming.principal else {
+            return Admitted::Refused(self.refuse(trace, Problem::NoPrincipal));
+        };
+        match routed.guarded.flow.key(principal, &id) {
+            Ok(key) => {
+                trace.keyed(self.key_hash(&key));
+                Admitted::Keyed(Box::new(Keyed { idempotency: self.clone(), routed, key, trace }))
+            }
+            Err(_) => {
+                Admitted::Refused(self.refuse(trace, Problem::KeyInvalid("the key has no bytes that can be kept")))
+            }
+        }
+    }
+
+    /// The answer to what is refused, noted.
+    pub(super) fn refuse(&self, trace: Trace, problem: Problem) -> Answer {
+        let settings = &self.0.settings;
+        let answer = problem.answer(settings.mismatch_status, &settings.base);
+        #[cfg(feature = "metrics")]
+        super::meters::refused(trace.route(), problem);
+        let attempt = trace.own_run().attempt();
+        trace.end(Ended::of(problem.class()), answer.status(), attempt);
+        answer
+    }
+
+    /// Requests that no template matches have keys where somebody sends one, and need none: most are mistakes.
+    fn routed(&self, method: &str, template: Option<&str>) -> Result<Arc<Routed>, super::InvalidSetup> {
+        let name = format!("{method} {}", template.unwrap_or("unmatched"));
+        let lock = || self.0.others.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(routed) = self.0.named.get(&name).cloned().or_else(|| lock().get(&name).cloned()) {
+            return Ok(routed);
+        }
+        let every = self.0.settings.every.clone();
+        let (route, label) = match template {
+            Some(_) => (every, name.as_str()),
+            None if every.keys == KeyUse::Required => (every.optional(), "unmatched"),
+            None => (every, "unmatched"),
+        };
+        let routed = Arc::new(Routed { guarded: Arc::new(Guarded::new(&name, route)?), label: label.into() });
+        let mut others = self.0.others.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::clone(others.entry(name).or_insert(routed)))
+    }
+}
+
+/// The store's own, made by the first to ask for it.
+async fn log_secret(engine: &Engine) -> Result<[u8; 32], Error> {
+    loop {
+        if let Some(row) = engine.ledger_row(TABLE, LOG_SECRET)? {
+            return row.value[..].try_into().map_err(|_| ErrorKind::Internal.into());
+        }
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|_| Error::from(ErrorKind::Internal))?;
+        let row = Row::new(TABLE, LOG_SECRET, secret).map_err(|_| Error::from(ErrorKind::Internal))?;
+        engine.write_rows(vec![row.guard(Guard::Absent)]).await?;
+    }
+}
+
+impl fmt::Debug for Idempotency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Idempotency").field("engine", &self.0.engine).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,59 @@
+//! System 5, the HTTP header `Idempotency-Key`: a retried request gets the answer that its first try got, byte for byte.
+//!
+//! ```text
+//! 1 method                   has no keys: passes
+//! 2 Idempotency-Key          malformed: 400; missing: 400, or passes where it is optional
+//! 3 principal                nobody is authenticated: 403
+//! 4 size of the body         413
+//! 5 the record, if there is  another request: 409 or 422; finished: its answer; running: 409; in doubt: 503
+//! 6 bounds                   429, 503
+//! 7 registered, durable
+//! 8 the handler              runs to its end, whoever hangs up
+//! 9 its answer, durable
+//! 10 reply
+//! ```
+//!
+//! (draft-ietf-httpapi-idempotency-key-header-07 names the header and the statuses; who a key belongs to, what is kept and what
+//! happens to what a crash leaves in doubt are ours.)
+//!
+//! [`Setup`] holds the settings, [`Config::prepare`] makes an engine fit them, [`Config::bind`] gives the layer:
+//! [`Idempotency`], which is a tower `Layer` with the feature `axum` and an actix-web middleware with the feature `actix-web`.
+//! Put it inside of what authenticates, limits or compresses, and outside of the handlers.
+//!
+//! A key belongs to a method, a route's whole template, and a [`Principal`], which the layer that authenticates puts into the
+//! request's extensions. The handler finds an [`Attempt`](crate::Attempt) there, with a token to pass downstream, and may say
+//! by a [`Disposition`] in the response's extensions what becomes of its answer.
+//!
+//! Answers are kept whole: status, header fields, body. Requests are not: only a digest tells one from another.
+
+mod answer;
+#[cfg(feature = "axum")]
+pub mod axum;
+mod canonical;
+mod counts;
+mod header;
+mod idempotency;
+mod keyed;
+#[cfg(feature = "metrics")]
+mod meters;
+mod principal;
+mod problem;
+mod route;
+mod setup;
+mod trace;
+
+/// What others do, and what ibid does.
+#[doc = include_str!("comparison.md")]
+pub mod comparison {}
+
+/// What each problem means, and what its client does next.
+#[doc = include_str!("problems.md")]
+pub mod problems {}
+
+pub use answer::Answer;
+pub use counts::{Count, Ended};
+pub use header::KeySyntax;
+pub use idempotency::Idempotency;
+pub use principal::Principal;
+pub use route::{Disposition, Found, OnPanic, OnRunning, Route, TTL};
+pub use setup::{Config, InvalidSetup, Profile, Setup};
