@@ -105,7 +105,7 @@ fn a_stream_that_loses_its_client_is_still_finished(kind: Kind) {
 
 /// Two megabytes come in that time, far below the limit.
 fn an_answer_that_has_not_ended_after_10_s_is_not_kept(kind: Kind) {
-    let server = Server::start(kind, &["--max-answer", "16777216"]);
+    let server = Server::start(kind, &["--max-answer", "8388608"]);
     let ask = ask("POST", "/pay?stream=1", "k");
     let mut wire = Wire::open(&server).say(&ask.bytes());
     let head = wire.head().expect("a head");

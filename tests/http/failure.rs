@@ -31,12 +31,11 @@ fn a_store_that_is_down_before_the_effect_runs_nothing(kind: Kind) {
         pending.reply().refused(STORE);
     }
     assert_eq!((server.counts().started, server.counts().effects), (0, 0));
-    server.fault("on=admit&fails=0");
     assert_eq!(server.records().records, []);
     server.wait_metric("ambiguous_count", ROUTE, 1.0);
     server.wait_metric("inflight_gauge", ROUTE, 0.0);
     for ask in &asks {
-        let first = server.send(ask).executed(200);
+        let first = server.send_healed(ask).executed(200);
         server.send(ask).replays(&first);
     }
     assert_eq!(server.started(), 4);
@@ -139,8 +138,7 @@ fn finished_answers_are_served_while_the_store_is_down(kind: Kind) {
     refused.reply().refused(STORE);
     server.send(&pay("k")).replays(&first);
     assert_eq!(server.started(), 1);
-    server.fault("on=any&fails=0");
-    server.send(&pay("new")).executed(200);
+    server.send_healed(&pay("new")).executed(200);
 }
 
 fn a_damaged_record_is_quarantined_and_never_run(kind: Kind) {

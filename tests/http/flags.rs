@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::support::{Kind, Server, ask, both};
+use crate::support::{Kind, Server, ask, both, keyless};
 
 both![bad_flags_end_with_2, a_locked_file_ends_with_2, a_port_may_be_chosen, every_flag_is_taken, admin_needs_its_flag];
 
@@ -94,7 +94,7 @@ fn admin_needs_its_flag(kind: Kind) {
         ("POST", "/admin/expiry-sweep?slice=1"),
         ("POST", "/admin/corrupt?key_hash=0000000000000000"),
     ] {
-        let reply = server.send(&ask(method, target, "k"));
+        let reply = server.send(&keyless(method, target));
         assert_eq!(reply.status, 404, "{target}: {reply:?}");
     }
     server.send(&ask("POST", "/pay", "k")).executed(200);

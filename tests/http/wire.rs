@@ -107,9 +107,7 @@ fn both_framings_at_once_never_go_by_the_length(kind: Kind) {
         let ask = pay(&format!("k{n}")).body("abc");
         let mut bytes = ask.head();
         bytes.extend(format!("{framing}\r\n\r\n3\r\nabc\r\n0\r\n\r\n").into_bytes());
-        let mut wire = Wire::open(&server).say(&bytes);
-        wire.finish_writing();
-        match wire.reply().expect("an answer") {
+        match Wire::exchange(&server, &bytes) {
             reply if reply.status == 200 => assert_eq!(reply.json()["len"], 3, "{reply:?}"),
             reply => assert_eq!((reply.status, server.started()), (400, 0), "{reply:?}"),
         }

@@ -31,6 +31,8 @@ impl Metrics {
     /// The value of this series, which must be there.
     #[track_caller]
     pub(crate) fn get(&self, series: &str) -> f64 {
-        *self.0.get(series).unwrap_or_else(|| panic!("no {series} among {:#?}", self.0))
+        let name = series.split('{').next().unwrap();
+        let alike = || self.0.keys().filter(|other| other.starts_with(name)).collect::<Vec<_>>();
+        *self.0.get(series).unwrap_or_else(|| panic!("no {series}, only {:?}", alike()))
     }
 }

@@ -217,6 +217,18 @@ impl Server {
         send(&running.agent, running.port, ask).unwrap_or_else(|e| panic!("{e}: {ask:?}"))
     }
 
+    /// Heals the store and sends until the request is no longer refused for it: what had failed may still wait for its
+    /// next try.
+    #[track_caller]
+    pub(crate) fn send_healed(&self, ask: &Ask) -> Reply {
+        self.fault("on=any&fails=0");
+        wait_for("the store to be back", || {
+            let reply = self.send(ask);
+            let refused = reply.status == 503 && reply.text().contains("idempotency_store_unavailable");
+            (!refused).then_some(reply)
+        })
+    }
+
     /// One request in a thread of its own.
     pub(crate) fn spawn(&self, ask: &Ask) -> Pending {
         let (agent, port, ask) = (self.running().agent.clone(), self.port(), ask.clone());
