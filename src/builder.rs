@@ -189,9 +189,7 @@ impl Builder {
         if found < expected {
             return Err(StoreError::Stale { found, expected });
         }
-        let mut limits = self.limits;
-        limits.answer_bytes = limits.answer_bytes.max(self.least_answer_bytes);
-        let limits = limits.sound();
+        let limits = self.limits.with_answer_bytes(self.least_answer_bytes).sound();
         let entropy = match self.seed {
             Some(seed) => Entropy::from_seed(seed),
             None => Entropy::from_os().map_err(|error| StoreError::Io(Arc::new(error)))?,
@@ -206,10 +204,7 @@ impl Builder {
         let boot = entropy.boot_id();
         let permits = Permits::new(limits.in_flight, limits.in_flight_per_scope);
         let trackers = Permits::new(limits.in_flight, limits.in_flight_per_scope);
-        let askers = Permits::new(
-            limits.in_flight.max(limits.waiters_per_key),
-            limits.in_flight_per_scope.max(limits.waiters_per_key),
-        );
+        let askers = askers(&limits);
         let ticks = Arc::new(Ticks::from(store.tick_mark()?));
         let recovery = Arc::new(Recovery { flows, permits: Arc::clone(&permits), boot, opened_at });
         let observers = Observers::of(self.observers);
@@ -248,6 +243,12 @@ impl Builder {
             actors,
         }))
     }
+}
+
+/// As many as may run, or wait for one key, may also ask how a key stands when there is no room.
+fn askers(limits: &Limits) -> Arc<Permits> {
+    let most = |count: usize| count.max(limits.waiters_per_key);
+    Permits::new(most(limits.in_flight), most(limits.in_flight_per_scope))
 }
 
 fn note_clock(state: ClockState) {

@@ -9,7 +9,7 @@
 //! store     the Store trait, redb, memory                                      the only redb and postcard
 //! actor     router, key actors, supervisor, the two threads                    the only actix
 //! facade    Engine, Call, Attempt, Builder
-//! adapters  http, ldk, lightning                                               the public API and nothing else
+//! adapters  http, ldk, lightning, metrics                                      the public API and nothing else
 //! ```
 //!
 //! Each layer knows those above it in this list, none below. A test reads the sources and says where that is broken.
@@ -68,6 +68,8 @@ mod ledger;
 #[cfg(feature = "lightning")]
 pub mod lightning;
 mod machine;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod observe;
 mod outcome;
 mod policy;

@@ -71,6 +71,8 @@ pub enum Event<'a> {
     Lost {
         /// Whose.
         key: &'a Key,
+        /// Whether it had been told as [`Unsaved`](Self::Unsaved).
+        was_unsaved: bool,
     },
     /// A store that had failed is tried again.
     StorageRetry,
@@ -112,7 +114,7 @@ impl<'a> Event<'a> {
             | Self::OutOfDoubt { key }
             | Self::Unsaved { key }
             | Self::Saved { key }
-            | Self::Lost { key }
+            | Self::Lost { key, .. }
             | Self::Contradiction { key, .. }
             | Self::FencedOff { key }
             | Self::DeadLetter { key } => Some(key),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ibid::http::Idempotency;
+use ibid::metrics::Recorder;
 use ibid::store::{RedbOptions, RedbStore, Store};
 use ibid::{Engine, Limits};
 
@@ -22,6 +23,7 @@ use super::journal::Journal;
 use super::metrics::Metrics;
 use super::records::Records;
 use super::routes::{self, REFUND};
+use super::unsaved::Unsaved;
 use super::{drain, log};
 
 /// With /admin nothing expires by itself: ten years.
@@ -49,10 +51,11 @@ impl Demo {
         let store = RedbStore::open(&args.db, RedbOptions::default()).map_err(|error| named(&error))?;
         let store = Arc::new(store);
         let journal = Journal::open(&journal_path(&args.db)).map_err(|error| named(&error))?;
-        let doubts = Arc::new(Doubts::new());
+        let (doubts, unsaved) = (Arc::new(Doubts::new()), Unsaved::default());
         doubts.read(&*store, REFUND)?;
         let setup = routes::setup(args, &journal, &doubts)?;
-        let builder = setup.prepare(Engine::builder().limits(limits(args)));
+        let builder = Engine::builder().limits(limits(args)).observer(Recorder::new()).observer(unsaved.clone());
+        let builder = setup.prepare(builder);
         let steering = args.admin.then(|| (SteeredClock::new(), Arc::new(Faults::over(Arc::clone(&store)))));
         let engine = match &steering {
             Some((clock, faults)) => builder.clock(clock.clone()).open_store(faults.clone() as Arc<dyn Store>)?,
@@ -60,7 +63,7 @@ impl Demo {
         };
         let idempotency = setup.bind(&engine).await?;
         let admin = steering.map(|(clock, faults)| {
-            let records = Records::new(store, idempotency.clone());
+            let records = Records::new(store, idempotency.clone(), unsaved);
             Arc::new(Admin { engine: engine.clone(), clock, faults, records })
         });
         doubts.all_asked().await;

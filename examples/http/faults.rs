@@ -120,7 +120,7 @@ mod tests {
         }
 
         /// How many times were left when the operation ran, and when it was over.
-        async fn left(&self, plan: Plan, end: Result<u32, Failure>) -> (u64, u64) {
+        async fn left(&self, id: &str, plan: Plan, end: Result<u32, Failure>) -> (u64, u64) {
             self.faults.set(plan);
             let (tell, told) = tokio::sync::oneshot::channel();
             let faults = Arc::clone(&self.faults);
@@ -128,7 +128,7 @@ mod tests {
                 tell.send(faults.left()).unwrap();
                 end
             };
-            let key = self.flow.key("a", format!("{plan:?}")).unwrap();
+            let key = self.flow.key("a", id).unwrap();
             // Whether it is an answer or a failure is the test's choice.
             drop(self.engine.run(&self.flow, &key, "request", run).await);
             (told.await.unwrap(), self.faults.left())
@@ -152,15 +152,15 @@ mod tests {
             let plan = |on, fails| Plan { on, fails, is_written };
             // What was written is found there when the store is opened anew, and is not tried again.
             let (left, retries) = if is_written { (1, 1) } else { (0, 2) };
-            assert_eq!(scene.left(plan(On::Admit, 2), Ok(1)).await, (left, left));
+            assert_eq!(scene.left("registered", plan(On::Admit, 2), Ok(1)).await, (left, left));
             assert_eq!(scene.retries().await, retries);
-            assert_eq!(scene.left(plan(On::Finish, 1), Ok(1)).await, (1, 0));
-            let forgotten = Err(Failure::definitive("no effect"));
-            assert_eq!(scene.left(plan(On::Finish, 1), forgotten).await, (1, 0), "a record that goes");
-            let in_doubt = Err(Failure::unknown("who knows"));
-            assert_eq!(scene.left(plan(On::Finish, 1), in_doubt).await, (1, 0), "one that comes into doubt");
-            assert_eq!(scene.left(plan(On::Any, 2), Ok(1)).await.1, 0);
-            assert_eq!(scene.left(plan(On::Any, 0), Ok(1)).await, (0, 0), "nothing is planned");
+            assert_eq!(scene.left("completed", plan(On::Finish, 1), Ok(1)).await, (1, 0));
+            let no_effect = Err(Failure::definitive("no effect"));
+            assert_eq!(scene.left("removed", plan(On::Finish, 1), no_effect).await, (1, 0));
+            let unknown = Err(Failure::unknown("who knows"));
+            assert_eq!(scene.left("in doubt", plan(On::Finish, 1), unknown).await, (1, 0));
+            assert_eq!(scene.left("any", plan(On::Any, 1), Ok(1)).await, (0, 0));
+            assert_eq!(scene.left("none", plan(On::Any, 0), Ok(1)).await, (0, 0));
             scene.engine.shutdown().await;
         }
     }

@@ -17,6 +17,7 @@ mod query;
 mod records;
 mod routes;
 mod start;
+mod unsaved;
 
 pub(crate) use admin::{POSTED, RECORDS};
 pub(crate) use answer::{Asked, Body, Endless, Given};

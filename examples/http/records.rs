@@ -1,6 +1,6 @@
 //! The records, as the store has them.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ibid::http::Idempotency;
@@ -8,10 +8,13 @@ use ibid::store::{RedbStore, Store, StoreError};
 use ibid::{Key, Record, UnixMillis};
 use serde::Serialize;
 
-/// All that there are, and what was made of some.
+use super::unsaved::Unsaved;
+
+/// All that there are.
 pub(crate) struct Records {
     store: Arc<RedbStore>,
     idempotency: Idempotency,
+    unsaved: Unsaved,
 }
 
 #[derive(Clone, Serialize)]
@@ -27,8 +30,8 @@ pub(crate) struct Row {
 }
 
 impl Records {
-    pub(crate) fn new(store: Arc<RedbStore>, idempotency: Idempotency) -> Self {
-        Self { store, idempotency }
+    pub(crate) fn new(store: Arc<RedbStore>, idempotency: Idempotency, unsaved: Unsaved) -> Self {
+        Self { store, idempotency, unsaved }
     }
 
     /// Oldest first, also those that are past their grace.
@@ -38,11 +41,15 @@ impl Records {
         Ok(rows)
     }
 
-    /// What is in flight and what will expire, which together is everything. What ends in between is found twice.
-    fn stored(&self) -> Result<BTreeMap<Key, Record>, StoreError> {
+    /// What is in flight and what will expire, which together is everything, each in order of arrival where nothing else tells
+    /// them apart.
+    fn stored(&self) -> Result<Vec<(Key, Record)>, StoreError> {
         let in_flight = self.store.in_flight(None, usize::MAX)?.into_iter().filter_map(|entry| entry.found);
-        let ended = self.store.removable(UnixMillis(u64::MAX), u64::MAX, usize::MAX)?;
-        Ok(in_flight.chain(ended).collect())
+        let mut stored = self.store.removable(UnixMillis(u64::MAX), u64::MAX, usize::MAX)?;
+        // What has ended in between was found twice.
+        let ended: HashSet<Key> = stored.iter().map(|(key, _)| key.clone()).collect();
+        stored.extend(in_flight.filter(|(key, _)| !ended.contains(key)));
+        Ok(stored)
     }
 
     fn row(&self, key: &Key, record: &Record) -> Row {
@@ -50,7 +57,7 @@ impl Records {
         Row {
             key_hash: self.idempotency.key_hash(key),
             route: key.flow().to_owned(),
-            state: status.name(),
+            state: if self.unsaved.holds(key) { "unsaved" } else { status.name() },
             attempt: record.attempt.number,
             created_ms: record.created_at.0,
             updated_ms: record.updated_at.0,

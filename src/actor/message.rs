@@ -329,9 +329,9 @@ impl Report {
 
 impl Finish {
     /// Nobody can record it.
-    pub(super) fn lose(self: Box<Self>, observers: &Observers) {
+    pub(super) fn lose(self, observers: &Observers) {
         if self.unsaved.is_none() {
-            observers.tell(Event::Lost { key: &self.key });
+            observers.tell(Event::Lost { key: &self.key, was_unsaved: false });
         }
     }
 }

@@ -59,7 +59,7 @@ impl Mark {
 impl Drop for Mark {
     fn drop(&mut self) {
         let key = &self.key;
-        self.observers.tell(if self.is_saved { Event::Saved { key } } else { Event::Lost { key } });
+        self.observers.tell(if self.is_saved { Event::Saved { key } } else { Event::Lost { key, was_unsaved: true } });
         self.meters.unsaved.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -79,7 +79,7 @@ impl Idempotency {
         let named: HashMap<_, _> = settings.named.iter().map(routed).collect();
         #[cfg(feature = "metrics")]
         for routed in named.values().filter(|routed| routed.guarded.route.keys != KeyUse::Unkeyed) {
-            crate::metrics::register(&routed.label);
+            crate::metrics::Recorder::register(&routed.label);
         }
         let counts = Counts::start(engine);
         let others = RwLock::default();

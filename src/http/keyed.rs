@@ -134,7 +134,10 @@ impl Keyed {
             answer
         } else {
             #[cfg(feature = "metrics")]
-            super::meters::repeated(self.trace.route(), ended);
+            super::meters::repeated(
+                self.trace.route(),
+                if ended == Ended::Joined { How::Joined } else { How::Replayed },
+            );
             answer.header(REPLAYED, "true")
         };
         self.trace.end(ended, answer.status(), Some(attempt));

@@ -18,6 +18,7 @@ mod hosts;
 mod kv_store;
 mod ledger;
 mod mailbox;
+mod metrics;
 mod mismatch;
 mod observe;
 mod readme;

@@ -57,7 +57,7 @@ impl Observer for Log {
             Event::OutOfDoubt { .. } => format!("out of doubt {id}"),
             Event::Unsaved { .. } => format!("unsaved {id}"),
             Event::Saved { .. } => format!("saved {id}"),
-            Event::Lost { .. } => format!("lost {id}"),
+            Event::Lost { was_unsaved, .. } => format!("lost {id}{}", if *was_unsaved { "" } else { " at once" }),
             Event::StorageRetry => {
                 self.0.retries.fetch_add(1, Ordering::SeqCst);
                 return;
@@ -195,12 +195,14 @@ async fn a_blocking_operation_that_outlives_its_engine_has_ended_for_those_who_w
     let house = House::new();
     let (_, engine) = house.open_with(|builder| builder.limits(without_drain()));
     let (go_on, waits) = std::sync::mpsc::channel::<()>();
+    let (started, has_started) = tokio::sync::oneshot::channel();
     let blocking = Operation::blocking(move |_| {
+        started.send(()).unwrap();
         waits.recv().ok();
         End::done(*b"late")
     });
     let caller = submit(&engine, call(&flow(), "a", "r"), blocking);
-    until(&engine, |stats| stats.running == 1).await;
+    has_started.await.unwrap();
     engine.shutdown().await;
     caller.await.unwrap().unwrap_err();
     assert_eq!(house.log.heard(), ["started a 1", "ended a 1", "closed"]);
