@@ -74,7 +74,8 @@ const RECOVERED: &str = r#"{"route":"POST /refund","n":1,"recovered":true}"#;
 fn a_refund_killed_after_its_effect_is_ended_by_the_journal(kind: Kind) {
     let mut server = Server::start(kind, &[]);
     let ask = ask("POST", "/refund?sleep_after=20000", "k");
-    killed_once(&mut server, &ask, |server| server.counts().effects == 1);
+    // The effect is counted before its line is written.
+    killed_once(&mut server, &ask, |server| server.journal().ends_with('\n'));
     let journal = server.journal();
     let (token, n) = journal.trim_end().split_once(' ').unwrap_or_else(|| panic!("one line: {journal}"));
     assert_eq!((token.len(), n), (64, "1"), "{journal}");
@@ -146,7 +147,8 @@ fn many_killed_at_once_each_end_by_their_route(kind: Kind) {
     let paths = ["/pay", "/refund", "/v1/pay"];
     let asks: Vec<_> = (0..30).map(|n| (paths[n % 3], of(paths[n % 3], n))).collect();
     let pending: Vec<_> = asks.iter().map(|(_, ask)| server.spawn(ask)).collect();
-    crate::support::wait_until("the effects", || server.counts().effects == 30);
+    let done = |server: &Server| server.counts().effects == 30 && server.journal().lines().count() == 10;
+    crate::support::wait_until("the effects", || done(&server) && server.journal().ends_with('\n'));
     server.kill();
     assert!(pending.into_iter().all(|pending| pending.outcome().is_err()));
     server.restart(&[]);
