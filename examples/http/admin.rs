@@ -1,16 +1,18 @@
 //! The endpoints under /admin: faults, clock, expiry sweep, records.
 
 use std::error::Error;
+use std::future::ready;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ibid::{ClockState, Engine};
+use ibid::{ClockState, Engine, Stats};
 use serde_json::json;
 
 use super::answer::Given;
 use super::clock::SteeredClock;
 use super::faults::{Faults, On, Plan};
+use super::patience::patiently;
 use super::query;
 use super::records::{Records, Row};
 
@@ -18,9 +20,10 @@ pub(crate) const STORE: &str = "/admin/store";
 pub(crate) const CLOCK: &str = "/admin/clock";
 pub(crate) const EXPIRY_SWEEP: &str = "/admin/expiry-sweep";
 pub(crate) const RECORDS: &str = "/admin/records";
+pub(crate) const CORRUPT: &str = "/admin/corrupt";
 
 /// Those that take a POST.
-pub(crate) const POSTED: [&str; 3] = [STORE, CLOCK, EXPIRY_SWEEP];
+pub(crate) const POSTED: [&str; 4] = [STORE, CLOCK, EXPIRY_SWEEP, CORRUPT];
 
 /// What the expiry sweep takes at a time when it is not told.
 const SLICE: usize = 256;
@@ -66,6 +69,7 @@ impl Admin {
             CLOCK => self.steer(&parameters).await,
             EXPIRY_SWEEP => self.expiry_sweep(&parameters).await,
             RECORDS => self.list().await,
+            CORRUPT => self.corrupt(&parameters).await,
             _ => Err(Refused::NotFound),
         };
         match answered {
@@ -115,13 +119,26 @@ impl Admin {
     }
 
     async fn list(&self) -> Result<String, Refused> {
-        let records = self.records.list().map_err(failed)?;
-        let actors = self.engine.stats().await.map_err(failed)?.live_actors;
+        let records = patiently(|| ready(self.records.list())).await.map_err(failed)?;
+        let actors = self.stats().await?.live_actors;
         Ok(super::json(&Listing { now_ms: self.now().await?.wall_ms, actors, records }))
     }
 
+    async fn corrupt(&self, parameters: &Parameters) -> Result<String, Refused> {
+        let key_hash = parameters.text("key_hash").ok_or_else(|| wrong("key_hash is needed"))?;
+        if patiently(|| ready(self.records.damage(key_hash))).await.map_err(failed)? {
+            Ok(json!({ "key_hash": key_hash }).to_string())
+        } else {
+            Err(Refused::NotFound)
+        }
+    }
+
+    async fn stats(&self) -> Result<Stats, Refused> {
+        patiently(|| self.engine.stats()).await.map_err(failed)
+    }
+
     async fn now(&self) -> Result<Now, Refused> {
-        Ok(match self.engine.stats().await.map_err(failed)?.clock {
+        Ok(match self.stats().await?.clock {
             ClockState::Suspect { wall, .. } => Now { wall_ms: wall.0, is_suspect: true },
             _ => Now { wall_ms: self.engine.now().0, is_suspect: false },
         })

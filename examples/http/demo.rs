@@ -78,8 +78,8 @@ impl Demo {
     }
 
     /// `GET /metrics`
-    pub(crate) fn metrics(&self) -> Given {
-        match self.metrics.text(&self.idempotency) {
+    pub(crate) async fn metrics(&self) -> Given {
+        match self.metrics.text(&self.idempotency).await {
             Ok(text) => Given::text("text/plain; version=0.0.4", text),
             Err(error) => Given::wrong(500, &error.to_string()),
         }

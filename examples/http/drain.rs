@@ -39,7 +39,8 @@ impl End {
 pub(crate) async fn drain(engine: &Engine, stop: impl Future, served: impl Future) {
     let drained = async {
         stop.await;
-        while engine.stats().await.is_ok_and(|stats| stats.running > 0) {
+        // It may not be to be had while the store is opened anew.
+        while !engine.stats().await.is_ok_and(|stats| stats.running == 0) {
             sleep(LOOK_EVERY).await;
         }
         served.await;

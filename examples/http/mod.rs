@@ -13,6 +13,7 @@ mod handler;
 mod journal;
 mod log;
 mod metrics;
+mod patience;
 mod query;
 mod records;
 mod routes;

@@ -1,7 +1,7 @@
 //! The records, as the store has them.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ibid::http::Idempotency;
 use ibid::store::{RedbStore, Store, StoreError};
@@ -15,6 +15,8 @@ pub(crate) struct Records {
     store: Arc<RedbStore>,
     idempotency: Idempotency,
     unsaved: Unsaved,
+    /// What this process has damaged, as it was before: nobody can read it any more.
+    damaged: Mutex<HashMap<Key, Row>>,
 }
 
 #[derive(Clone, Serialize)]
@@ -31,14 +33,29 @@ pub(crate) struct Row {
 
 impl Records {
     pub(crate) fn new(store: Arc<RedbStore>, idempotency: Idempotency, unsaved: Unsaved) -> Self {
-        Self { store, idempotency, unsaved }
+        Self { store, idempotency, unsaved, damaged: Mutex::default() }
     }
 
     /// Oldest first, also those that are past their grace.
     pub(crate) fn list(&self) -> Result<Vec<Row>, StoreError> {
-        let mut rows: Vec<Row> = self.stored()?.iter().map(|(key, record)| self.row(key, record)).collect();
+        let stored = self.stored()?;
+        let mut rows: Vec<Row> = stored.iter().map(|(key, record)| self.row(key, record)).collect();
+        rows.extend(self.damaged().values().cloned());
         rows.sort_by_key(|row| row.created_ms);
         Ok(rows)
+    }
+
+    /// Makes the record of this hash one that cannot be read. `false`: there is none.
+    pub(crate) fn damage(&self, key_hash: &str) -> Result<bool, StoreError> {
+        let stored = self.stored()?;
+        let found = stored.into_iter().find(|(key, _)| self.idempotency.key_hash(key) == key_hash);
+        let Some((key, record)) = found else { return Ok(false) };
+        let row = Row { state: "quarantined", ..self.row(&key, &record) };
+        let damaged = self.store.damage(&key)?;
+        if damaged {
+            self.damaged().insert(key, row);
+        }
+        Ok(damaged)
     }
 
     /// What is in flight and what will expire, which together is everything, each in order of arrival where nothing else tells
@@ -63,5 +80,9 @@ impl Records {
             updated_ms: record.updated_at.0,
             expires_ms: record.expires_at.filter(|_| !status.is_in_flight()).map(|end| end.0),
         }
+    }
+
+    fn damaged(&self) -> MutexGuard<'_, HashMap<Key, Row>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,6 +19,7 @@ pub(super) fn refused(route: &str, problem: Problem) {
     }
 }
 
-pub(super) fn repeated(route: &str, how: How) {
+/// An executed one is counted by whoever hears it start.
+pub(super) fn answered(route: &str, how: How) {
     metrics::count_replay(route, how);
 }
