@@ -50,7 +50,6 @@ mod http;
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -69,7 +68,6 @@ use http::{
 use http_body::Frame;
 use ibid::http::Principal;
 use ibid::{Attempt, PAYLOAD_BYTES_CEILING};
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 fn main() -> ExitCode {
@@ -81,7 +79,7 @@ fn main() -> ExitCode {
 
 async fn serve(args: Args) -> Result<(), Box<dyn Error>> {
     let mut end = End::new()?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).await?;
+    let listener = http::listen(args.port)?;
     let demo = Demo::open(&args).await?;
     println!("listening on {}", listener.local_addr()?);
     let (stop, stopped) = oneshot::channel::<()>();

@@ -27,7 +27,7 @@ pub(crate) use demo::Demo;
 pub(crate) use drain::End;
 pub(crate) use handler::Handler;
 pub(crate) use routes::{GET_PAY, PATCH_PAY, PAY, REFUND, V1_PAY, V2_PAY};
-pub(crate) use start::start;
+pub(crate) use start::{listen, start};
 
 /// The header that stands for an authentication: whoever it names is the principal.
 pub(crate) const ACTOR: &str = "x-actor";
