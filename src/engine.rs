@@ -166,7 +166,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let fingerprint = self.0.check(&call)?;
         let permit = self.0.permits.take(&call.key).map_err(unlooked)?;
-        let (waiting, question) = self.0.prepare(call, fingerprint, operation, permit);
+        let (waiting, question) = self.0.prepare(call, fingerprint, operation, Some(permit));
         let phase = Arc::new(AtomicU8::new(PREPARED));
         let done = Done::new(on_done, Arc::clone(&phase));
         self.0.runtime.spawn(async move { done.run(waiting.reply().await) });
@@ -552,20 +552,21 @@ impl Shared {
     /// Answers from the record, or hands the request to the actors.
     fn begin(&self, call: Call, operation: Operation) -> Result<Begun, Error> {
         let fingerprint = self.check(&call)?;
-        let found_absent = match self.answer_from_record(&call, fingerprint)? {
+        let found = match self.answer_from_record(&call, fingerprint)? {
             LookedUp::Answer(reply) => return Ok(Begun::Answered(reply)),
-            LookedUp::Unanswered => false,
-            LookedUp::Absent => true,
+            found => found,
         };
         let taken = self.permits.take(&call.key);
         let full = taken.as_ref().err().copied();
-        let permit = match taken {
-            Ok(permit) => permit,
-            // What is on its way, and what can be said of a record without running or waiting, its key's actor knows.
-            Err(bound) => self.askers.take(&call.key).map_err(|_| unlooked(bound))?,
+        let permit = match (taken, &found) {
+            (Ok(permit), _) => Some(permit),
+            // It runs already, or will not: who waits for it is counted by its key.
+            (Err(_), LookedUp::InFlight) => None,
+            // What is on its way its key's actor knows.
+            (Err(bound), _) => Some(self.askers.take(&call.key).map_err(|_| unlooked(bound))?),
         };
         let (waiting, mut question) = self.prepare(call, fingerprint, operation, permit);
-        question.found_absent = found_absent && full.is_none();
+        question.found_absent = matches!(found, LookedUp::Absent) && full.is_none();
         question.full = full;
         self.send(question);
         Ok(Begun::Waiting(waiting))
@@ -592,7 +593,7 @@ impl Shared {
             Err(error) => return Err(unavailable(&error)),
         };
         if record.state.status().is_in_flight() {
-            return Ok(LookedUp::Unanswered);
+            return Ok(LookedUp::InFlight);
         }
         let reading = self.clock.read();
         let cx = machine::Context {
@@ -618,12 +619,12 @@ impl Shared {
         call: Call,
         fingerprint: Fingerprint,
         operation: Operation,
-        permit: Permit,
+        permit: Option<Permit>,
     ) -> (Waiting, Question) {
         let admission = self.admission(&call, fingerprint, self.entropy.token());
         let ask = Ask::Admit(admission, Some(operation));
         let (waiting, mut question) = self.question(call.flow, call.key, ask);
-        question.permit = Some(permit);
+        question.permit = permit;
         let waiting = match call.deadline {
             None => waiting,
             Some(deadline) => waiting.until(deadline, &self.actors),
@@ -702,7 +703,9 @@ enum Begun {
 /// What came of looking a key up on the caller's thread.
 enum LookedUp {
     Answer(Result<Reply, Error>),
-    /// There is a record, and it takes more than reading it.
+    /// There is a record whose end is still to come.
+    InFlight,
+    /// There may be a record, and it takes more than reading it.
     Unanswered,
     Absent,
 }

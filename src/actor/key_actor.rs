@@ -233,13 +233,14 @@ impl KeyActor {
         }
     }
 
-    /// One without a permit is told what its record says, where nothing has to be written for that. It starts nothing and
-    /// waits for nothing.
-    fn say_without_permit(&self, ticket: Ticket, step: Step) {
+    /// One without a permit is told what its record says, where nothing has to be written for that, or waits for what runs. It
+    /// starts nothing.
+    fn say_without_permit(&mut self, ticket: Ticket, step: Step) {
         let Some(bound) = ticket.full() else { return };
         let found_absent = matches!(self.record, Loaded::Is(None));
         match (step.write, step.caller) {
             (Write::Keep, reply @ Said::Reply(_)) => ticket.answer(reply),
+            (Write::Keep, Said::Wait) if self.is_live() => self.say(ticket, Said::Wait),
             _ => ticket.refuse(ErrorKind::Busy { bound, found_absent }),
         }
     }
