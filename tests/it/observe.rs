@@ -415,6 +415,20 @@ fn drawn(random: &mut Random) -> Operation {
     })
 }
 
+/// Nothing is open but what the store shows.
+async fn adds_up(engine: &Engine, account: &Account, keys: &[(Key, Flow)]) {
+    for (key, flow) in keys {
+        // Whatever a lost start or end has left registered is in doubt when somebody meets it.
+        tokio::time::timeout(Duration::from_millis(1), engine.track(flow, key)).await.ok();
+    }
+    let is_in_doubt = |status| matches!(status, Status::Registered | Status::InDoubt);
+    let listed = engine.list(None, 99).unwrap().into_iter().filter_map(|entry| entry.found);
+    let stored = listed.filter(|(_, record)| is_in_doubt(record.state.status())).map(|(key, _)| key).collect();
+    let open = account.0.lock().unwrap();
+    assert_eq!((&open.running, &open.unsaved), (&BTreeSet::new(), &BTreeSet::new()));
+    assert_eq!(open.in_doubt, stored);
+}
+
 /// Faults, crashes, ends from outside and expiry sweeps among requests; in the end what is open is what the store shows.
 async fn any_episode(simulation: &Simulation) -> BTreeMap<String, u64> {
     let (disk, account, mut random) = (Arc::new(MemoryStore::new()), Account::default(), simulation.random());
@@ -462,18 +476,7 @@ async fn any_episode(simulation: &Simulation) -> BTreeMap<String, u64> {
     }
     store.heal();
     simulation.pass(Duration::from_secs(600)).await;
-    for (key, flow) in &keys {
-        // Whatever a lost start or end has left registered is in doubt when somebody meets it.
-        tokio::time::timeout(Duration::from_millis(1), engine.track(flow, key)).await.ok();
-    }
-    let is_in_doubt = |status| matches!(status, Status::Registered | Status::InDoubt);
-    let listed = engine.list(None, 99).unwrap().into_iter().filter_map(|entry| entry.found);
-    let stored = listed.filter(|(_, record)| is_in_doubt(record.state.status())).map(|(key, _)| key).collect();
-    {
-        let open = account.0.lock().unwrap();
-        assert_eq!((&open.running, &open.unsaved), (&BTreeSet::new(), &BTreeSet::new()));
-        assert_eq!(open.in_doubt, stored);
-    }
+    adds_up(&engine, &account, &keys).await;
     engine.shutdown().await;
     let mut open = account.0.lock().unwrap();
     assert!(open.closed && open.misfits.is_empty(), "{:?}", open.misfits);
