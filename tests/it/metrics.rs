@@ -1,6 +1,7 @@
 //! Counters and gauges: each event counted once, under the name of its flow, and every gauge back where it was.
 //!
-//! Events come from the engine's threads, so they meet the one recorder of the process: each test has flows of its own.
+//! Events come from the engine's threads, so they meet the one recorder of the process: each test has flows of its own. Other
+//! files read it by [`install`] and [`value`].
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -39,12 +40,12 @@ static INSTALLED: LazyLock<Mutex<Installed>> = LazyLock::new(|| {
 });
 
 /// Everything that is counted from here on can be read.
-fn install() {
+pub(crate) fn install() {
     LazyLock::force(&INSTALLED);
 }
 
 /// The value of `name{label="value",..}`, labels in the order in which they were given; `None` if there is no such series.
-fn value(name: &str, labels: &str) -> Option<f64> {
+pub(crate) fn value(name: &str, labels: &str) -> Option<f64> {
     let mut installed = INSTALLED.lock().unwrap();
     for (key, _, _, value) in installed.snapshotter.snapshot().into_vec() {
         let labels: Vec<_> = key.key().labels().map(|label| format!("{}={}", label.key(), label.value())).collect();

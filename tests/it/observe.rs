@@ -2,11 +2,12 @@
 
 use crate::support::*;
 use ibid::store::MemoryStore;
-use ibid::testing::{Fault, FaultyStore, ManualClock, Outage, simulate};
+use ibid::testing::{Fault, FaultyStore, ManualClock, Outage, Random, Simulation, simulate};
 use ibid::{
-    Builder, End, Ended, Engine, Event, Found, How, InDoubt, Limits, Observer, OnStoreFailure, Operation, Policy,
-    Reason, Resolved,
+    Builder, Call, End, Ended, Engine, Event, Flow, Found, How, InDoubt, Key, Limits, Observer, OnStoreFailure,
+    Operation, Policy, Reason, Resolved, Status,
 };
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -342,4 +343,156 @@ async fn an_observer_that_panics_changes_nothing_and_keeps_no_other_from_hearing
     let all =
         ["started a 1", "ended a 1", "in doubt a", "out of doubt a", "started a 2", "ended a 2", "removed 1", "closed"];
     assert_eq!((house.log.heard(), after.heard()), (all.map(String::from).into(), all.map(String::from).into()));
+}
+
+/// What holds of everything that is told, in whatever order things fail: by key, what has begun and not ended.
+#[derive(Clone, Default)]
+struct Account(Arc<Mutex<Open>>);
+
+#[derive(Default)]
+struct Open {
+    running: BTreeSet<Key>,
+    in_doubt: BTreeSet<Key>,
+    unsaved: BTreeSet<Key>,
+    closed: bool,
+    misfits: Vec<String>,
+    /// How often each kind of event was told, by its name.
+    told: BTreeMap<String, u64>,
+}
+
+impl Open {
+    fn note(&mut self, event: &Event<'_>) {
+        let name = format!("{event:?}");
+        *self.told.entry(name.split(' ').next().unwrap_or_default().to_owned()).or_default() += 1;
+        let fits = match *event {
+            Event::Started { key, .. } => self.running.insert(key.clone()),
+            Event::Ended { key, .. } => self.running.remove(key),
+            Event::InDoubt { key } => self.in_doubt.insert(key.clone()),
+            Event::OutOfDoubt { key } => self.in_doubt.remove(key),
+            Event::Unsaved { key } => self.unsaved.insert(key.clone()),
+            Event::Saved { key } => self.unsaved.remove(key),
+            Event::Lost { key, was_unsaved } => self.unsaved.remove(key) == was_unsaved,
+            Event::Closed => {
+                self.in_doubt.clear();
+                !self.closed && self.running.is_empty() && self.unsaved.is_empty()
+            }
+            _ => true,
+        };
+        if !fits || self.closed {
+            self.misfits.push(format!("{event:?}"));
+        }
+        self.closed = *event == Event::Closed;
+    }
+}
+
+impl Observer for Account {
+    fn observe(&self, event: &Event<'_>) {
+        self.0.lock().unwrap().note(event);
+    }
+}
+
+fn flows() -> [Flow; 3] {
+    let policy = |in_doubt| Policy::replay(Duration::from_secs(60)).in_doubt(in_doubt);
+    [
+        Flow::new("reruns", policy(InDoubt::Rerun)).unwrap(),
+        Flow::new("ambiguous", policy(InDoubt::Ambiguous)).unwrap(),
+        Flow::new("replies", policy(InDoubt::Rerun).on_store_failure(OnStoreFailure::Reply)).unwrap(),
+    ]
+}
+
+/// An operation that takes a while and then ends in any way.
+fn drawn(random: &mut Random) -> Operation {
+    let (lasts, way) = (Duration::from_millis(random.below(4_000)), random.below(5));
+    Operation::new(async move |_| {
+        tokio::time::timeout(lasts, std::future::pending::<()>()).await.ok();
+        match way {
+            0 => unknown(),
+            1 => std::panic::resume_unwind(Box::new("injected")),
+            2 => End::Definitive(Reason::from_bytes(*b"no")),
+            3 => End::Accepted,
+            _ => End::done(*b"x"),
+        }
+    })
+}
+
+/// Nothing is open but what the store shows.
+async fn adds_up(engine: &Engine, account: &Account, keys: &[(Key, Flow)]) {
+    for (key, flow) in keys {
+        // Whatever a lost start or end has left registered is in doubt when somebody meets it.
+        tokio::time::timeout(Duration::from_millis(1), engine.track(flow, key)).await.ok();
+    }
+    let is_in_doubt = |status| matches!(status, Status::Registered | Status::InDoubt);
+    let listed = engine.list(None, 99).unwrap().into_iter().filter_map(|entry| entry.found);
+    let stored = listed.filter(|(_, record)| is_in_doubt(record.state.status())).map(|(key, _)| key).collect();
+    let open = account.0.lock().unwrap();
+    assert_eq!((&open.running, &open.unsaved), (&BTreeSet::new(), &BTreeSet::new()));
+    assert_eq!(open.in_doubt, stored);
+}
+
+/// Faults, crashes, ends from outside and expiry sweeps among requests; in the end what is open is what the store shows.
+async fn any_episode(simulation: &Simulation) -> BTreeMap<String, u64> {
+    let (disk, account, mut random) = (Arc::new(MemoryStore::new()), Account::default(), simulation.random());
+    let open = || {
+        account.0.lock().unwrap().closed = false;
+        let store = Arc::new(FaultyStore::new(disk.clone()).keeping_inner());
+        (store.clone(), simulation.open(Engine::builder().observer(account.clone()), store).unwrap())
+    };
+    let (mut store, mut engine) = open();
+    let keys: Vec<_> =
+        flows().into_iter().flat_map(|flow| ["a", "b"].map(|id| (key(&flow, id), flow.clone()))).collect();
+    for _ in 0..60 {
+        let (key, flow) = random.pick(&keys).unwrap();
+        match random.below(12) {
+            0 => {
+                let ways = [Fault::BeforeEffect, Fault::AfterEffect, Fault::Panic];
+                store.fail_commits(1 + random.below(8), *random.pick(&ways).unwrap());
+            }
+            1 | 2 => store.break_down(*random.pick(&[Outage::Commits, Outage::Everything, Outage::Full]).unwrap()),
+            3 => store.heal(),
+            4 => {
+                let (engine, flow, key) = (engine.clone(), flow.clone(), key.clone());
+                tokio::spawn(async move {
+                    engine.resolve(&flow, &key, None, Ended::Completed((*b"told").into())).await.ok();
+                });
+            }
+            5 if random.once_in(2) => {
+                simulation.crash(&engine).await;
+                (store, engine) = open();
+            }
+            5 => {
+                engine.shutdown().await;
+                (store, engine) = open();
+            }
+            6 => {
+                engine.expiry_sweep().await.ok();
+            }
+            _ => {
+                let (engine, call) = (engine.clone(), Call::new(flow, key, *b"r"));
+                let operation = drawn(&mut random);
+                tokio::spawn(async move { engine.submit(call, operation).await.ok() });
+            }
+        }
+        simulation.pass(Duration::from_millis(random.below(3_000))).await;
+    }
+    store.heal();
+    simulation.pass(Duration::from_secs(600)).await;
+    adds_up(&engine, &account, &keys).await;
+    engine.shutdown().await;
+    let mut open = account.0.lock().unwrap();
+    assert!(open.closed && open.misfits.is_empty(), "{:?}", open.misfits);
+    std::mem::take(&mut open.told)
+}
+
+#[test]
+fn whatever_fails_everything_told_fits_and_adds_up_to_what_the_store_shows() {
+    let mut told = BTreeMap::<String, u64>::new();
+    for seed in 0..200 {
+        let episode = std::panic::catch_unwind(|| simulate(seed, any_episode).unwrap());
+        let episode = episode.unwrap_or_else(|_| panic!("seed {seed}"));
+        episode.into_iter().for_each(|(name, count)| *told.entry(name).or_default() += count);
+    }
+    for name in ["Started", "Ended", "InDoubt", "OutOfDoubt", "Unsaved", "Saved", "Lost", "StorageRetry", "Removed"] {
+        assert!(told.get(name).is_some_and(|count| *count > 20), "{name}: {told:?}");
+    }
+    assert_eq!(told["Started"], told["Ended"]);
 }
