@@ -1,6 +1,6 @@
 //! The endpoints under /admin: faults, clock, expiry sweep, records.
 
-use std::error::Error;
+use std::fmt::Display;
 use std::future::ready;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -126,7 +126,7 @@ impl Admin {
 
     async fn corrupt(&self, parameters: &Parameters) -> Result<String, Refused> {
         let key_hash = parameters.text("key_hash").ok_or_else(|| wrong("key_hash is needed"))?;
-        if patiently(|| ready(self.records.damage(key_hash))).await.map_err(failed)? {
+        if patiently(|| self.records.damage(key_hash)).await.map_err(failed)? {
             Ok(json!({ "key_hash": key_hash }).to_string())
         } else {
             Err(Refused::NotFound)
@@ -149,7 +149,7 @@ fn wrong(what: &str) -> Refused {
     Refused::Wrong(what.to_owned())
 }
 
-fn failed(error: impl Error) -> Refused {
+fn failed(error: impl Display) -> Refused {
     Refused::Failed(error.to_string())
 }
 
