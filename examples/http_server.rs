@@ -1,7 +1,7 @@
 //! A shop that takes payments over HTTP, with axum: the same `Idempotency-Key` twice is one payment.
 //!
 //! ```text
-//! cargo run --features axum --example http_server -- --db shop.redb --port 8080
+//! cargo run --features axum --example http_server -- --db target/shop.redb --port 8080
 //! curl -s -i -X POST localhost:8080/pay -H 'X-Actor: a' -H 'Idempotency-Key: "k1"' -d '{"amt":1}'
 //! curl -s -i -X POST localhost:8080/pay -H 'X-Actor: a' -H 'Idempotency-Key: "k1"' -d '{"amt":1}'
 //! curl -s localhost:8080/count

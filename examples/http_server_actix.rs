@@ -1,7 +1,7 @@
 //! The same shop as `http_server.rs`, with actix-web: the same routes, flags, answers and log.
 //!
 //! ```text
-//! cargo run --features actix-web --example http_server_actix -- --db shop.redb --port 8080
+//! cargo run --features actix-web --example http_server_actix -- --db target/shop.redb --port 8080
 //! curl -s -i -X POST localhost:8080/pay -H 'X-Actor: a' -H 'Idempotency-Key: "k1"' -d '{"amt":1}'
 //! ```
 //! What is different is in this file. An `App` is made per worker thread; engine and layer are made once, outside of its closure.

@@ -1,6 +1,6 @@
 //! The endpoints under /admin: faults, clock, expiry sweep, records.
 
-use std::error::Error;
+use std::fmt::Display;
 use std::future::ready;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -126,7 +126,7 @@ impl Admin {
 
     async fn corrupt(&self, parameters: &Parameters) -> Result<String, Refused> {
         let key_hash = parameters.text("key_hash").ok_or_else(|| wrong("key_hash is needed"))?;
-        if patiently(|| ready(self.records.damage(key_hash))).await.map_err(failed)? {
+        if patiently(|| self.records.damage(key_hash)).await.map_err(failed)? {
             Ok(json!({ "key_hash": key_hash }).to_string())
         } else {
             Err(Refused::NotFound)
@@ -149,7 +149,7 @@ fn wrong(what: &str) -> Refused {
     Refused::Wrong(what.to_owned())
 }
 
-fn failed(error: impl Error) -> Refused {
+fn failed(error: impl Display) -> Refused {
     Refused::Failed(error.to_string())
 }
 
@@ -173,5 +173,139 @@ impl Parameters {
 
     fn number<N: FromStr>(&self, name: &str) -> Result<Option<N>, Refused> {
         self.get(name).map(|value| query::number(name, value)).transpose().map_err(Refused::Wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ibid::http::Setup;
+    use ibid::store::{RedbOptions, RedbStore};
+    use ibid::{Attempt, Failure, Flow, Policy};
+    use serde_json::Value;
+
+    use super::super::answer::Body;
+    use super::super::unsaved::Unsaved;
+    use super::*;
+
+    const TTL_MS: u64 = 300_000;
+
+    struct Scene {
+        admin: Admin,
+        flow: Flow,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Scene {
+        /// The clock stands still.
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Arc::new(RedbStore::open(dir.path().join("a.redb"), RedbOptions::default()).unwrap());
+            let (clock, faults) = (SteeredClock::new(), Arc::new(Faults::over(store.clone())));
+            clock.freeze();
+            let (setup, unsaved) = (Setup::new().build().unwrap(), Unsaved::default());
+            let builder = setup.prepare(Engine::builder()).clock(clock.clone()).observer(unsaved.clone());
+            let engine = builder.open_store(faults.clone()).unwrap();
+            let idempotency = setup.bind(&engine).await.unwrap();
+            let records = Records::new(store, idempotency, unsaved);
+            let policy = Policy::replay(Duration::from_millis(TTL_MS)).grace(Duration::ZERO);
+            let flow = Flow::new("POST /pay", policy).unwrap();
+            Self { admin: Admin { engine, clock, faults, records }, flow, _dir: dir }
+        }
+
+        async fn ask(&self, path: &str, query: &str) -> (u16, Value) {
+            let given = self.admin.answer(path, query).await;
+            let Body::Whole(body) = given.body else { panic!("it has a body") };
+            (given.status, serde_json::from_slice(&body).unwrap())
+        }
+
+        async fn done(&self, path: &str, query: &str) -> Value {
+            let (status, answer) = self.ask(path, query).await;
+            assert_eq!(status, 200, "{path}?{query}: {answer}");
+            answer
+        }
+
+        async fn pay(&self, id: &str, end: Result<u32, Failure>) {
+            let key = self.flow.key("a", id).unwrap();
+            // What the caller gets is not the matter here.
+            drop(self.admin.engine.run(&self.flow, &key, "request", |_: Attempt| async { end }).await);
+        }
+
+        async fn states(&self) -> Vec<Value> {
+            let listing = self.done(RECORDS, "").await;
+            listing["records"].as_array().unwrap().iter().map(|row| row["state"].clone()).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn records_are_listed_oldest_first_with_their_times() {
+        let scene = Scene::new().await;
+        let began = scene.done(CLOCK, "advance_ms=0").await["now_ms"].as_u64().unwrap();
+        scene.pay("z", Ok(1)).await;
+        scene.done(CLOCK, "advance_ms=7").await;
+        scene.pay("a", Err(Failure::unknown("who knows"))).await;
+        let listing = scene.done(RECORDS, "").await;
+        assert_eq!(listing["now_ms"], began + 7);
+        let rows = listing["records"].as_array().unwrap();
+        let times = |row: &Value| ["created_ms", "updated_ms", "expires_ms"].map(|name| row[name].as_u64());
+        assert_eq!(rows.len(), 2);
+        assert_eq!(times(&rows[0]), [Some(began), Some(began), Some(began + TTL_MS)]);
+        assert_eq!(times(&rows[1]), [Some(began + 7), Some(began + 7), None]);
+        assert_eq!((&rows[0]["state"], &rows[1]["state"]), (&json!("completed"), &json!("in_doubt")));
+        assert_eq!((&rows[0]["route"], &rows[0]["attempt"]), (&json!("POST /pay"), &json!(1)));
+    }
+
+    #[tokio::test]
+    async fn what_has_expired_goes_slice_by_slice_unless_the_clock_has_leapt() {
+        let scene = Scene::new().await;
+        for id in ["1", "2", "3"] {
+            scene.pay(id, Ok(1)).await;
+        }
+        scene.done(CLOCK, &format!("jump_ms={}", TTL_MS + 2 * 3_600_000)).await;
+        assert_eq!(scene.done(EXPIRY_SWEEP, "slice=2").await, json!({ "removed": 0, "held_back": true }));
+        scene.done(CLOCK, &format!("jump_ms=-{}", TTL_MS + 2 * 3_600_000)).await;
+        scene.done(CLOCK, &format!("advance_ms={TTL_MS}")).await;
+        for removed in [2, 1, 0] {
+            assert_eq!(scene.done(EXPIRY_SWEEP, "slice=2").await, json!({ "removed": removed, "held_back": false }));
+        }
+        assert_eq!(scene.states().await, [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn one_record_is_damaged_and_listed_as_such() {
+        let scene = Scene::new().await;
+        scene.pay("1", Ok(1)).await;
+        scene.done(CLOCK, "advance_ms=1").await;
+        scene.pay("2", Ok(1)).await;
+        let hash = scene.done(RECORDS, "").await["records"][0]["key_hash"].as_str().unwrap().to_owned();
+        scene.done(CORRUPT, &format!("key_hash={hash}")).await;
+        assert_eq!(scene.states().await, ["quarantined", "completed"]);
+        assert_eq!(scene.ask(CORRUPT, &format!("key_hash={hash}")).await.0, 404, "there is nothing left of it");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_saved_is_listed_as_such() {
+        let scene = Scene::new().await;
+        scene.done(STORE, "on=finish&fails=1000").await;
+        scene.pay("1", Ok(1)).await;
+        assert_eq!(scene.states().await, ["unsaved"]);
+    }
+
+    #[tokio::test]
+    async fn what_makes_no_sense_is_refused() {
+        let scene = Scene::new().await;
+        let wrong = [
+            (STORE, "on=admit"),
+            (STORE, "on=often&fails=1"),
+            (STORE, "fails=1&fate=sealed"),
+            (CLOCK, ""),
+            (CLOCK, "freeze=1&run=1"),
+            (CLOCK, "advance_ms=-1"),
+            (EXPIRY_SWEEP, "slice=all"),
+            (CORRUPT, ""),
+        ];
+        for (path, query) in wrong {
+            assert_eq!(scene.ask(path, query).await.0, 400, "{path}?{query}");
+        }
+        assert_eq!(scene.ask("/admin/else", "").await.0, 404);
     }
 }

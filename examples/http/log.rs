@@ -19,7 +19,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 const REQUEST: &str = "idempotency";
 const REQUEST_FIELDS: [&str; 6] = ["key_hash", "route", "status", "duration_ms", "attempt", "outcome"];
 
-/// Everything of ibid's goes to stderr from here on.
+/// What ibid and the server say goes to stderr from here on.
 pub(crate) fn begin() -> Result<(), String> {
     tracing::subscriber::set_global_default(Log).map_err(|error| error.to_string())
 }
@@ -29,7 +29,8 @@ struct Log;
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= Level::INFO && metadata.target().starts_with("ibid")
+        let is_ours = ["ibid", env!("CARGO_CRATE_NAME")].iter().any(|name| metadata.target().starts_with(name));
+        metadata.is_event() && *metadata.level() <= Level::INFO && is_ours
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

@@ -1,12 +1,13 @@
 //! The records, as the store has them.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::error::Error;
+use std::sync::Arc;
 
 use ibid::http::Idempotency;
 use ibid::store::{RedbStore, Store, StoreError};
-use ibid::{Key, Record, UnixMillis};
-use serde::Serialize;
+use ibid::{Engine, Key, Record, UnixMillis};
+use serde::{Deserialize, Serialize};
 
 use super::unsaved::Unsaved;
 
@@ -15,15 +16,19 @@ pub(crate) struct Records {
     store: Arc<RedbStore>,
     idempotency: Idempotency,
     unsaved: Unsaved,
-    /// What this process has damaged, as it was before: nobody can read it any more.
-    damaged: Mutex<HashMap<Key, Row>>,
+    engine: Engine,
 }
 
-#[derive(Clone, Serialize)]
+/// The ledger table of what was damaged, by key hash, as it was before: nobody can read it any more.
+const DAMAGED: &str = "http_server.damaged";
+
+pub(crate) type Unreadable = Box<dyn Error + Send + Sync>;
+
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Row {
     key_hash: String,
     route: String,
-    state: &'static str,
+    state: String,
     attempt: u32,
     created_ms: u64,
     updated_ms: u64,
@@ -33,29 +38,32 @@ pub(crate) struct Row {
 
 impl Records {
     pub(crate) fn new(store: Arc<RedbStore>, idempotency: Idempotency, unsaved: Unsaved) -> Self {
-        Self { store, idempotency, unsaved, damaged: Mutex::default() }
+        let engine = idempotency.engine().clone();
+        Self { store, idempotency, unsaved, engine }
     }
 
     /// Oldest first, also those that are past their grace.
-    pub(crate) fn list(&self) -> Result<Vec<Row>, StoreError> {
+    pub(crate) fn list(&self) -> Result<Vec<Row>, Unreadable> {
         let stored = self.stored()?;
         let mut rows: Vec<Row> = stored.iter().map(|(key, record)| self.row(key, record)).collect();
-        rows.extend(self.damaged().values().cloned());
+        for (_, damaged) in self.engine.ledger_rows(DAMAGED, None, usize::MAX)? {
+            rows.push(serde_json::from_slice(&damaged.value)?);
+        }
         rows.sort_by_key(|row| row.created_ms);
         Ok(rows)
     }
 
     /// Makes the record of this hash one that cannot be read. `false`: there is none.
-    pub(crate) fn damage(&self, key_hash: &str) -> Result<bool, StoreError> {
+    pub(crate) async fn damage(&self, key_hash: &str) -> Result<bool, Unreadable> {
         let stored = self.stored()?;
         let found = stored.into_iter().find(|(key, _)| self.idempotency.key_hash(key) == key_hash);
         let Some((key, record)) = found else { return Ok(false) };
-        let row = Row { state: "quarantined", ..self.row(&key, &record) };
-        let damaged = self.store.damage(&key)?;
-        if damaged {
-            self.damaged().insert(key, row);
+        let row = Row { state: "quarantined".to_owned(), ..self.row(&key, &record) };
+        if !self.store.damage(&key)? {
+            return Ok(false);
         }
-        Ok(damaged)
+        let row = ibid::Row::new(DAMAGED, key_hash.as_bytes(), super::json(&row).into_bytes())?;
+        Ok(self.engine.write_rows(vec![row]).await?)
     }
 
     /// What is in flight and what will expire, which together is everything, each in order of arrival where nothing else tells
@@ -74,15 +82,11 @@ impl Records {
         Row {
             key_hash: self.idempotency.key_hash(key),
             route: key.flow().to_owned(),
-            state: if self.unsaved.holds(key) { "unsaved" } else { status.name() },
+            state: if self.unsaved.holds(key) { "unsaved" } else { status.name() }.to_owned(),
             attempt: record.attempt.number,
             created_ms: record.created_at.0,
             updated_ms: record.updated_at.0,
             expires_ms: record.expires_at.filter(|_| !status.is_in_flight()).map(|end| end.0),
         }
-    }
-
-    fn damaged(&self) -> MutexGuard<'_, HashMap<Key, Row>> {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
