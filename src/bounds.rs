@@ -92,6 +92,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The same limits with room for answers of at least so many bytes.
+    pub(crate) fn with_answer_bytes(self, least: usize) -> Self {
+        Self { answer_bytes: self.answer_bytes.max(least), ..self }
+    }
+
     /// The same limits with the payload sizes cut to [`PAYLOAD_BYTES_CEILING`], every count at least one and every period at
     /// least a millisecond.
     pub(crate) fn sound(mut self) -> Self {

@@ -13,6 +13,7 @@ use crate::engine::{Engine, Shared};
 use crate::entropy::Entropy;
 use crate::inquiry::{Found, Inquiry};
 use crate::key::Key;
+use crate::observe::{Event, Observer, Observers};
 use crate::policy::Flow;
 use crate::record::Bytes;
 use crate::store::{MemoryStore, RedbOptions, RedbStore, Store, StoreError};
@@ -27,6 +28,7 @@ pub struct Builder {
     runtime: Option<Handle>,
     seed: Option<[u8; 32]>,
     recovered: Vec<(Flow, Means)>,
+    observers: Vec<Box<dyn Observer>>,
     least_generation: u64,
     /// Whether the actors live on the thread that opens the engine.
     #[cfg(feature = "testing")]
@@ -43,6 +45,7 @@ impl Default for Builder {
             runtime: None,
             seed: None,
             recovered: Vec::new(),
+            observers: Vec::new(),
             least_generation: 0,
             #[cfg(feature = "testing")]
             here: false,
@@ -132,6 +135,13 @@ impl Builder {
         self
     }
 
+    /// Who hears of what happens in the engine. Called again it adds another one; all are told.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observers.push(Box::new(observer));
+        self
+    }
+
     /// The [generation](Engine::generation) that the store is known to have reached. An older one is refused: it is a backup, or
     /// another file, and would run again what was recorded since. A missing file is as old as can be, and is refused, too.
     #[must_use]
@@ -179,9 +189,7 @@ impl Builder {
         if found < expected {
             return Err(StoreError::Stale { found, expected });
         }
-        let mut limits = self.limits;
-        limits.answer_bytes = limits.answer_bytes.max(self.least_answer_bytes);
-        let limits = limits.sound();
+        let limits = self.limits.with_answer_bytes(self.least_answer_bytes).sound();
         let entropy = match self.seed {
             Some(seed) => Entropy::from_seed(seed),
             None => Entropy::from_os().map_err(|error| StoreError::Io(Arc::new(error)))?,
@@ -189,10 +197,6 @@ impl Builder {
         let spans = (limits.clock_jump, limits.clock_trust_after);
         let clock = Arc::new(HighWater::new(self.clock, store.clock_mark()?, spans, note_clock));
         let opened_at = clock.now();
-        let interrupted = interrupt_all(&*store, opened_at)?;
-        if interrupted > 0 {
-            tracing::warn!(interrupted, "records of an earlier boot are in doubt");
-        }
         let (runtime, own_runtime) = match self.runtime.or_else(|| Handle::try_current().ok()) {
             Some(runtime) => (runtime, None),
             None => own_runtime().map(|runtime| (runtime.handle().clone(), Some(runtime)))?,
@@ -200,12 +204,10 @@ impl Builder {
         let boot = entropy.boot_id();
         let permits = Permits::new(limits.in_flight, limits.in_flight_per_scope);
         let trackers = Permits::new(limits.in_flight, limits.in_flight_per_scope);
-        let askers = Permits::new(
-            limits.in_flight.max(limits.waiters_per_key),
-            limits.in_flight_per_scope.max(limits.waiters_per_key),
-        );
+        let askers = askers(&limits);
         let ticks = Arc::new(Ticks::from(store.tick_mark()?));
         let recovery = Arc::new(Recovery { flows, permits: Arc::clone(&permits), boot, opened_at });
+        let observers = Observers::of(self.observers);
         let parts = Parts {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
@@ -215,11 +217,14 @@ impl Builder {
             runtime: runtime.clone(),
             own_runtime,
             recovery: Arc::clone(&recovery),
+            observers: Arc::clone(&observers),
         };
         #[cfg(feature = "testing")]
-        let actors = if self.here { Actors::start_here(parts) } else { Actors::start(parts)? };
+        let start = if self.here { |parts| Ok(Actors::start_here(parts)) } else { Actors::start };
         #[cfg(not(feature = "testing"))]
-        let actors = Actors::start(parts)?;
+        let start = Actors::start;
+        let found = interrupt_all(&*store, opened_at, &observers);
+        let actors = found.and_then(|()| start(parts)).inspect_err(|_| observers.tell(Event::Closed))?;
         let (waiters, closing) = (AtomicU64::new(0), AtomicBool::new(false));
         Ok(Engine::from_shared(Shared {
             store,
@@ -238,6 +243,12 @@ impl Builder {
             actors,
         }))
     }
+}
+
+/// As many as may run, or wait for one key, may also ask how a key stands when there is no room.
+fn askers(limits: &Limits) -> Arc<Permits> {
+    let most = |count: usize| count.max(limits.waiters_per_key);
+    Permits::new(most(limits.in_flight), most(limits.in_flight_per_scope))
 }
 
 fn note_clock(state: ClockState) {

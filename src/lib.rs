@@ -4,12 +4,12 @@
 //!
 //! ```text
 //! values    key, fingerprint, record, outcome, inquiry, error, class, policy,   nothing of ours above them
-//!           bounds, time
+//!           bounds, time, observe
 //! machine   one pure function: (record, event, context) -> write and effects   no clock, no I/O, no log
 //! store     the Store trait, redb, memory                                      the only redb and postcard
 //! actor     router, key actors, supervisor, the two threads                    the only actix
 //! facade    Engine, Call, Attempt, Builder
-//! adapters  http, ldk, lightning                                               the public API and nothing else
+//! adapters  http, ldk, lightning, metrics                                      the public API and nothing else
 //! ```
 //!
 //! Each layer knows those above it in this list, none below. A test reads the sources and says where that is broken.
@@ -68,6 +68,9 @@ mod ledger;
 #[cfg(feature = "lightning")]
 pub mod lightning;
 mod machine;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+mod observe;
 mod outcome;
 mod policy;
 mod record;
@@ -88,6 +91,7 @@ pub use fingerprint::Fingerprint;
 pub use inquiry::{Found, Inquiry};
 pub use key::{InvalidKey, Key, NodeId};
 pub use ledger::{Guard, InvalidRow, Row, StoredRow};
+pub use observe::{Event, Observer};
 pub use outcome::{
     Abandoned, Acknowledged, Completion, End, Ended, Failure, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved,
 };

@@ -14,7 +14,7 @@ use std::time::Duration;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
 
 use super::message::{
-    Alarmed, Answer, Ask, Finish, Gone, Idle, Kept, Origin, Proposal, Report, RouterAddr, TRIES, Ticket, ToKey,
+    Alarmed, Answer, Ask, Doubt, Finish, Gone, Idle, Kept, Origin, Proposal, Report, RouterAddr, TRIES, Ticket, ToKey,
 };
 use super::meters::Meters;
 use super::oracle::{Inquiries, Recovery};
@@ -26,6 +26,7 @@ use crate::attempt::Attempt;
 use crate::bounds::Limits;
 use crate::error::{Error, ErrorKind};
 use crate::machine::{self, Alarm, Event, Release, Said, Step, Write};
+use crate::observe::{Event as Observed, Observers};
 use crate::outcome::{End, How, Outcome, Reply};
 use crate::policy::Flow;
 use crate::record::{Bytes, Record, Status};
@@ -43,6 +44,7 @@ pub(super) struct Surroundings {
     pub(super) limits: Limits,
     pub(super) running: Running,
     pub(super) meters: Arc<Meters>,
+    pub(super) observers: Arc<Observers>,
     pub(super) router: RouterAddr,
     pub(super) supervisor: Addr<Supervisor>,
     pub(super) recovery: Arc<Recovery>,
@@ -260,7 +262,9 @@ impl KeyActor {
 
     fn load(&mut self) -> Result<(), StoreError> {
         if matches!(self.record, Loaded::NotYet) {
-            self.record = Loaded::Is(self.around.store.get(&self.origin.key)?.map(Box::new));
+            let record = self.around.store.get(&self.origin.key)?;
+            self.around.running.note_read(&self.origin.key, record.as_ref());
+            self.record = Loaded::Is(record.map(Box::new));
         }
         Ok(())
     }
@@ -324,10 +328,30 @@ impl KeyActor {
             Write::Remove | Write::Rows => change(None),
         };
         let is_end = matches!(pending.cause, Cause::Report(_));
-        let proposal = Proposal::new(self.origin.clone(), change, is_end, Arc::clone(&self.around.router));
+        let mut proposal = Proposal::new(self.origin.clone(), change, is_end, Arc::clone(&self.around.router));
+        proposal.doubt = self.doubt(&pending.step.write);
         pending.cause.put_down();
         self.pending = Some(pending);
         self.around.supervisor.do_send(proposal);
+    }
+
+    /// What this write does to the doubt about the record.
+    fn doubt(&self, write: &Write) -> Option<Doubt> {
+        let is_in_doubt = |record: &Record| record.state.status() == Status::InDoubt;
+        let before = match &self.record {
+            Loaded::Is(Some(record)) => is_in_doubt(record) || self.around.running.is_orphan(&self.origin.key, record),
+            Loaded::Is(None) | Loaded::NotYet => false,
+        };
+        let after = match write {
+            Write::Keep | Write::Touch | Write::Rows => return None,
+            Write::Put(record) => is_in_doubt(record),
+            Write::Remove => false,
+        };
+        match (before, after) {
+            (false, true) => Some(Doubt::Begins),
+            (true, false) => Some(Doubt::Ends),
+            (true, true) | (false, false) => None,
+        }
     }
 
     fn take_in_hand(&mut self, message: &mut ToKey) {
@@ -350,10 +374,14 @@ impl KeyActor {
         let Some(mut pending) = self.pending.take() else { return };
         match verdict {
             Ok(Verdict::Applied) => {
-                match std::mem::replace(&mut pending.step.write, Write::Keep) {
-                    Write::Keep | Write::Touch | Write::Rows => {}
-                    Write::Put(record) => self.record = Loaded::Is(Some(record)),
-                    Write::Remove => self.record = Loaded::Is(None),
+                let written = match std::mem::replace(&mut pending.step.write, Write::Keep) {
+                    Write::Keep | Write::Touch | Write::Rows => None,
+                    Write::Put(record) => Some(Some(record)),
+                    Write::Remove => Some(None),
+                };
+                if let Some(record) = written {
+                    self.around.running.note_write(&self.origin.key);
+                    self.record = Loaded::Is(record);
                 }
                 self.act(pending.cause, pending.step);
             }
@@ -402,7 +430,8 @@ impl KeyActor {
                 if let Some(alarm) = step.alarm.filter(|_| !report.is_resent()) {
                     self.raise(alarm);
                 }
-                self.end(report, step.waiters);
+                self.end(&report, step.waiters);
+                report.done();
             }
             Cause::Answer(answer) => {
                 if let Some(alarm) = step.alarm {
@@ -423,6 +452,11 @@ impl KeyActor {
 
     fn raise(&self, alarm: Alarm) {
         let key = &self.origin.key;
+        self.around.observers.tell(match alarm {
+            Alarm::Contradiction(recorded) => Observed::Contradiction { key, recorded },
+            Alarm::FencedOff => Observed::FencedOff { key },
+            Alarm::DeadLetter => Observed::DeadLetter { key },
+        });
         match alarm {
             Alarm::Contradiction(_) | Alarm::FencedOff => {
                 tracing::error!(%key, ?alarm, "an end did not fit the record")
@@ -522,14 +556,13 @@ impl KeyActor {
 
     /// The report has been dealt with; nothing of its attempt runs here any more. Whoever still waits asks again: for a
     /// dispatched record they go on waiting, and where an earlier actor of this key has recorded the end they read it.
-    fn end(&mut self, report: Report, release: Release) {
+    fn end(&mut self, report: &Report, release: Release) {
         if let Some(finish) = report.finish() {
             self.around.running.remove(&self.origin.key, &finish.attempt);
         }
         self.release(release);
         self.ask_again();
         self.ask_after_end();
-        report.done();
     }
 
     /// Nothing runs here any more, so whoever still waits asks anew, before all that has come since: an end that is among that
@@ -547,7 +580,7 @@ impl KeyActor {
         pending.unsaved = Some(error.clone());
         let told = pending.early.clone().unwrap_or_else(|| Err(error.clone()));
         if let Cause::Report(report) = &mut pending.cause {
-            report.mark_unsaved(&self.around.meters);
+            report.mark_unsaved(&self.around.meters, &self.around.observers);
         }
         self.note_kept();
         self.release(Release::All(told));
@@ -580,7 +613,8 @@ impl KeyActor {
     /// The end could not be recorded: whoever waits is told that the outcome is unknown, and the record is in doubt.
     fn end_unrecorded(&mut self, report: Report, error: &Error) {
         self.record = Loaded::NotYet;
-        self.end(report, Release::All(Err(error.clone())));
+        self.end(&report, Release::All(Err(error.clone())));
+        report.lose(&self.around.observers);
     }
 
     /// The store could not be asked, or the fate of a write is unknown. What is in memory proves nothing any more.
@@ -598,7 +632,7 @@ impl KeyActor {
             Cause::Report(mut report) if error.is_passing() => {
                 self.release(Release::All(Err(reply)));
                 report.put_down();
-                report.mark_unsaved(&self.around.meters);
+                report.mark_unsaved(&self.around.meters, &self.around.observers);
                 self.stalled = Some(report);
                 self.note_kept();
             }

@@ -17,6 +17,7 @@ use crate::inquiry::Found;
 use crate::key::Key;
 use crate::ledger::Row;
 use crate::machine::{Admission, Alarm, Downstream, Said};
+use crate::observe::{Event, Observers};
 use crate::outcome::{End, Ended, How, Reason};
 use crate::policy::Flow;
 use crate::record::{AttemptId, Bytes, Record};
@@ -290,9 +291,9 @@ impl Report {
     }
 
     /// Counts it as unsaved until it has been dealt with.
-    pub(super) fn mark_unsaved(&mut self, meters: &Arc<Meters>) {
+    pub(super) fn mark_unsaved(&mut self, meters: &Arc<Meters>, observers: &Arc<Observers>) {
         if let Some(finish) = &mut self.inner {
-            finish.unsaved.get_or_insert_with(|| Mark::new(meters));
+            finish.unsaved.get_or_insert_with(|| Mark::new(&finish.key, meters, observers));
         }
     }
 
@@ -313,9 +314,25 @@ impl Report {
         }
     }
 
-    /// It has been dealt with.
+    /// It has been dealt with: it is recorded, or fenced off for good.
     pub(super) fn done(mut self) {
-        self.inner = None;
+        if let Some(mark) = self.inner.take().and_then(|finish| finish.unsaved) {
+            mark.saved();
+        }
+    }
+
+    /// Nobody can record it.
+    pub(super) fn lose(mut self, observers: &Observers) {
+        self.inner.take().into_iter().for_each(|finish| finish.lose(observers));
+    }
+}
+
+impl Finish {
+    /// Nobody can record it.
+    pub(super) fn lose(self, observers: &Observers) {
+        if self.unsaved.is_none() {
+            observers.tell(Event::Lost { key: &self.key, was_unsaved: false });
+        }
     }
 }
 
@@ -436,8 +453,17 @@ pub(super) struct Proposal {
     pub(super) is_unsaved: bool,
     /// A commit of it has failed, and no record would show whether it landed: a guard that does not hold any more proves nothing.
     pub(super) is_in_question: bool,
+    /// What the change does to the doubt about the record.
+    pub(super) doubt: Option<Doubt>,
     decided: bool,
     router: RouterAddr,
+}
+
+/// A record comes into doubt, or out of it.
+#[derive(Clone, Copy)]
+pub(super) enum Doubt {
+    Begins,
+    Ends,
 }
 
 /// Which key actor waits for the decision: `epoch` tells it from an earlier one of the same key.
@@ -450,7 +476,17 @@ pub(super) struct Origin {
 impl Proposal {
     pub(super) fn new(origin: Origin, change: Option<Change>, is_end: bool, router: RouterAddr) -> Self {
         let has_change = change.is_some();
-        Self { origin, has_change, change, is_end, is_unsaved: false, is_in_question: false, decided: false, router }
+        Self {
+            origin,
+            has_change,
+            change,
+            is_end,
+            is_unsaved: false,
+            is_in_question: false,
+            doubt: None,
+            decided: false,
+            router,
+        }
     }
 
     /// Also after the change itself has gone into a batch.

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::key::Key;
+use crate::observe::{Event, Observers};
+
 #[derive(Debug, Default)]
 pub(crate) struct Meters {
     failures: AtomicU64,
@@ -31,19 +34,32 @@ impl Meters {
     }
 }
 
-/// An end that could not be saved. It counts as unsaved for as long as its mark lives.
-pub(super) struct Mark(Arc<Meters>);
+/// An end that could not be saved. It counts as unsaved for as long as its mark lives, and is lost if that is dropped.
+pub(super) struct Mark {
+    key: Key,
+    meters: Arc<Meters>,
+    observers: Arc<Observers>,
+    is_saved: bool,
+}
 
 impl Mark {
-    pub(super) fn new(meters: &Arc<Meters>) -> Self {
+    pub(super) fn new(key: &Key, meters: &Arc<Meters>, observers: &Arc<Observers>) -> Self {
         meters.failures.fetch_add(1, Ordering::Relaxed);
         meters.unsaved.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(meters))
+        observers.tell(Event::Unsaved { key });
+        let (meters, observers) = (Arc::clone(meters), Arc::clone(observers));
+        Self { key: key.clone(), meters, observers, is_saved: false }
+    }
+
+    pub(super) fn saved(mut self) {
+        self.is_saved = true;
     }
 }
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        self.0.unsaved.fetch_sub(1, Ordering::Relaxed);
+        let key = &self.key;
+        self.observers.tell(if self.is_saved { Event::Saved { key } } else { Event::Lost { key, was_unsaved: true } });
+        self.meters.unsaved.fetch_sub(1, Ordering::Relaxed);
     }
 }

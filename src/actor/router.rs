@@ -177,11 +177,13 @@ impl Handler<Box<Finish>> for Router {
     fn handle(&mut self, mut finish: Box<Finish>, _: &mut Self::Context) {
         let Some(around) = &self.around else { return };
         let key = finish.key.clone();
+        around.running.note_end(&key, &finish.attempt);
         finish.sent = finish.sent.saturating_add(1);
         if finish.tries > TRIES {
             // Every actor that touched this end has died: the record stays registered, and reads as in doubt.
             tracing::error!(%key, "the end of an attempt could not be handled");
             around.running.remove(&key, &finish.attempt);
+            finish.lose(&around.observers);
             if let Some(epoch) = self.keys.get(&key).map(|entry| entry.epoch) {
                 self.forward_to(&Origin { key, epoch }, ToKey::EndLost);
             }
@@ -356,6 +358,9 @@ impl Handler<Halt> for Router {
 
     fn handle(&mut self, Halt: Halt, ctx: &mut Self::Context) {
         self.keys.clear();
+        if let Some(around) = &self.around {
+            around.running.note_all_ends();
+        }
         // It holds this actor's own address.
         self.around = None;
         ctx.stop();

@@ -16,12 +16,17 @@ use super::operation::Operation;
 use super::permits::Permit;
 use crate::attempt::Attempt;
 use crate::key::Key;
+use crate::observe::{Event, Observers};
 use crate::policy::Flow;
-use crate::record::AttemptId;
+use crate::record::{AttemptId, Record, Status};
 
 pub(super) struct Running {
     runtime: Handle,
+    observers: Arc<Observers>,
     attempts: RefCell<HashMap<Key, Started>>,
+    /// Keys whose registered record was met with nothing running, by its revision, and said to be in doubt: it is not stored as
+    /// such.
+    orphans: RefCell<HashMap<Key, u64>>,
     /// How many of them have ended and wait in memory to be saved.
     unsaved: Cell<usize>,
     aborting: Cell<bool>,
@@ -36,15 +41,45 @@ pub(super) struct Live {
 
 struct Started {
     live: Live,
+    run: Run,
     is_unsaved: bool,
     abort: AbortHandle,
     /// Held for as long as the operation counts as in flight.
     _permit: Option<Permit>,
 }
 
+/// One run of an operation, for those who watch. Dropped, it has ended.
+struct Run {
+    key: Key,
+    attempt: u32,
+    observers: Arc<Observers>,
+    has_ended: bool,
+}
+
+impl Run {
+    fn begin(key: &Key, attempt: u32, observers: &Arc<Observers>) -> Self {
+        observers.tell(Event::Started { key, attempt });
+        Self { key: key.clone(), attempt, observers: Arc::clone(observers), has_ended: false }
+    }
+
+    fn end(&mut self) {
+        if !std::mem::replace(&mut self.has_ended, true) {
+            self.observers.tell(Event::Ended { key: &self.key, attempt: self.attempt });
+        }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 impl Running {
-    pub(super) fn new(runtime: Handle) -> Self {
-        Self { runtime, attempts: RefCell::default(), unsaved: Cell::new(0), aborting: Cell::new(false) }
+    pub(super) fn new(runtime: Handle, observers: Arc<Observers>) -> Self {
+        let (unsaved, aborting) = (Cell::new(0), Cell::new(false));
+        let (attempts, orphans) = (RefCell::default(), RefCell::default());
+        Self { runtime, observers, attempts, orphans, unsaved, aborting }
     }
 
     /// Whether another operation may be started under this key: one at a time, and none once the engine stops waiting for them.
@@ -62,9 +97,48 @@ impl Running {
         router: &RouterAddr,
     ) {
         let live = Live { attempt: attempt.id(), flow: flow.clone() };
+        let run = Run::begin(key, live.attempt.number, &self.observers);
         let report = Report::pending(key.clone(), live.attempt, Arc::clone(router));
         let abort = operation.start(&self.runtime, attempt, report);
-        self.attempts.borrow_mut().insert(key.clone(), Started { live, is_unsaved: false, abort, _permit: permit });
+        self.attempts
+            .borrow_mut()
+            .insert(key.clone(), Started { live, run, is_unsaved: false, abort, _permit: permit });
+    }
+
+    /// The operation of this attempt has ended, and what it came to is on its way to the store.
+    pub(super) fn note_end(&self, key: &Key, attempt: &AttemptId) {
+        if let Some(started) = self.attempts.borrow_mut().get_mut(key)
+            && started.live.attempt.is_same(attempt)
+        {
+            started.run.end();
+        }
+    }
+
+    /// The record of this key has just been read. What is registered and does not run here has lost its start or its end on the
+    /// way: from now on it counts as in doubt for those who watch, once.
+    pub(super) fn note_read(&self, key: &Key, record: Option<&Record>) {
+        let left = record.filter(|record| record.state.status() == Status::Registered && !self.is_live(key));
+        let before = match left {
+            Some(record) => self.orphans.borrow_mut().insert(key.clone(), record.revision),
+            None => return self.note_write(key),
+        };
+        if before != left.map(|record| record.revision) {
+            self.observers.tell(Event::InDoubt { key });
+        }
+    }
+
+    /// The key's record has been written: it is as it is stored.
+    pub(super) fn note_write(&self, key: &Key) {
+        self.orphans.borrow_mut().remove(key);
+    }
+
+    pub(super) fn is_orphan(&self, key: &Key, record: &Record) -> bool {
+        self.orphans.borrow().get(key) == Some(&record.revision)
+    }
+
+    /// Nobody will hear of their ends.
+    pub(super) fn note_all_ends(&self) {
+        self.attempts.borrow_mut().values_mut().for_each(|started| started.run.end());
     }
 
     pub(super) fn live(&self, key: &Key) -> Option<Live> {

@@ -9,12 +9,13 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, SpawnHandle};
 use tokio::sync::oneshot;
 
-use super::message::{Decided, ExpirySlice, ExpirySweep, Halt, Proposal, RouterAddr, Tick, Unsaved, tell};
+use super::message::{Decided, Doubt, ExpirySlice, ExpirySweep, Halt, Proposal, RouterAddr, Tick, Unsaved, tell};
 use super::meters::Meters;
 use crate::bounds::Limits;
 use crate::entropy::Jitter;
 use crate::key::Key;
 use crate::machine::{self, TRIES, Write};
+use crate::observe::{Event, Observers};
 use crate::record::Record;
 use crate::store::{Batch, Change, ExpiredRow, Store, StoreError, Verdict, Version};
 use crate::time::{HighWater, Ticks, UnixMillis};
@@ -38,9 +39,12 @@ pub(crate) struct Supervisor {
     frees_first: bool,
     jitter: Jitter,
     meters: Arc<Meters>,
+    observers: Arc<Observers>,
     sweep: Option<Sweep>,
     /// Single slices that were asked for and not begun.
     slices: VecDeque<ExpirySlice>,
+    /// What expiry sweeps have removed by commits that failed: whether it went is read when the store is open again.
+    maybe_removed: Vec<Change>,
     /// Those who wait for the tick count to be durable.
     ticking: Vec<oneshot::Sender<Result<(), StoreError>>>,
     /// Whether anything was committed since the timer was set, and the timer.
@@ -84,7 +88,8 @@ impl Supervisor {
         (clock, ticks): (Arc<HighWater>, Arc<Ticks>),
         limits: Limits,
         router: RouterAddr,
-        (jitter, meters): (Jitter, Arc<Meters>),
+        jitter: Jitter,
+        (meters, observers): (Arc<Meters>, Arc<Observers>),
     ) -> Self {
         Self {
             store,
@@ -100,8 +105,10 @@ impl Supervisor {
             frees_first: false,
             jitter,
             meters,
+            observers,
             sweep: None,
             slices: VecDeque::new(),
+            maybe_removed: Vec::new(),
             ticking: Vec::new(),
             busy: false,
             rest: None,
@@ -158,7 +165,7 @@ impl Supervisor {
                 }
             }
             Err(error) => {
-                batch.changes.truncate(proposed);
+                self.maybe_removed.extend(batch.changes.drain(proposed..));
                 let mut changes = batch.changes.into_iter();
                 for proposal in proposals.iter_mut().filter(|proposal| proposal.has_change()) {
                     proposal.change = changes.next();
@@ -195,6 +202,9 @@ impl Supervisor {
         let mut verdicts = verdicts.into_iter();
         let decisions = proposals.into_iter().map(|proposal| {
             let verdict = if proposal.has_change() { verdicts.next() } else { Some(Verdict::Applied) };
+            if verdict == Some(Verdict::Applied) {
+                self.note_doubt(&proposal);
+            }
             let verdict = match verdict {
                 // What holds the guard up may be the rows themselves, written by the try before.
                 Some(Verdict::Guarded) if proposal.is_in_question => Err(failed("the rows may have been written")),
@@ -245,6 +255,7 @@ impl Supervisor {
     fn retry(&mut self, ctx: &mut Context<Self>) {
         self.is_down = false;
         self.meters.note_retry();
+        self.observers.tell(Event::StorageRetry);
         if let Err(error) = unwinding(|| self.store.reopen()).and_then(|()| self.read_back()) {
             return self.fail(&error, ctx);
         }
@@ -267,7 +278,10 @@ impl Supervisor {
         let failure = loop {
             let Some(proposal) = queued.next() else { break None };
             match proposal.change.as_ref().map_or(Ok(false), |change| has_landed(&*self.store, change)) {
-                Ok(true) => applied.push(proposal.decide(Ok(Verdict::Applied))),
+                Ok(true) => {
+                    self.note_doubt(&proposal);
+                    applied.push(proposal.decide(Ok(Verdict::Applied)));
+                }
                 Ok(false) | Err(StoreError::Quarantined) => waiting.push(proposal),
                 Err(error) => {
                     waiting.push(proposal);
@@ -279,7 +293,38 @@ impl Supervisor {
         waiting.extend(queued);
         self.queue = waiting;
         self.router.do_send(Decided(applied));
-        failure.map_or(Ok(()), Err)
+        failure.map_or_else(|| self.count_removed(), Err)
+    }
+
+    /// Says what became of the slice of an expiry sweep whose commit had failed. Nothing has been written since.
+    fn count_removed(&mut self) -> Result<(), StoreError> {
+        let mut removed = 0;
+        for change in &self.maybe_removed {
+            removed += match has_landed(&*self.store, change) {
+                Ok(landed) => u64::from(landed),
+                Err(StoreError::Quarantined) => 0,
+                Err(error) => return Err(error),
+            };
+        }
+        self.maybe_removed.clear();
+        self.note_removed(removed);
+        Ok(())
+    }
+
+    fn note_removed(&self, records: u64) {
+        if records > 0 {
+            self.observers.tell(Event::Removed { records });
+        }
+    }
+
+    /// Its change is durable: told here, and not by its key's actor, which may be gone by now.
+    fn note_doubt(&self, proposal: &Proposal) {
+        let key = &proposal.origin.key;
+        match proposal.doubt {
+            None => {}
+            Some(Doubt::Begins) => self.observers.tell(Event::InDoubt { key }),
+            Some(Doubt::Ends) => self.observers.tell(Event::OutOfDoubt { key }),
+        }
     }
 
     fn note_commit(&mut self, ctx: &mut Context<Self>) {
@@ -342,8 +387,9 @@ impl Supervisor {
 
     fn note_swept(&mut self, verdicts: &[Verdict], rows: &[ExpiredRow], ctx: &mut Context<Self>) {
         let limit = self.limits.expiry_slice;
-        let Some(sweep) = &mut self.sweep else { return };
         let applied = verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();
+        self.note_removed(applied as u64);
+        let Some(sweep) = &mut self.sweep else { return };
         sweep.removed = sweep.removed.saturating_add(applied as u64);
         // A slice of records that moved none would come back for ever.
         let is_more = (verdicts.len() >= limit && applied > 0) || rows.len() >= limit;

@@ -25,6 +25,7 @@ use super::running::Running;
 use super::supervisor::{Settle, Supervisor};
 use crate::bounds::Limits;
 use crate::entropy::Jitter;
+use crate::observe::{Event, Observers};
 use crate::store::{Store, StoreError};
 use crate::time::{HighWater, Ticks};
 
@@ -39,6 +40,7 @@ pub(crate) struct Parts {
     pub(crate) runtime: Handle,
     pub(crate) own_runtime: Option<Runtime>,
     pub(crate) recovery: Arc<Recovery>,
+    pub(crate) observers: Arc<Observers>,
 }
 
 /// The running actors, from outside.
@@ -58,12 +60,12 @@ impl Actors {
         let (started, ready) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let (closing, closed) = watch::channel(false);
-        let store = Arc::clone(&parts.store);
+        let (store, observers) = (Arc::clone(&parts.store), Arc::clone(&parts.observers));
         thread::Builder::new()
             .name("ibid".into())
             .spawn(move || {
                 // However this thread ends, the file is given up and those who wait for it hear of it.
-                let _closing = Closing { store, closing };
+                let _closing = Closing { store, closing, observers };
                 run(parts, &started, stopped);
             })
             .map_err(|error| StoreError::Io(Arc::new(error)))?;
@@ -93,7 +95,7 @@ impl Actors {
     pub(crate) fn start_here(parts: Parts) -> Self {
         let (stop, stopped) = oneshot::channel();
         let (closing, closed) = watch::channel(false);
-        let closing = Closing { store: Arc::clone(&parts.store), closing };
+        let closing = Closing { store: Arc::clone(&parts.store), closing, observers: Arc::clone(&parts.observers) };
         let drain = parts.limits.drain;
         let started = start_actors(parts, &Arbiter::current());
         let (router, supervisor) = (Arc::clone(&started.router), started.supervisor.clone());
@@ -138,6 +140,7 @@ pub(crate) enum Ending {
 struct Closing {
     store: Arc<dyn Store>,
     closing: watch::Sender<bool>,
+    observers: Arc<Observers>,
 }
 
 impl Drop for Closing {
@@ -145,6 +148,7 @@ impl Drop for Closing {
         if let Err(error) = self.store.close() {
             tracing::warn!(%error, "closing the store failed");
         }
+        self.observers.tell(Event::Closed);
         self.closing.send_replace(true);
     }
 }
@@ -186,14 +190,15 @@ fn run(mut parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: on
 
 /// Starts the router on this thread, and those who write or read much on that of `writer`.
 fn start_actors(parts: Parts, writer: &ArbiterHandle) -> Started {
-    let Parts { store, clock, ticks, limits, jitter, runtime, recovery, .. } = parts;
+    let Parts { store, clock, ticks, limits, jitter, runtime, recovery, observers, .. } = parts;
     let meters = Arc::<Meters>::default();
     let router: RouterAddr = Arc::new(Router::new().start());
     let supervisor = {
         let (store, times, meters) =
             (Arc::clone(&store), (Arc::clone(&clock), Arc::clone(&ticks)), Arc::clone(&meters));
         let (limits, router) = (limits.clone(), router.clone());
-        Supervisor::start_in_arbiter(writer, move |_| Supervisor::new(store, times, limits, router, (jitter, meters)))
+        let watched = (meters, Arc::clone(&observers));
+        Supervisor::start_in_arbiter(writer, move |_| Supervisor::new(store, times, limits, router, jitter, watched))
     };
     let recoverer = (!recovery.is_empty()).then(|| {
         let (store, clock, limits) = (Arc::clone(&store), Arc::clone(&clock), limits.clone());
@@ -201,7 +206,7 @@ fn start_actors(parts: Parts, writer: &ArbiterHandle) -> Started {
         Recoverer::start_in_arbiter(writer, move |_| recoverer)
     });
     let inquiries = Inquiries::new(runtime.clone(), limits.oracle_timeout);
-    let running = Running::new(runtime);
+    let running = Running::new(runtime, Arc::clone(&observers));
     let (own_address, writing) = (Arc::clone(&router), supervisor.clone());
     router.do_send(Surround(Surroundings {
         store,
@@ -210,6 +215,7 @@ fn start_actors(parts: Parts, writer: &ArbiterHandle) -> Started {
         limits,
         running,
         meters: Arc::clone(&meters),
+        observers,
         router: own_address,
         supervisor: writing,
         recovery,

@@ -74,12 +74,13 @@ impl Idempotency {
     pub(super) async fn new(settings: Arc<Settings>, engine: &Engine) -> Result<Self, Error> {
         let log_secret = log_secret(engine).await?;
         let routed = |(name, guarded): (&String, &Arc<Guarded>)| {
-            (name.clone(), Arc::new(Routed { guarded: Arc::clone(guarded), label: name.as_str().into() }))
+            let label = guarded.flow.name().into();
+            (name.clone(), Arc::new(Routed { guarded: Arc::clone(guarded), label }))
         };
         let named: HashMap<_, _> = settings.named.iter().map(routed).collect();
         #[cfg(feature = "metrics")]
         for routed in named.values().filter(|routed| routed.guarded.route.keys != KeyUse::Unkeyed) {
-            crate::metrics::register(&routed.label);
+            crate::metrics::Recorder::register(&routed.label);
         }
         let counts = Counts::start(engine);
         let others = RwLock::default();
@@ -136,7 +137,10 @@ impl Idempotency {
         let lines = (incoming.values)("idempotency-key");
         let id = match header::key(lines, settings.strict, route.syntax) {
             Ok(Some(id)) => id,
-            Ok(None) if route.keys == KeyUse::Optional => return Admitted::Passed(trace),
+            Ok(None) if route.keys == KeyUse::Optional => {
+                trace.unheard(Ended::Passed);
+                return Admitted::Passed(trace);
+            }
             Ok(None) => return Admitted::Refused(self.refuse(trace, Problem::KeyMissing)),
             Err(invalid) => return Admitted::Refused(self.refuse(trace, Problem::KeyInvalid(invalid.0))),
         };
@@ -173,12 +177,10 @@ impl Idempotency {
             return Ok(routed);
         }
         let every = self.0.settings.every.clone();
-        let (route, label) = match template {
-            Some(_) => (every, name.as_str()),
-            None if every.keys == KeyUse::Required => (every.optional(), "unmatched"),
-            None => (every, "unmatched"),
-        };
-        let routed = Arc::new(Routed { guarded: Arc::new(Guarded::new(&name, route)?), label: label.into() });
+        let is_mistake = template.is_none() && every.keys == KeyUse::Required;
+        let guarded = Arc::new(Guarded::new(&name, if is_mistake { every.optional() } else { every })?);
+        let label = template.map_or("unmatched", |_| guarded.flow.name()).into();
+        let routed = Arc::new(Routed { guarded, label });
         let mut others = self.0.others.write().unwrap_or_else(PoisonError::into_inner);
         Ok(Arc::clone(others.entry(name).or_insert(routed)))
     }

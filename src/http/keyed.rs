@@ -84,18 +84,16 @@ impl Keyed {
         let reply = self.reply(call, operation).await;
         let attempt = self.trace.own_run().attempt();
         match reply {
-            Ok(Reply::Answer(Outcome { how: How::Executed, answer })) => match first.try_recv() {
-                Ok(own) => self.first(own, Kept::from_bytes(&answer), attempt),
-                Err(_) => self.told(&answer, Ended::Executed),
+            Ok(Reply::Answer(Outcome { how, answer })) => match first.try_recv() {
+                Ok(own) if how == How::Executed => self.first(own, Kept::from_bytes(&answer), attempt),
+                _ => self.told(&answer, how),
             },
-            Ok(Reply::Answer(Outcome { how: How::Replayed, answer })) => self.told(&answer, Ended::Replayed),
-            Ok(Reply::Answer(Outcome { how: How::Joined, answer })) => self.told(&answer, Ended::Joined),
             Ok(Reply::Accepted) => Served::Told(self.refuse(Problem::InDoubt)),
             Err(error) => match (error.kind(), first.try_recv()) {
                 // The handler has an answer and says that nothing has happened.
                 (ErrorKind::Failed(reason), Ok(own)) => self.first(own, Kept::from_bytes(reason.bytes()), attempt),
                 (ErrorKind::Failed(reason), Err(_)) if Kept::from_bytes(reason.bytes()).is_some() => {
-                    self.told(reason.bytes(), Ended::Joined)
+                    self.told(reason.bytes(), How::Joined)
                 }
                 (kind, _) => Served::Told(self.refuse(problem(kind))),
             },
@@ -124,19 +122,19 @@ impl Keyed {
     }
 
     /// What is recorded, or was a moment ago.
-    fn told<R>(self, bytes: &[u8], ended: Ended) -> Served<R> {
+    fn told<R>(self, bytes: &[u8], how: How) -> Served<R> {
         let (answer, attempt) = match Kept::from_bytes(bytes) {
             Some(Kept::Whole(answer, attempt)) => (answer, attempt),
             Some(Kept::NotKept(status, _)) => return Served::Told(self.refuse(Problem::AnswerNotKept(Some(status)))),
             None => return Served::Told(self.refuse(Problem::Quarantined)),
         };
-        let answer = if ended == Ended::Executed {
-            answer
-        } else {
-            #[cfg(feature = "metrics")]
-            super::meters::repeated(self.trace.route(), ended);
-            answer.header(REPLAYED, "true")
+        let (ended, answer) = match how {
+            How::Executed => (Ended::Executed, answer),
+            How::Replayed => (Ended::Replayed, answer.header(REPLAYED, "true")),
+            How::Joined => (Ended::Joined, answer.header(REPLAYED, "true")),
         };
+        #[cfg(feature = "metrics")]
+        super::meters::answered(self.trace.route(), how);
         self.trace.end(ended, answer.status(), Some(attempt));
         Served::Told(answer)
     }

@@ -1,15 +1,14 @@
 //! Which refusals and repeats are counted, by the names of [`crate::metrics`].
 
-use super::counts::Ended;
 use super::problem::Problem;
-use crate::metrics;
+use crate::{How, metrics};
 
 pub(super) fn refused(route: &str, problem: Problem) {
     match problem {
-        Problem::Mismatch | Problem::Expired => metrics::conflict(route),
-        Problem::InFlight(_) | Problem::AnswerNotKept(_) => metrics::duplicate(route),
-        Problem::InDoubt | Problem::StoreUnavailable => metrics::ambiguous(route),
-        Problem::Quarantined => metrics::quarantined(),
+        Problem::Mismatch | Problem::Expired => metrics::count_conflict(route),
+        Problem::InFlight(_) | Problem::AnswerNotKept(_) => metrics::count_duplicate(route),
+        Problem::InDoubt | Problem::StoreUnavailable => metrics::count_ambiguous(route),
+        Problem::Quarantined => metrics::count_quarantined(),
         Problem::KeyMissing
         | Problem::KeyInvalid(_)
         | Problem::NoPrincipal
@@ -20,6 +19,7 @@ pub(super) fn refused(route: &str, problem: Problem) {
     }
 }
 
-pub(super) fn repeated(route: &str, ended: Ended) {
-    metrics::replay(route, ended.name());
+/// An executed one is counted by whoever hears it start.
+pub(super) fn answered(route: &str, how: How) {
+    metrics::count_replay(route, how);
 }

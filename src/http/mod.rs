@@ -46,6 +46,14 @@ mod trace;
 #[cfg(any(feature = "actix-web", feature = "axum"))]
 mod unwinding;
 
+/// What others do, and what ibid does.
+#[doc = include_str!("comparison.md")]
+pub mod comparison {}
+
+/// What each problem means, and what its client does next.
+#[doc = include_str!("problems.md")]
+pub mod problems {}
+
 pub use answer::Answer;
 pub use counts::{Count, Ended};
 pub use header::KeySyntax;

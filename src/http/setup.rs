@@ -244,7 +244,8 @@ impl Setup {
 }
 
 impl Config {
-    /// The same builder with what this layer needs: room for its answers, and the oracles of its routes.
+    /// The same builder with what this layer needs: room for its answers, and the oracles of its routes. What the engine counts by
+    /// itself (runs, records in doubt) is for an observer: `ibid::metrics::Recorder`.
     #[must_use]
     pub fn prepare(&self, builder: Builder) -> Builder {
         let builder = builder.at_least_answer_bytes(self.needed_bytes());

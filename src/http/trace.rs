@@ -14,6 +14,8 @@ pub(super) struct Trace {
     key_hash: Option<String>,
     began: Duration,
     own_run: OwnRun,
+    /// How it ends if its client hangs up before it has started anything.
+    unheard: Ended,
     is_over: bool,
 }
 
@@ -35,13 +37,20 @@ impl Trace {
     pub(super) fn begin(counts: &Arc<Counts>, route: &Arc<str>) -> Self {
         let (counts, route) = (Arc::clone(counts), Arc::clone(route));
         let began = SystemClock.monotonic();
-        Self { counts, route, key_hash: None, began, own_run: OwnRun::default(), is_over: false }
+        let (own_run, unheard) = (OwnRun::default(), Ended::Definitive);
+        Self { counts, route, key_hash: None, began, own_run, unheard, is_over: false }
     }
 
     pub(super) fn keyed(&mut self, key_hash: String) {
         self.key_hash = Some(key_hash);
     }
 
+    /// Whoever hangs up from here on leaves it like this.
+    pub(super) fn unheard(&mut self, ended: Ended) {
+        self.unheard = ended;
+    }
+
+    #[cfg(feature = "metrics")]
     pub(super) fn route(&self) -> &str {
         &self.route
     }
@@ -79,7 +88,7 @@ impl Drop for Trace {
     fn drop(&mut self) {
         if !self.is_over {
             let attempt = self.own_run.attempt();
-            let ended = if attempt.is_some() { Ended::Executed } else { Ended::Ambiguous };
+            let ended = if attempt.is_some() { Ended::Executed } else { self.unheard };
             self.note(ended, None, attempt);
         }
     }

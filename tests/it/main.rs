@@ -7,6 +7,10 @@ mod checkpoint;
 mod classes;
 mod clock;
 mod conformance;
+/// What both demo servers are made of, with its own tests: nobody else runs those of an example.
+#[allow(dead_code, unused_imports, reason = "the servers use it")]
+#[path = "../../examples/http/mod.rs"]
+mod demo;
 mod expiry;
 mod format;
 mod fuzz;
@@ -15,7 +19,9 @@ mod http_actix;
 mod kv_store;
 mod ledger;
 mod mailbox;
+mod metrics;
 mod mismatch;
+mod observe;
 mod readme;
 mod recovery;
 mod release;

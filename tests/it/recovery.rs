@@ -11,7 +11,7 @@ use ibid::testing::{FaultyStore, Layer, ManualClock};
 use ibid::{
     AfterCompleted, Builder, Bytes, Class, End, Ended, Engine, ErrorKind, Flow, Found, How, InDoubt, Inquiry,
     InvalidRecovery, Key, Limits, OnFailure, Operation, Outcome, Policy, Reason, Record, Reply, Resolved, Retention,
-    Status, UnixMillis,
+    Status, UnixMillis, WhileRunning,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -344,6 +344,78 @@ async fn a_retry_waits_for_the_first_answer_and_is_then_decided_anew_on_the_reco
         assert_eq!(counted.runs(), usize::from(found == Found::NotStarted));
         engine.shutdown().await;
     }
+}
+
+#[tokio::test]
+async fn of_several_retries_that_wait_for_an_oracle_one_runs_when_it_says_that_nothing_has_started() {
+    for (while_running, restarts) in [
+        (WhileRunning::Join, true),
+        (WhileRunning::Refuse, true),
+        (WhileRunning::Join, false),
+        (WhileRunning::Refuse, false),
+    ] {
+        let (house, flow) =
+            (House::new(), flow_of(asking().on_failure(OnFailure::Forget).while_running(while_running)));
+        if restarts {
+            house.leave_in_doubt(&flow, &["a"]).await;
+        }
+        let (oracle, mut questions) = oracle();
+        let engine = house.open(&Limits::default(), |builder| builder.oracle(&flow, oracle));
+        if !restarts {
+            let panicking = Operation::new(async |_| std::panic::resume_unwind(Box::new("injected")));
+            error(&engine, call(&flow, "a", "r"), panicking).await;
+        }
+        let (inquiry, answer) = until_asked(&mut questions).await;
+        let (counted, mut starts) = Counted::held();
+        let retries = [(); 5].map(|()| submit(&engine, call(&flow, "a", "r"), counted.operation()));
+        let other = submit(&engine, call(&flow, "a", "other"), counted.operation());
+        until(&engine, |stats| stats.in_flight == 5).await;
+        settled(&engine).await;
+        answer.send(Found::NotStarted).unwrap();
+        within_a_minute(starts.recv()).await.unwrap();
+        let record = until_status(&engine, &key(&flow, "a"), Status::Registered).await;
+        assert_eq!(record.attempt.number, 1, "forgotten, so it is a new record");
+        assert_ne!(&record.attempt.token, inquiry.token());
+        counted.release();
+        let (mut executed, mut refused) = (0, 0);
+        for retry in retries {
+            match within_a_minute(retry).await.unwrap() {
+                Ok(Reply::Answer(outcome)) => executed += usize::from(outcome.how == How::Executed),
+                Err(error) if matches!(error.kind(), ErrorKind::Duplicate(Status::Registered)) => refused += 1,
+                told => panic!("{told:?}"),
+            }
+        }
+        assert_eq!((executed, refused), (1, if while_running == WhileRunning::Join { 0 } else { 4 }));
+        assert!(matches!(other.await.unwrap().unwrap_err().kind(), ErrorKind::Mismatch));
+        assert_eq!((counted.runs(), engine.stats().await.unwrap().inquiries), (1, 1));
+        engine.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_retry_that_comes_while_what_never_started_is_being_forgotten_runs_once_it_is() {
+    let (house, flow) = (House::new(), flow_of(asking()));
+    house.leave_in_doubt(&flow, &["a"]).await;
+    let (oracle, mut questions) = oracle();
+    let store = Arc::new(FaultyStore::new(Arc::clone(&house.store)).keeping_inner());
+    let builder = Engine::builder().clock(house.clock.clone()).oracle(&flow, oracle);
+    let engine = builder.open_store(store.clone()).unwrap();
+    let (_, answer) = until_asked(&mut questions).await;
+    let counted = Counted::new();
+    let waits = submit(&engine, call(&flow, "a", "r"), counted.operation());
+    until(&engine, |stats| stats.in_flight == 1).await;
+    settled(&engine).await;
+    let gate = store.hold_commits();
+    answer.send(Found::NotStarted).unwrap();
+    store.until_held().await;
+    let comes = submit(&engine, call(&flow, "a", "r"), counted.operation());
+    until(&engine, |stats| stats.in_flight == 2).await;
+    settled(&engine).await;
+    assert_eq!(counted.runs(), 0, "it is not forgotten yet");
+    drop(gate);
+    let (waited, came) = (heard(waits).await, heard(comes).await);
+    assert_eq!((waited.answer, counted.runs()), (came.answer, 1));
+    engine.shutdown().await;
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! In doubt: by policy, and by nothing else.
 
 use crate::support::*;
-use ibid::store::StoreError;
+use ibid::store::{RedbOptions, RedbStore, StoreError};
 use ibid::{Class, End, Engine, ErrorKind, Flow, How, InDoubt, Limits, Operation, Policy, Reason, Status};
+use std::sync::Arc;
 use std::time::Duration;
 
 fn flow_in_doubt(in_doubt: InDoubt) -> Flow {
@@ -176,4 +177,32 @@ async fn a_store_restored_from_a_backup_is_refused_by_who_remembers_its_generati
     assert!(matches!(demanding().open(bench.path()), Err(StoreError::Stale { found: 0, .. })));
     assert!(!bench.path().exists(), "nothing was made in its place");
     assert_eq!(counted.runs(), 2);
+}
+
+#[tokio::test]
+async fn a_record_damaged_beside_a_running_engine_is_quarantined_and_never_runs_again() {
+    let bench = Bench::new();
+    let (flow, counted) = (flow(), Counted::new());
+    let open = || {
+        let store = Arc::new(RedbStore::open(bench.path(), RedbOptions::default()).unwrap());
+        (store.clone(), Engine::builder().clock(bench.clock.clone()).open_store(store).unwrap())
+    };
+    let (store, engine) = open();
+    for id in ["a", "b"] {
+        answer(&engine, call(&flow, id, "r"), counted.operation()).await;
+    }
+    assert!(store.damage(&key(&flow, "a")).unwrap() && !store.damage(&key(&flow, "c")).unwrap());
+    drop(store);
+    let (mut engine, mut runs) = (engine, 2);
+    for id in ["c", "d"] {
+        let told = error(&engine, call(&flow, "a", "r"), counted.operation()).await;
+        assert!(matches!(told.kind(), ErrorKind::Quarantined), "{told:?}");
+        assert_eq!(answer(&engine, call(&flow, "b", "r"), counted.operation()).await.how, How::Replayed);
+        answer(&engine, call(&flow, id, "r"), counted.operation()).await;
+        runs += 1;
+        assert_eq!(counted.runs(), runs);
+        engine.shutdown().await;
+        engine = open().1;
+    }
+    engine.shutdown().await;
 }

@@ -2,8 +2,8 @@
 
 use crate::support::*;
 use ibid::{
-    AttemptId, Class, End, Ended, ErrorKind, Fenced, Forgotten, How, Outcome, Policy, Reply, Resolved, Status,
-    WhileRunning,
+    AttemptId, Class, End, Ended, ErrorKind, Fenced, Forgotten, How, Limits, OnFailure, Outcome, Policy, Reason, Reply,
+    Resolved, Status, WhileRunning,
 };
 use std::time::Duration;
 
@@ -29,6 +29,34 @@ async fn a_duplicate_in_flight_joins_and_the_operation_runs_once() {
     assert_eq!(outcomes.iter().filter(|outcome| outcome.how == How::Executed).count(), 1);
     assert_eq!(counted.runs(), 1);
     engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn whoever_joined_a_run_without_effect_gets_its_reason_byte_for_byte_and_the_next_one_runs() {
+    for length in [0, 5, 100] {
+        let bench = Bench::new();
+        let flow = flow_of(Policy::replay(Duration::from_secs(600)).on_failure(OnFailure::Forget));
+        let (counted, mut starts) = Counted::held();
+        let mut limits = Limits::default();
+        limits.answer_bytes = 10;
+        let engine = bench.open_with(limits);
+        let reason = vec![0xfe; length];
+        let end = End::Definitive(Reason::from_bytes(reason.clone()));
+        let mut callers = vec![submit(&engine, call(&flow, "a", "r"), counted.ending(|_| end))];
+        starts.recv().await.unwrap();
+        callers.extend((0..3).map(|_| submit(&engine, call(&flow, "a", "r"), counted.operation())));
+        until(&engine, |stats| stats.in_flight == 4).await;
+        settled(&engine).await;
+        counted.release();
+        for caller in callers {
+            let error = caller.await.unwrap().unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::Failed(_)) && error.class() == Class::Definitive, "{error:?}");
+            assert_eq!(**error.reason().unwrap().bytes(), *reason, "also over the limit of what is kept");
+        }
+        assert_eq!(answer(&engine, call(&flow, "a", "r"), counted.operation()).await.how, How::Executed);
+        assert_eq!(counted.runs(), 2);
+        engine.shutdown().await;
+    }
 }
 
 #[tokio::test]

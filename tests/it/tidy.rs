@@ -97,7 +97,8 @@ impl Source {
         if self.path == "src/actor/key_actor.rs" {
             words.extend(["async", "await", "AtomicResponse", "ResponseActFuture", "ctx.wait", "ctx.stop"]);
         }
-        if self.is_in("src/lightning/") || self.path == "src/ldk.rs" || self.is_in("examples/") {
+        let is_adapter = self.is_in("src/lightning/") || self.is_in("src/http/");
+        if is_adapter || self.path == "src/ldk.rs" || self.path == "src/metrics.rs" || self.is_in("examples/") {
             words.extend(["crate::machine", "crate::store", "crate::actor"]);
         }
         words

@@ -1,7 +1,7 @@
 //! Key actors that die with somebody waiting: who hears what, and that nothing runs twice for it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -12,8 +12,8 @@ use crate::policy::InDoubt;
 use crate::store::MemoryStore;
 use crate::testing::{FaultyStore, Gate};
 use crate::{
-    Call, Class, End, Ended, Engine, Error, ErrorKind, Flow, How, Key, Limits, Operation, Policy, Reason, Reply, Stats,
-    Status, Submission,
+    Builder, Call, Class, End, Ended, Engine, Error, ErrorKind, Event, Flow, How, Key, Limits, Observer, Operation,
+    Policy, Reason, Reply, Stats, Status, Submission,
 };
 
 type Caller = JoinHandle<Result<Reply, Error>>;
@@ -23,6 +23,8 @@ struct Scene {
     inner: Arc<MemoryStore>,
     store: Arc<FaultyStore>,
     engine: Engine,
+    /// What was observed, but for retries of the store.
+    observed: Arc<Mutex<Vec<String>>>,
     flow: Flow,
     key: Key,
     name: &'static str,
@@ -41,12 +43,12 @@ impl Scene {
         let inner = Arc::new(MemoryStore::new());
         let store = Arc::new(FaultyStore::new(inner.clone()).keeping_inner());
         let limits = Limits { drain, ..Limits::default() };
-        let engine = Engine::builder().limits(limits).open_store(store.clone()).unwrap();
+        let (engine, observed) = watched(Engine::builder().limits(limits), store.clone());
         let flow = Flow::new(name, Policy::replay(Duration::from_secs(600)).in_doubt(in_doubt)).unwrap();
         let key = flow.key(b"scope", b"a").unwrap();
         let (started, starts) = mpsc::unbounded_channel();
         let (runs, gate) = (Arc::default(), Arc::new(Semaphore::new(0)));
-        Self { inner, store, engine, flow, key, name, runs, gate, started, starts }
+        Self { inner, store, engine, observed, flow, key, name, runs, gate, started, starts }
     }
 
     fn submit(&self, request: &str, end: impl FnOnce() -> End + Send + 'static) -> Caller {
@@ -93,6 +95,21 @@ impl Scene {
         assert_eq!(stats.died_actors, died_actors, "{stats:?}");
         self.engine.shutdown().await;
     }
+}
+
+/// An engine and the names of the events that are observed.
+fn watched(builder: Builder, store: Arc<FaultyStore>) -> (Engine, Arc<Mutex<Vec<String>>>) {
+    struct Log(Arc<Mutex<Vec<String>>>);
+    impl Observer for Log {
+        fn observe(&self, event: &Event<'_>) {
+            let name = format!("{event:?}");
+            let name = name.split(' ').next().unwrap_or_default();
+            self.0.lock().unwrap().push(name.into());
+        }
+    }
+    let observed = Arc::<Mutex<Vec<String>>>::default();
+    let engine = builder.observer(Log(Arc::clone(&observed))).open_store(store).unwrap();
+    (engine, observed)
 }
 
 pub(super) async fn until(engine: &Engine, holds: impl Fn(&Stats) -> bool) -> Stats {
@@ -350,4 +367,55 @@ async fn with_every_20th_message_killing_its_actor_each_of_20_000_callers_hears_
     let stats = until(&engine, |stats| (stats.live_actors, stats.running, stats.in_flight) == (0, 0, 0)).await;
     assert!(stats.died_actors > 1_000, "the panics were injected: {stats:?}");
     engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_actor_that_dies_over_an_end_lets_its_doubt_be_told_once() {
+    for kind in [Kind::Report, Kind::Decided] {
+        let name = if kind == Kind::Report { "watched-report" } else { "watched-decided" };
+        let mut scene = Scene::new(name, InDoubt::Rerun);
+        let caller = scene.start(|| End::Unknown(Reason::from_bytes(*b"?"))).await;
+        poison(name, kind, 2);
+        scene.gate.add_permits(1);
+        is_left_in_doubt(caller).await;
+        scene.until_died(1).await;
+        let told = ["Started", "Ended", "InDoubt"];
+        assert_eq!(*scene.observed.lock().unwrap(), told, "{name}");
+        cure(name);
+        let again = scene.submit("r", || End::done(*b"x"));
+        scene.gate.add_permits(1);
+        is_answered(again, How::Executed, "x").await;
+        let again = ["OutOfDoubt", "Started", "Ended"];
+        assert_eq!(*scene.observed.lock().unwrap(), [told, again].concat(), "{name}");
+        let died = scene.engine.stats().await.unwrap().died_actors;
+        scene.end(died).await;
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_an_actor_dies_over_is_in_doubt_for_those_who_watch_until_it_ends() {
+    let scene = Scene::new("watched-start", InDoubt::Ambiguous);
+    poison("watched-start", Kind::Decided, 1);
+    is_left_in_doubt(scene.submit("r", || End::done(*b"x"))).await;
+    is_left_in_doubt(scene.submit("r", || End::done(*b"x"))).await;
+    assert_eq!((&**scene.observed.lock().unwrap(), scene.runs()), (&["InDoubt".to_owned()][..], 0));
+    let told = Ended::Completed((*b"told").into());
+    scene.engine.resolve(&scene.flow, &scene.key, None, told).await.unwrap();
+    assert_eq!(*scene.observed.lock().unwrap(), ["InDoubt", "OutOfDoubt"]);
+    scene.end(1).await;
+}
+
+#[tokio::test]
+async fn an_end_that_every_actor_dies_over_is_lost_once_and_its_record_in_doubt_when_it_is_met() {
+    let mut scene = Scene::new("watched-lost", InDoubt::Ambiguous);
+    let caller = scene.start(|| End::done(*b"x")).await;
+    poison("watched-lost", Kind::Report, u64::MAX);
+    scene.gate.add_permits(1);
+    hears(caller).await.unwrap_err();
+    until(&scene.engine, |stats| stats.running == 0).await;
+    cure("watched-lost");
+    is_left_in_doubt(scene.submit("r", || End::done(*b"x"))).await;
+    assert_eq!(*scene.observed.lock().unwrap(), ["Started", "Ended", "Lost", "InDoubt"]);
+    let died = scene.engine.stats().await.unwrap().died_actors;
+    scene.end(died).await;
 }

@@ -171,6 +171,31 @@ impl RedbStore {
         self.read(check::verify)
     }
 
+    /// Overwrites what is stored for this key with as many bytes 0xFF, durably, as a damaged disk might. `false`: there is no
+    /// record. From then on the key is [quarantined](StoreError::Quarantined) for good, and every other one as before.
+    ///
+    /// It waits for a commit under way, and can be called while an engine has the store.
+    ///
+    /// # Errors
+    /// As [`commit`](Store::commit); [`StoreError::Quarantined`] if the key is that already.
+    #[cfg(feature = "testing")]
+    pub fn damage(&self, key: &Key) -> Result<bool, StoreError> {
+        let mut writer = self.writer();
+        shielded(|| {
+            let txn = self.begin_write()?;
+            {
+                let mut records = txn.open_table(RECORDS).map_err(table)?;
+                let found = find(&txn.open_table(KEYS).map_err(table)?, &records, key)?;
+                let Some(seq) = found.map(|found| found.seq) else { return Ok(false) };
+                let bytes = records.get(seq).map_err(storage)?.map_or(0, |row| row.value().len());
+                records.insert(seq, vec![0xff; bytes].as_slice()).map_err(storage)?;
+            }
+            txn.commit().map_err(error::commit)?;
+            writer.restless = true;
+            Ok(true)
+        })
+    }
+
     fn with_database<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
         match &*self.slot.read().unwrap_or_else(PoisonError::into_inner) {
             Slot::Open(database) => work(database),

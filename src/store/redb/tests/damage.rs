@@ -62,6 +62,31 @@ fn a_damaged_row_is_quarantined_and_the_others_are_not_touched() {
 }
 
 #[test]
+#[cfg(feature = "testing")]
+fn a_record_damaged_on_purpose_is_quarantined_also_after_a_restart_and_the_others_are_as_before() {
+    let (disk, store) = three_records();
+    let stored = |store: &RedbStore, seq| {
+        store
+            .read(|txn| Ok(txn.open_table(RECORDS).unwrap().get(seq).unwrap().map(|row| row.value().to_vec())))
+            .unwrap()
+    };
+    let before: Vec<_> = (0..4).filter_map(|seq| Some((seq, stored(&store, seq)?))).collect();
+    assert_eq!((before.len(), store.damage(&key(1, 9)).unwrap()), (3, false));
+    assert!(store.damage(&key(1, 2)).unwrap());
+    assert!(matches!(store.damage(&key(1, 2)), Err(StoreError::Quarantined)), "it is damaged already");
+    let changed: Vec<_> = before.iter().filter(|(seq, row)| stored(&store, *seq).as_ref() != Some(row)).collect();
+    let [(seq, row)] = changed[..] else { panic!("one row: {changed:?}") };
+    assert_eq!(stored(&store, *seq), Some(vec![0xff; row.len()]), "as long as it was");
+    store.close().unwrap();
+    let store = disk.open(small()).unwrap();
+    quarantines(&store, &key(1, 2));
+    assert_eq!(store.get(&key(1, 1)).unwrap(), Some(registered(1)));
+    assert_eq!(store.get(&key(1, 3)).unwrap(), Some(completed(&registered(3), b"answer", 5)));
+    let verdicts = store.commit(&batch(3, vec![put(&key(1, 4), None, &registered(4))])).unwrap();
+    assert_eq!(verdicts, [Verdict::Applied]);
+}
+
+#[test]
 fn damaged_rows_at_the_head_of_the_indexes_by_time_and_by_tick_hold_nothing_up() {
     let (_, store) = three_records();
     let done = |token, tick| Record { lapses_at_tick: Some(tick), ..completed(&registered(token), b"", 6) };
