@@ -27,6 +27,7 @@ fn a_handler_outlives_its_client(kind: Kind) {
     server.wait_metric("inflight_gauge", "POST /refund", 0.0);
     let half_closed = ask("POST", "/refund?sleep=300", "half");
     let mut wire = Wire::open(&server).say(&half_closed.bytes());
+    server.wait_started(4);
     wire.finish_writing();
     server.wait_finished(4);
     server.wait_metric("inflight_gauge", "POST /refund", 0.0);
