@@ -3,8 +3,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -24,6 +23,7 @@ use super::keyed::{Keyed, Run, Served};
 use super::principal::Principal;
 use super::problem::Problem;
 use super::route::Disposition;
+use super::unwinding::unwinding;
 use crate::{End, Operation};
 
 /// What [`Idempotency`] makes of a service.
@@ -158,16 +158,6 @@ where
         }
     });
     (operation, first)
-}
-
-/// `None`: it panicked.
-async fn unwinding<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut future = std::pin::pin!(future);
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-        Ok(polled) => polled.map(Some),
-        Err(_) => Poll::Ready(None),
-    })
-    .await
 }
 
 /// How the run has ended, and the response as its first client gets it.

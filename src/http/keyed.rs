@@ -146,6 +146,12 @@ impl Run {
         self.own_run.begin(attempt);
     }
 
+    /// Whether it was.
+    #[cfg(feature = "actix-web")]
+    pub(super) fn has_begun(&self) -> bool {
+        self.own_run.attempt().is_some()
+    }
+
     /// How long an answer may take from its head on to be kept.
     pub(super) fn answer_wait(&self) -> Duration {
         self.settings.answer_wait

@@ -26,6 +26,8 @@
 //!
 //! Answers are kept whole: status, header fields, body. Requests are not: only a digest tells one from another.
 
+#[cfg(feature = "actix-web")]
+pub mod actix_web;
 mod answer;
 #[cfg(feature = "axum")]
 pub mod axum;
@@ -41,6 +43,8 @@ mod problem;
 mod route;
 mod setup;
 mod trace;
+#[cfg(any(feature = "actix-web", feature = "axum"))]
+mod unwinding;
 
 /// What others do, and what ibid does.
 #[doc = include_str!("comparison.md")]

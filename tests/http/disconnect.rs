@@ -1,6 +1,6 @@
 //! R13: a client that goes away changes nothing once its request is registered, and registers nothing before.
 
-use crate::support::{Kind, Server, Wire, ask, both, wait_until};
+use crate::support::{Kind, Pending, Reply, Server, Wire, ask, both, wait_until};
 
 both![
     a_handler_outlives_its_client,
@@ -93,6 +93,7 @@ fn many_clients_leave_and_every_run_ends(kind: Kind) {
     let known = server.records().records.len();
     let counts = server.counts();
     assert_eq!((counts.started as usize, counts.finished as usize), (known, known));
-    let replayed = asks.iter().filter(|ask| server.send(ask).is_replay()).count();
+    let retries: Vec<_> = asks.iter().map(|ask| server.spawn(ask)).collect();
+    let replayed = retries.into_iter().map(Pending::reply).filter(Reply::is_replay).count();
     assert_eq!((replayed, server.started()), (known, 300));
 }

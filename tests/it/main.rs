@@ -15,6 +15,7 @@ mod expiry;
 mod format;
 mod fuzz;
 mod hosts;
+mod http_actix;
 mod kv_store;
 mod ledger;
 mod mailbox;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ibid::http::{Idempotency, Setup};
 use ibid::store::{MemoryStore, Store};
 use ibid::testing::{FaultyStore, ManualClock};
 use ibid::{
@@ -67,6 +68,15 @@ impl Faulty {
         let engine = Engine::builder().clock(clock).limits(limits).open_store(store.clone()).unwrap();
         (store, engine)
     }
+}
+
+/// The HTTP layer with these settings, over a store in memory.
+pub(crate) async fn bound(setup: Setup) -> (Engine, Idempotency) {
+    let config = setup.build().unwrap();
+    let builder = config.prepare(Engine::builder().clock(ManualClock::at(START)));
+    let engine = builder.open_store(Arc::new(MemoryStore::new())).unwrap();
+    let idempotency = config.bind(&engine).await.unwrap();
+    (engine, idempotency)
 }
 
 /// Replays for ten minutes.
