@@ -7,15 +7,15 @@ mod checkpoint;
 mod classes;
 mod clock;
 mod conformance;
-/// What both demo servers are made of, with its own tests: nobody else runs those of an example.
-#[allow(dead_code, unused_imports, reason = "the servers use it")]
-#[path = "../../examples/http/mod.rs"]
-mod demo;
 mod expiry;
 mod format;
 mod fuzz;
 mod hosts;
 mod http_actix;
+/// What both demo servers are made of, with its own tests: nobody else runs those of an example.
+#[allow(dead_code, unused_imports, reason = "the servers use it")]
+#[path = "../../examples/http/mod.rs"]
+mod http_demo;
 mod kv_store;
 mod ledger;
 mod mailbox;
