@@ -41,7 +41,7 @@
 //! drops its tasks: what had started is in doubt then, what had not is surely not run. A graceful stop waits for
 //! connections, so only handlers whose clients have gone meet that.
 //!
-//! The client of a handler that has panicked gets its answer as an [`Error`](actix_web::Error) that makes that response: the
+//! The client of a handler that has panicked gets its answer as an [`Error`] that makes that response: the
 //! request went down with the handler, and a [`ServiceResponse`] needs one. Outer middlewares that look at responses alone,
 //! for CORS say, don't see it. All else comes as a response.
 //!

@@ -25,9 +25,11 @@
 //! by a [`Disposition`] in the response's extensions what becomes of its answer.
 //!
 //! Answers are kept whole: status, header fields, body. Requests are not: only a digest tells one from another.
+#![cfg_attr(not(any(feature = "axum", feature = "actix-web")), allow(dead_code, reason = "an edge calls it"))]
 
 #[cfg(feature = "actix-web")]
 pub mod actix_web;
+
 mod answer;
 #[cfg(feature = "axum")]
 pub mod axum;

@@ -7,6 +7,7 @@ both![
     an_answer_at_the_limit_is_kept_and_one_over_is_not,
     the_limit_is_a_flag,
     a_stream_reaches_its_client_as_it_comes_and_is_not_kept,
+    whoever_has_the_head_of_a_long_answer_can_count_on_its_record,
     a_stream_that_loses_its_client_is_still_finished,
     an_answer_that_has_not_ended_after_10_s_is_not_kept,
 ];
@@ -81,6 +82,21 @@ fn a_stream_reaches_its_client_as_it_comes_and_is_not_kept(kind: Kind) {
     server.restart(&[]);
     assert_eq!(server.send(&ask).refused(NOT_KEPT).original_status(), 202);
     assert_eq!(server.started(), 0);
+}
+
+/// First the record, then the answer: a kill after its first byte leaves nothing in doubt.
+fn whoever_has_the_head_of_a_long_answer_can_count_on_its_record(kind: Kind) {
+    for query in ["bytes=70000&status=201", "stream=1&status=201"] {
+        let mut server = Server::start(kind, &["--max-answer", "1000"]);
+        let ask = ask("POST", &format!("/pay?{query}"), "k");
+        let mut wire = Wire::open(&server).say(&ask.bytes());
+        let head = wire.head();
+        server.kill();
+        assert_eq!(head.expect("a head").status, 201);
+        server.restart(&[]);
+        assert_eq!(server.send(&ask).refused(NOT_KEPT).original_status(), 201);
+        assert_eq!(server.started(), 0);
+    }
 }
 
 fn a_stream_that_loses_its_client_is_still_finished(kind: Kind) {

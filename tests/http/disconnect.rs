@@ -1,6 +1,6 @@
 //! R13: a client that goes away changes nothing once its request is registered, and registers nothing before.
 
-use crate::support::{Kind, Server, Wire, ask, both, wait_until};
+use crate::support::{Kind, Pending, Reply, Server, Wire, ask, both, wait_until};
 
 both![
     a_handler_outlives_its_client,
@@ -27,6 +27,7 @@ fn a_handler_outlives_its_client(kind: Kind) {
     server.wait_metric("inflight_gauge", "POST /refund", 0.0);
     let half_closed = ask("POST", "/refund?sleep=300", "half");
     let mut wire = Wire::open(&server).say(&half_closed.bytes());
+    server.wait_started(4);
     wire.finish_writing();
     server.wait_finished(4);
     server.wait_metric("inflight_gauge", "POST /refund", 0.0);
@@ -92,6 +93,7 @@ fn many_clients_leave_and_every_run_ends(kind: Kind) {
     let known = server.records().records.len();
     let counts = server.counts();
     assert_eq!((counts.started as usize, counts.finished as usize), (known, known));
-    let replayed = asks.iter().filter(|ask| server.send(ask).is_replay()).count();
+    let retries: Vec<_> = asks.iter().map(|ask| server.spawn(ask)).collect();
+    let replayed = retries.into_iter().map(Pending::reply).filter(Reply::is_replay).count();
     assert_eq!((replayed, server.started()), (known, 300));
 }

@@ -1,7 +1,7 @@
 //! R17, R18, R28: how long a record answers, what it says afterwards, and what an expiry sweep may take. The clock is held.
 
 use crate::support::problem::{EXPIRED, EXPIRED_IETF, IN_DOUBT, MISMATCH};
-use crate::support::{Ask, Kind, Server, Wire, ask, both};
+use crate::support::{Ask, Kind, Pending, Reply, Server, Wire, ask, both};
 
 both![
     the_retention_is_counted_from_the_finish,
@@ -9,6 +9,7 @@ both![
     expired_runs_anew_by_default,
     refused_until_the_end_of_grace,
     refused_once_and_then_run,
+    after_expiry_a_crowd_runs_once,
     an_expired_record_is_absent_after_grace_swept_or_not,
     without_grace_nothing_is_ever_refused_as_expired,
     the_ietf_profile_says_422,
@@ -101,6 +102,21 @@ fn refused_once_and_then_run(kind: Kind) {
     assert_eq!(server.started(), 4);
     server.advance(TTL + 10_000);
     server.send(&pay("k")).executed(200);
+}
+
+fn after_expiry_a_crowd_runs_once(kind: Kind) {
+    for (on_expired, told) in [("rerun", 0), ("refuse-once", 1)] {
+        let server = held(kind, &["--on-expired", on_expired]);
+        let ask = ask("POST", "/pay?sleep=300", "k");
+        server.send(&ask).executed(200);
+        server.advance(TTL);
+        let all: Vec<_> = (0..20).map(|_| server.spawn(&ask)).collect();
+        let replies: Vec<_> = all.into_iter().map(Pending::reply).collect();
+        let expired = |reply: &&Reply| reply.status == 409 && reply.text().contains("idempotency_expired");
+        assert_eq!(replies.iter().filter(expired).count(), told, "{on_expired}");
+        let ran = replies.iter().filter(|reply| reply.status == 200 && !reply.is_replay()).count();
+        assert_eq!((ran, server.started()), (1, 2), "{on_expired}");
+    }
 }
 
 fn an_expired_record_is_absent_after_grace_swept_or_not(kind: Kind) {

@@ -10,6 +10,7 @@ both![
     a_refund_killed_after_its_effect_is_ended_by_the_journal,
     a_refund_killed_before_its_effect_cannot_be_told,
     a_v2_pay_killed_in_the_handler_is_run_by_a_retry,
+    a_v2_pay_killed_again_and_again_is_run_again,
     retries_of_a_killed_v2_pay_run_one_at_a_time,
     many_killed_at_once_each_end_by_their_route,
     a_kill_at_any_moment_of_a_run_runs_nothing_twice,
@@ -122,6 +123,21 @@ fn a_v2_pay_killed_in_the_handler_is_run_by_a_retry(kind: Kind) {
     assert_eq!(ran.iter().map(|event| event.attempt).collect::<Vec<_>>(), [Some(2)]);
     server.restart(&[]);
     server.send(&ask).replays(&first);
+}
+
+fn a_v2_pay_killed_again_and_again_is_run_again(kind: Kind) {
+    let mut server = Server::start(kind, &[]);
+    let ask = ask("POST", "/v2/pay?sleep=600", "k");
+    for _ in 0..3 {
+        killed_once(&mut server, &ask, started);
+        server.restart(&[]);
+    }
+    let first = server.send(&ask).executed(200);
+    let record = server.record();
+    assert_eq!((record.state.as_str(), record.attempt), ("completed", 4));
+    server.restart(&[]);
+    server.send(&ask).replays(&first);
+    assert_eq!(server.started(), 0);
 }
 
 fn retries_of_a_killed_v2_pay_run_one_at_a_time(kind: Kind) {

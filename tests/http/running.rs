@@ -1,12 +1,13 @@
 //! R11, R12: a second request while the first one runs, refused or joined; any number of them, one run.
 
-use crate::support::problem::{BUSY, IN_FLIGHT, MISMATCH};
+use crate::support::problem::{BUSY, IN_DOUBT, IN_FLIGHT, MISMATCH, NOT_KEPT, UNKNOWN};
 use crate::support::{Ask, Kind, Pending, Server, ask, both};
 
 both![
     while_one_runs_the_others_are_refused_and_change_nothing,
     a_joined_request_gets_the_answer_of_the_run,
     a_join_that_waits_too_long_is_refused_and_the_run_goes_on,
+    whatever_becomes_of_the_run_the_joined_hear_of_it,
     a_mismatch_outranks_a_run_in_flight_in_both_modes,
     a_run_holds_back_its_own_key_alone,
 ];
@@ -66,6 +67,26 @@ fn a_join_that_waits_too_long_is_refused_and_the_run_goes_on(kind: Kind) {
     let first = first.reply().executed(200);
     server.send(&ask).replays(&first);
     assert_eq!(server.started(), 1);
+}
+
+fn whatever_becomes_of_the_run_the_joined_hear_of_it(kind: Kind) {
+    let server = Server::start(kind, &["--on-running", "join"]);
+    let of = |end: &str| ask("POST", &format!("/pay?sleep=700&{end}"), end);
+    let asks = ["panic=2", "as=in_doubt", "as=forget", "bytes=70000", "status=503"].map(of);
+    let firsts = asks.clone().map(|ask| server.spawn(&ask));
+    server.wait_started(5);
+    let joined = asks.clone().map(|ask| server.spawn(&ask));
+    let [panicked, doubted, forgotten, long, failed] = firsts.map(Pending::reply);
+    let [with_panicked, with_doubted, with_forgotten, with_long, with_failed] = joined.map(Pending::reply);
+    with_panicked.problem(UNKNOWN).replays(&panicked.refused(UNKNOWN));
+    doubted.refused(IN_DOUBT);
+    with_doubted.refused(IN_DOUBT);
+    with_forgotten.replays(&forgotten.executed(200));
+    assert_eq!(long.executed(200).body.len(), 70_000);
+    with_long.refused(NOT_KEPT);
+    with_failed.replays(&failed.executed(503));
+    assert_eq!(server.started(), 5);
+    server.wait_metric("inflight_gauge", ROUTE, 0.0);
 }
 
 fn a_mismatch_outranks_a_run_in_flight_in_both_modes(kind: Kind) {

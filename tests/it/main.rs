@@ -12,10 +12,13 @@ mod format;
 mod fuzz;
 mod hosts;
 mod http_actix;
+mod http_axum;
+mod http_counts;
 /// What both demo servers are made of, with its own tests: nobody else runs those of an example.
 #[allow(dead_code, unused_imports, reason = "the servers use it")]
 #[path = "../../examples/http/mod.rs"]
 mod http_demo;
+mod http_setup;
 mod kv_store;
 mod ledger;
 mod mailbox;
