@@ -57,7 +57,7 @@ fn a_thousand_connections_join_one_run(kind: Kind) {
 
 fn no_more_than_1024_wait(kind: Kind) {
     let server = Server::start(kind, &["--on-running", "join"]);
-    let ask = ask("POST", "/pay?sleep=4000", "k");
+    let ask = ask("POST", "/pay?sleep=2500", "k");
     let mut wires: Vec<_> = (0..1_100).map(|_| Wire::open(&server)).collect();
     let first = server.spawn(&ask);
     server.wait_started(1);

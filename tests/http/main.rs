@@ -23,6 +23,7 @@ mod running;
 mod seven_days;
 mod shutdown;
 mod support;
+mod ten_seconds;
 mod vectors;
 mod verdicts;
 mod wire;

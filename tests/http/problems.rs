@@ -1,19 +1,18 @@
-//! Section 3: every code once per profile, with status, members in order, Retry-After; and what a refusal may tell.
+//! Section 3: every code once, with status, members in order, Retry-After; and what a refusal may tell.
 
 use crate::support::problem::{
     BUSY, BUSY_SCOPE, EXPIRED, EXPIRED_IETF, IN_DOUBT, IN_FLIGHT, INVALID, MISMATCH, MISMATCH_IETF, MISSING,
     NO_PRINCIPAL, NOT_KEPT, QUARANTINED, STORE, TOO_LARGE, UNKNOWN,
 };
-use crate::support::{Kind, Reply, Server, Wire, ask, both, keyless, wait_until};
+use crate::support::{Ask, Kind, Reply, Server, Wire, ask, both, keyless, wait_until};
 
 both![every_code_in_the_classic_profile_tells_nothing_but_itself, only_two_statuses_differ_in_the_ietf_profile];
 
 const CANARIES: [&str; 4] = ["canary-key-7f3a", "canary-actor-91c2", "canary-body-55d0", "canary-header-08be"];
 
 /// Makes every refusal there is, with canaries in key, principal, request and answer.
-fn every_refusal(kind: Kind, ietf: bool) -> Vec<Reply> {
-    let profile = if ietf { "ietf" } else { "classic" };
-    let flags = ["--profile", profile, "--ttl", "300", "--on-expired", "refuse", "--max-in-flight-per-scope", "2"];
+fn every_refusal(kind: Kind) -> Vec<Reply> {
+    let flags = ["--profile", "classic", "--ttl", "300", "--on-expired", "refuse", "--max-in-flight-per-scope", "2"];
     let server = Server::start(kind, &[&flags[..], &["--max-in-flight", "3"]].concat());
     server.freeze();
     let [key, actor, body, header] = CANARIES;
@@ -31,8 +30,7 @@ fn every_refusal(kind: Kind, ietf: bool) -> Vec<Reply> {
         server.send(&to("/pay?as=in_doubt", "3")).refused(IN_DOUBT),
     ];
     server.send(&plain).executed(200);
-    let mismatch = if ietf { MISMATCH_IETF } else { MISMATCH };
-    refusals.push(server.send(&plain.clone().body("other")).refused(mismatch));
+    refusals.push(server.send(&plain.clone().body("other")).refused(MISMATCH));
     server.send(&to("/pay?bytes=70000", "4")).executed(200);
     refusals.push(server.send(&to("/pay?bytes=70000", "4")).refused(NOT_KEPT));
     let slow: Vec<_> = (5..7).map(|n| to("/pay?sleep=800", &n.to_string())).collect();
@@ -45,14 +43,14 @@ fn every_refusal(kind: Kind, ietf: bool) -> Vec<Reply> {
     server.wait_started(started + 3);
     refusals.push(server.send(&to("/pay?status=200", "9").actor("other")).refused(BUSY));
     running.into_iter().chain([third]).for_each(|pending| drop(pending.reply().executed(200)));
-    refusals.extend(late_refusals(&server, &plain, ietf, &to("/pay?status=200", "10")));
+    refusals.extend(late_refusals(&server, &plain, &to("/pay?status=200", "10")));
     refusals
 }
 
 /// What expiry, a store that is down, and a damaged record refuse.
-fn late_refusals(server: &Server, plain: &crate::support::Ask, ietf: bool, new: &crate::support::Ask) -> Vec<Reply> {
+fn late_refusals(server: &Server, plain: &Ask, new: &Ask) -> Vec<Reply> {
     server.advance(300_000);
-    let expired = server.send(plain).refused(if ietf { EXPIRED_IETF } else { EXPIRED });
+    let expired = server.send(plain).refused(EXPIRED);
     server.fault("on=admit&fails=1000000");
     let unavailable = server.send(new).refused(STORE);
     server.send_healed(new).executed(200);
@@ -63,7 +61,7 @@ fn late_refusals(server: &Server, plain: &crate::support::Ask, ietf: bool, new: 
 }
 
 fn every_code_in_the_classic_profile_tells_nothing_but_itself(kind: Kind) {
-    let refusals = every_refusal(kind, false);
+    let refusals = every_refusal(kind);
     assert_eq!(refusals.len(), 14);
     for refusal in &refusals {
         let whole = format!("{:?} {}", refusal.headers, String::from_utf8_lossy(&refusal.body));
@@ -79,5 +77,24 @@ fn every_code_in_the_classic_profile_tells_nothing_but_itself(kind: Kind) {
 }
 
 fn only_two_statuses_differ_in_the_ietf_profile(kind: Kind) {
-    assert_eq!(every_refusal(kind, true).len(), 14);
+    let flags = ["--profile", "ietf", "--ttl", "300", "--on-expired", "refuse", "--max-in-flight-per-scope", "1"];
+    let server = Server::start(kind, &flags);
+    server.freeze();
+    let plain = ask("POST", "/pay", "plain");
+    Wire::send(&server, &plain.clone().without("idempotency-key")).refused(MISSING);
+    Wire::send(&server, &plain.clone().without("x-actor")).refused(NO_PRINCIPAL);
+    server.send(&plain).executed(200);
+    server.send(&plain.clone().body("another")).refused(MISMATCH_IETF);
+    let long = ask("POST", "/pay?bytes=70000", "long");
+    server.send(&long).executed(200);
+    server.send(&long).refused(NOT_KEPT);
+    let slow = ask("POST", "/pay?sleep=500", "slow");
+    let running = server.spawn(&slow);
+    server.wait_started(3);
+    server.send(&slow).refused(IN_FLIGHT);
+    server.send(&slow.clone().body("another")).refused(MISMATCH_IETF);
+    server.send(&ask("POST", "/pay", "new")).refused(BUSY_SCOPE);
+    running.reply().executed(200);
+    server.advance(300_000);
+    server.send(&plain).refused(EXPIRED_IETF);
 }

@@ -7,7 +7,8 @@ pub(crate) mod reply;
 pub(crate) mod server;
 pub(crate) mod wire;
 
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
 pub(crate) use ask::{Ask, ask, keyless};
@@ -41,16 +42,23 @@ pub(crate) use both;
 
 /// Looks until `found` finds something, and gives up after [`GUARD`].
 pub(crate) fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    // Nobody ever sends: the wait between two looks ends by its time.
-    let (_silent, quiet) = mpsc::channel::<()>();
-    let looks = GUARD.as_millis() / LOOK.as_millis();
-    for _ in 0..looks {
-        if let Some(found) = found() {
-            return found;
+    let (stop, stopped) = mpsc::channel::<()>();
+    let (ring, alarm) = mpsc::channel();
+    let clock = thread::spawn(move || {
+        if stopped.recv_timeout(GUARD) == Err(RecvTimeoutError::Timeout) {
+            ring.send(()).expect("somebody waits");
         }
-        assert_eq!(quiet.recv_timeout(LOOK), Err(mpsc::RecvTimeoutError::Timeout));
-    }
-    panic!("waited in vain for {what}");
+    });
+    let found = loop {
+        if let Some(found) = found() {
+            break found;
+        }
+        // Between two looks the alarm may ring; nothing else is ever sent.
+        assert_eq!(alarm.recv_timeout(LOOK), Err(RecvTimeoutError::Timeout), "waited in vain for {what}");
+    };
+    drop(stop);
+    clock.join().expect("stopped, or heard");
+    found
 }
 
 /// Looks until `holds`.

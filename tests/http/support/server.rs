@@ -83,7 +83,8 @@ pub(crate) struct Record {
 pub(crate) struct Event {
     pub(crate) key_hash: Option<String>,
     pub(crate) route: String,
-    pub(crate) status: u64,
+    /// None when the client had gone.
+    pub(crate) status: Option<u64>,
     pub(crate) duration_ms: f64,
     pub(crate) attempt: Option<u64>,
     pub(crate) outcome: String,
@@ -447,7 +448,7 @@ fn event(line: &str) -> Option<Event> {
         outcome: text("outcome")?,
         key_hash: text("key_hash"),
         route: text("route")?,
-        status: of("status")?.as_u64()?,
+        status: of("status")?.as_u64(),
         duration_ms: of("duration_ms")?.as_f64()?,
         attempt: of("attempt").and_then(|attempt| attempt.as_u64()),
     })
