@@ -29,6 +29,8 @@ LAYERS = {
     "episodes": ("proof", ["episodes"]),
     "crash": ("proof", ["crash"]),
     "io": ("proof", ["io_errors"]),
+    # Real servers over real sockets. A bug may name those of the tests that concern it.
+    "http": ("http", ["--test-threads", "8"]),
 }
 SWITCH = """//! Which planted bug is on.
 
@@ -40,7 +42,7 @@ pub(crate) fn is(name: &str) -> bool {
     PLANTED.get_or_init(|| std::env::var("IBID_PLANTED").ok()).as_deref() == Some(name)
 }
 """
-SECONDS_PER_LAYER = 120
+SECONDS_PER_LAYER = 180
 
 
 def plant(bug, tree):
@@ -65,19 +67,21 @@ def build(tree, needed):
         "CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS": "true",
         "CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS": "true",
     }
-    targets = {"lib": ["--lib"], "it": ["--test", "it"], "proof": ["--test", "proof"]}
+    servers = ["--example", "http_server", "--example", "http_server_actix"]
+    targets = {"lib": ["--lib"], "it": ["--test", "it"], "proof": ["--test", "proof"], "http": ["--test", "http", *servers]}
     command = ["cargo", "test", "--release", "--no-run", *(part for name in sorted(needed) for part in targets[name])]
     built = subprocess.run(command, cwd=tree, env=env, stderr=subprocess.PIPE, text=True)
     if built.returncode != 0:
         sys.exit(built.stderr)
     found = re.findall(r"Executable .*?(\S+\.rs) \((\S+)\)", built.stderr)
-    names = {"src/lib.rs": "lib", "tests/it/main.rs": "it", "tests/proof/main.rs": "proof"}
-    return {names[source]: binary for source, binary in found}
+    names = {"src/lib.rs": "lib", "tests/it/main.rs": "it", "tests/proof/main.rs": "proof", "tests/http/main.rs": "http"}
+    return {names[source]: binary for source, binary in found if source in names}
 
 
-def run(layer, binaries, bug, scale=None):
-    """Whether the layer's tests fail, the seconds they took, and the seed that they name."""
+def run(layer, binaries, bug, scale=None, tests=()):
+    """Whether the layer's tests fail, or these of them, the seconds they took, and the seed that they name."""
     name, filters = LAYERS[layer]
+    filters = [*filters, *tests]
     binary = binaries[name]
     env = os.environ | {"CARGO_MANIFEST_DIR": str(ROOT)}
     for variable, value in {"IBID_SEED": None, "IBID_PROOF": scale, "IBID_PLANTED": bug}.items():
@@ -136,7 +140,7 @@ def hunt(bugs, binaries, every_layer):
     for bug in bugs:
         caught = False
         for layer in LAYERS if every_layer else [bug["layer"]]:
-            failed, seconds, told = run(layer, binaries, bug["name"])
+            failed, seconds, told = run(layer, binaries, bug["name"], tests=bug.get("tests", ()))
             if not failed and LAYERS[layer][0] == "proof" and not every_layer:
                 failed, seconds, told = run(layer, binaries, bug["name"], "ci")
             if failed:

@@ -52,7 +52,7 @@ pub enum InvalidSetup {
     Bytes(usize),
     /// The base of problem types holds what no header field and no URI can.
     ProblemBase(String),
-    /// The engine keeps answers of so many bytes, and these settings need more: open it with [`Setup::prepare`].
+    /// The engine keeps answers of so many bytes, and these settings need more: open it with [`Config::prepare`].
     EngineAnswerBytes {
         /// What the engine keeps.
         limit: usize,
@@ -63,8 +63,8 @@ pub enum InvalidSetup {
     Engine(Error),
 }
 
-/// The settings of a layer. [`build`](Self::build) checks them, [`prepare`](Self::prepare) makes an engine fit,
-/// [`bind`](Self::bind) gives the layer.
+/// The settings of a layer. [`build`](Self::build) checks them, [`Config::prepare`] makes an engine fit,
+/// [`Config::bind`] gives the layer.
 #[derive(Clone, Debug)]
 pub struct Setup {
     profile: Profile,
