@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::ready;
 
 use ibid::Error;
-use ibid::http::{Count, Ended, Idempotency};
+use ibid::http::{Count, Idempotency, RequestEnd};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
 
 use super::patience::patiently;
@@ -29,9 +29,9 @@ impl Metrics {
 
 /// Every outcome of every keyed route, and what else has been counted.
 fn seven_days(counts: Vec<Count>) -> String {
-    let mut sums: BTreeMap<(String, Ended), u64> = BTreeMap::new();
+    let mut sums: BTreeMap<(String, RequestEnd), u64> = BTreeMap::new();
     for route in KEYED {
-        sums.extend(Ended::COUNTED.map(|ended| ((route.to_owned(), ended), 0)));
+        sums.extend(RequestEnd::COUNTED.map(|ended| ((route.to_owned(), ended), 0)));
     }
     for Count { route, ended, count, .. } in counts {
         sums.insert((route, ended), count);

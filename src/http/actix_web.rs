@@ -43,7 +43,7 @@
 //!
 //! The client of a handler that has panicked gets its answer as an [`Error`] that makes that response: the
 //! request went down with the handler, and a [`ServiceResponse`] needs one. Outer middlewares that look at responses alone,
-//! for CORS say, don't see it. All else comes as a response.
+//! for CORS say, don't see it. So does what an inner middleware has refused with an error. All else comes as a response.
 //!
 //! A client that is still sending its body reads an early 413 only if the server lingers: leave
 //! [`HttpServer::client_disconnect_timeout`](https://docs.rs/actix-web/4/actix_web/struct.HttpServer.html) above 0.
@@ -75,7 +75,7 @@ use crate::{End, Operation, Reason};
 
 /// What [`Idempotency`] makes of a service.
 #[derive(Debug)]
-pub struct Middleware<S> {
+pub struct IdempotencyMiddleware<S> {
     idempotency: Idempotency,
     inner: Rc<S>,
 }
@@ -87,18 +87,18 @@ where
 {
     type Response = ServiceResponse;
     type Error = Error;
-    type Transform = Middleware<S>;
+    type Transform = IdempotencyMiddleware<S>;
     type InitError = ();
-    type Future = Ready<Result<Middleware<S>, ()>>;
+    type Future = Ready<Result<IdempotencyMiddleware<S>, ()>>;
 
     fn new_transform(&self, inner: S) -> Self::Future {
-        ready(Ok(Middleware { idempotency: self.clone(), inner: Rc::new(inner) }))
+        ready(Ok(IdempotencyMiddleware { idempotency: self.clone(), inner: Rc::new(inner) }))
     }
 }
 
 type Serving = Pin<Box<dyn Future<Output = Result<ServiceResponse, Error>>>>;
 
-impl<S, B> Service<ServiceRequest> for Middleware<S>
+impl<S, B> Service<ServiceRequest> for IdempotencyMiddleware<S>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
     B: MessageBody + 'static,
@@ -147,15 +147,15 @@ where
     request.set_payload(Payload::from(body));
     request.extensions_mut().insert(idempotency.inside());
     let run = keyed.run();
-    let (operation, mut outcome) = operation(run.clone(), inner, request);
-    let (response, may_start) = match keyed.submit(call, operation, outcome.first).await {
+    let (operation, mut aftermath) = operation(run.clone(), inner, request);
+    let (response, may_start) = match keyed.submit(call, operation, aftermath.first).await {
         Served::First(own) => (own, false),
         Served::Told(answer) => (response(&answer), false),
         Served::Late(answer) => (response(&answer), true),
     };
     // It comes back with the operation, done or not to be started; nobody waits here for one that goes on without a client.
     let is_gone = may_start || run.has_begun();
-    let request = if is_gone { outcome.request.try_recv().ok() } else { outcome.request.await.ok() };
+    let request = if is_gone { aftermath.request.try_recv().ok() } else { aftermath.request.await.ok() };
     match request {
         Some(request) => Ok(ServiceResponse::new(request, response)),
         None => Err(InternalError::from_response("the request is gone with its handler", response).into()),
@@ -197,7 +197,7 @@ async fn read(request: &mut ServiceRequest, limit: usize) -> Result<Bytes, Probl
 }
 
 /// What comes out of an operation, beside its end.
-struct Outcome {
+struct Aftermath {
     /// The handler's own answer, before the end.
     first: oneshot::Receiver<HttpResponse>,
     /// The request: before the end of a handler that has not taken it down with it, or when surely none is started any more.
@@ -208,7 +208,7 @@ struct Outcome {
 ///
 /// The task is there before anybody knows whether it has anything to do: the operation runs elsewhere, and when it starts, the
 /// client and its future may be gone.
-fn operation<S, B>(run: Run, inner: Rc<S>, request: ServiceRequest) -> (Operation, Outcome)
+fn operation<S, B>(run: Run, inner: Rc<S>, request: ServiceRequest) -> (Operation, Aftermath)
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
     B: MessageBody + 'static,
@@ -247,7 +247,7 @@ where
             Err(_) => End::Definitive(Reason::from_bytes(*b"the worker of the handler had stopped")),
         }
     });
-    (operation, Outcome { first, request: given_back })
+    (operation, Aftermath { first, request: given_back })
 }
 
 /// Ends a task when it is dropped, unless that has ended by itself.

@@ -1,5 +1,12 @@
 //! The edge to axum: a tower `Layer` for [`Router::layer`](axum::Router::layer) and
 //! [`Router::route_layer`](axum::Router::route_layer), inside of which the template of the route is known.
+//!
+//! It covers the routes that the router has when it is put on, and with `layer` the fallback. Where a service is nested
+//! (`nest_service`) its templates are not seen from outside: put a layer inside, too; the same one on both is one.
+//!
+//! A handler runs on the *engine's* runtime, which is the one that the engine was opened in unless it was given another, whatever
+//! becomes of the connection or the server. `Engine::shutdown` waits for it as long as [`Limits::drain`](crate::Limits::drain)
+//! says, and aborts what has not ended by then: it is in doubt.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -28,22 +35,22 @@ use crate::{End, Operation};
 
 /// What [`Idempotency`] makes of a service.
 #[derive(Clone, Debug)]
-pub struct Guard<S> {
+pub struct IdempotencyService<S> {
     idempotency: Idempotency,
     inner: S,
 }
 
 impl<S> Layer<S> for Idempotency {
-    type Service = Guard<S>;
+    type Service = IdempotencyService<S>;
 
-    fn layer(&self, inner: S) -> Guard<S> {
-        Guard { idempotency: self.clone(), inner }
+    fn layer(&self, inner: S) -> IdempotencyService<S> {
+        IdempotencyService { idempotency: self.clone(), inner }
     }
 }
 
 type Serving = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-impl<S, B> Service<Request> for Guard<S>
+impl<S, B> Service<Request> for IdempotencyService<S>
 where
     S: Service<Request, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,

@@ -103,6 +103,10 @@ impl<'de> Visitor<'de> for Inside {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<IJson, A::Error> {
         let mut names = std::collections::BTreeSet::new();
         while let Some(name) = map.next_key::<String>()? {
+            // What a serde_json with `arbitrary_precision` takes for a number.
+            if name == "$serde_json::private::Number" {
+                return Err(A::Error::custom("a name that stands for something else"));
+            }
             if !names.insert(name) {
                 return Err(A::Error::custom("a name occurs twice"));
             }
@@ -209,6 +213,7 @@ mod tests {
         for text in [
             r#"{"a":1,"a":2}"#,
             r#"[{"a":1,"\u0061":1}]"#,
+            r#"{"n":{"$serde_json::private::Number":"1"}}"#,
             "9007199254740993",
             "1e400",
             "-1e400",

@@ -22,7 +22,7 @@ const ROWS: usize = 256;
 /// How a request on a keyed route ended, as its log event says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Ended {
+pub enum RequestEnd {
     /// The handler ran for it.
     Executed,
     /// It got the answer of an earlier run.
@@ -48,12 +48,12 @@ pub struct Count {
     /// `METHOD template`, or `unmatched`.
     pub route: String,
     /// How they ended.
-    pub ended: Ended,
+    pub ended: RequestEnd,
     /// How many.
     pub count: u64,
 }
 
-impl Ended {
+impl RequestEnd {
     /// Those that are counted per day.
     pub const COUNTED: [Self; 6] =
         [Self::Executed, Self::Replayed, Self::Joined, Self::Conflict, Self::Duplicate, Self::Ambiguous];
@@ -136,7 +136,7 @@ impl Counts {
         counts
     }
 
-    pub(super) fn add(&self, route: &Arc<str>, ended: Ended) {
+    pub(super) fn add(&self, route: &Arc<str>, ended: RequestEnd) {
         let Some(place) = ended.place() else { return };
         *self.added().entry((day(self.engine.now()), place, Arc::clone(route))).or_default() += 1;
         self.is_due.notify_one();
@@ -233,7 +233,7 @@ impl Counts {
             }
         }
         let count = |((route, place), count): ((Box<str>, u8), u64)| {
-            let ended = *Ended::COUNTED.get(usize::from(place))?;
+            let ended = *RequestEnd::COUNTED.get(usize::from(place))?;
             Some(Count { route: route.into(), ended, count })
         };
         Ok(sums.into_iter().filter_map(count).collect())

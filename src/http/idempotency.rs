@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use sha2::{Digest, Sha256};
 
 use super::answer::{Answer, Kept};
-use super::counts::{Count, Counts, Ended};
+use super::counts::{Count, Counts, RequestEnd};
 use super::header;
 use super::keyed::Keyed;
 use super::principal::Principal;
@@ -15,7 +15,7 @@ use super::problem::Problem;
 use super::route::KeyUse;
 use super::setup::{Guarded, Settings};
 use super::trace::Trace;
-use crate::{Ended as Done, Engine, Error, ErrorKind, Flow, Guard, Key, Resolved, Row};
+use crate::{Ended, Engine, Error, ErrorKind, Flow, Guard, Key, Resolved, Row};
 
 /// The table of the layer's own rows, and the key of the secret that logs are keyed with.
 const TABLE: &str = "ibid.http";
@@ -24,9 +24,9 @@ const LOG_SECRET: &[u8] = b"log_secret";
 /// The layer, bound to its engine: a tower `Layer` (feature `axum`) and an actix-web middleware (feature `actix-web`). Cheap to
 /// clone, and every clone is the same one.
 #[derive(Clone)]
-pub struct Idempotency(Arc<Bound>);
+pub struct Idempotency(Arc<Layer>);
 
-struct Bound {
+struct Layer {
     settings: Arc<Settings>,
     engine: Engine,
     counts: Arc<Counts>,
@@ -85,7 +85,7 @@ impl Idempotency {
         }
         let counts = Counts::start(engine);
         let others = RwLock::default();
-        Ok(Self(Arc::new(Bound { settings, engine: engine.clone(), counts, log_secret, others, named })))
+        Ok(Self(Arc::new(Layer { settings, engine: engine.clone(), counts, log_secret, others, named })))
     }
 
     /// The engine.
@@ -118,7 +118,7 @@ impl Idempotency {
     /// On an error it is not known whether the answer was recorded: say it again.
     pub async fn resolve(&self, key: &Key, answer: Answer) -> Result<Resolved, Error> {
         let kept = Kept::whole(answer, self.0.engine.lookup(key)?.map_or(1, |record| record.attempt.number)).to_bytes();
-        self.0.engine.resolve(&self.flow(key)?, key, None, Done::Completed(kept.into())).await
+        self.0.engine.resolve(&self.flow(key)?, key, None, Ended::Completed(kept.into())).await
     }
 
     /// Says that a request in doubt surely had no effect and never will: its key is free, and a retry runs. If that is wrong, it
@@ -128,7 +128,7 @@ impl Idempotency {
     /// On an error it is not known whether the key is free: say it again. Until it is, a retry hears 503.
     pub async fn release(&self, key: &Key) -> Result<Resolved, Error> {
         let flow = self.flow(key)?;
-        let resolved = self.0.engine.resolve(&flow, key, None, Done::Failed(b"released".as_slice().into())).await?;
+        let resolved = self.0.engine.resolve(&flow, key, None, Ended::Failed(b"released".as_slice().into())).await?;
         if matches!(resolved, Resolved::Recorded | Resolved::Already) {
             self.0.engine.forget(&flow, std::slice::from_ref(key)).await?;
         }
@@ -183,7 +183,7 @@ impl Idempotency {
         let id = match header::key(lines, settings.strict, route.syntax) {
             Ok(Some(id)) => id,
             Ok(None) if route.keys == KeyUse::Optional => {
-                trace.unheard(Ended::Passed);
+                trace.unheard(RequestEnd::Passed);
                 return Admitted::Passed(trace);
             }
             Ok(None) => return Admitted::Refused(self.refuse(trace, Problem::KeyMissing)),
@@ -210,7 +210,7 @@ impl Idempotency {
         #[cfg(feature = "metrics")]
         super::meters::refused(trace.route(), problem);
         let attempt = trace.own_run().number();
-        trace.end(Ended::of(problem.class()), answer.status(), attempt);
+        trace.end(RequestEnd::of(problem.class()), answer.status(), attempt);
         answer
     }
 

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::answer::{Answer, Kept, REPLAYED};
 use super::canonical::Request;
-use super::counts::Ended;
+use super::counts::RequestEnd;
 use super::idempotency::{Idempotency, Incoming, Routed};
 use super::problem::Problem;
 use super::route::{Disposition, OnPanic, OnRunning};
@@ -83,7 +83,7 @@ impl Keyed {
         operation: Operation,
         mut first: oneshot::Receiver<R>,
     ) -> Served<R> {
-        self.trace.unheard(Ended::Ambiguous);
+        self.trace.unheard(RequestEnd::Ambiguous);
         let reply = match self.reply(call, operation).await {
             Ok(reply) => reply,
             Err(problem) => return Served::Late(self.refuse(problem)),
@@ -150,7 +150,7 @@ impl Keyed {
             None => 0,
         };
         let attempt = self.trace.own_run().number();
-        self.trace.end(Ended::Executed, status, attempt);
+        self.trace.end(RequestEnd::Executed, status, attempt);
         Served::First(own)
     }
 
@@ -162,9 +162,9 @@ impl Keyed {
             None => return Served::Told(self.refuse(Problem::Quarantined)),
         };
         let (ended, answer) = match how {
-            How::Executed => (Ended::Executed, answer),
-            How::Replayed => (Ended::Replayed, answer.header(REPLAYED, "true")),
-            How::Joined => (Ended::Joined, answer.header(REPLAYED, "true")),
+            How::Executed => (RequestEnd::Executed, answer),
+            How::Replayed => (RequestEnd::Replayed, answer.header(REPLAYED, "true")),
+            How::Joined => (RequestEnd::Joined, answer.header(REPLAYED, "true")),
         };
         #[cfg(feature = "metrics")]
         super::meters::answered(self.trace.route(), how);

@@ -24,7 +24,8 @@
 //! request's extensions. The handler finds an [`Attempt`](crate::Attempt) there, with a token to pass downstream, and may say
 //! by a [`Disposition`] in the response's extensions what becomes of its answer.
 //!
-//! Answers are kept whole: status, header fields, body. Requests are not: only a digest tells one from another.
+//! Answers are kept whole: status, header fields, body, but no trailers and nothing that belongs to one connection or one moment.
+//! A repeated one says `Idempotency-Replayed: true`; name that in `Access-Control-Expose-Headers` where browsers ask. Requests are not: only a digest tells one from another.
 #![cfg_attr(not(any(feature = "axum", feature = "actix-web")), allow(dead_code, reason = "an edge calls it"))]
 
 #[cfg(feature = "actix-web")]
@@ -57,7 +58,7 @@ pub mod comparison {}
 pub mod problems {}
 
 pub use answer::Answer;
-pub use counts::{Count, Ended};
+pub use counts::{Count, RequestEnd};
 pub use header::KeySyntax;
 pub use idempotency::Idempotency;
 pub use principal::Principal;

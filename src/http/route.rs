@@ -239,20 +239,28 @@ impl Route {
 
     /// Two bodies that say the same as JSON are the same request (RFC 8785). A body that is not I-JSON (RFC 7493) counts byte
     /// by byte, as all do by default.
+    ///
+    /// Changed while records live, it makes another request of an honest retry, which is then refused: change it one `ttl` after the
+    /// last use of the old setting.
     #[must_use]
     pub fn canonical_json(mut self) -> Self {
         self.reading.canonical_json = true;
         self
     }
 
-    /// Canonical JSON in which these members of the outermost object do not count, such as a timestamp of the client's.
+    /// Canonical JSON in which these members of the outermost object do not count, such as a timestamp of the client's. To be
+    /// changed as [`canonical_json`](Self::canonical_json) is.
     #[must_use]
     pub fn without_fields(mut self, names: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.reading.without.extend(names.into_iter().map(Into::into));
         self.canonical_json()
     }
 
-    /// Header fields whose values make another request. By default only `content-type` does.
+    /// Header fields whose values make another request. `content-type` always does, and nothing else by default. (A client that draws a
+    /// new multipart boundary for each try sends another request each time.) To be changed as
+    /// [`canonical_json`](Self::canonical_json) is.
+    ///
+    /// The host is in none: a service with several puts it into the [`Principal`](super::Principal).
     #[must_use]
     pub fn with_headers(mut self, names: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         self.headers.extend(names.into_iter().map(|name| name.as_ref().to_ascii_lowercase().into()));

@@ -135,7 +135,8 @@ impl Setup {
         self
     }
 
-    /// Takes the header's quoted form alone. By default bare keys are taken, too.
+    /// Takes the header's quoted form alone. By default bare keys are taken, too. Turn it on one `ttl` after the last use of a bare key:
+    /// what it refuses with *Definitive* may have run before.
     #[must_use]
     pub fn strict_header(mut self) -> Self {
         self.strict = true;
@@ -156,7 +157,8 @@ impl Setup {
         self
     }
 
-    /// Bytes of a request's body. Default 64 KiB. Beyond it: 413, nothing runs.
+    /// Bytes of a request's body. Default 64 KiB. Beyond it: 413, nothing runs. Lower it as [`strict_header`](Self::strict_header) is
+    /// turned on.
     #[must_use]
     pub fn request_bytes(mut self, limit: usize) -> Self {
         self.request_bytes = limit;
@@ -177,7 +179,8 @@ impl Setup {
         self
     }
 
-    /// The settings of routes that have none of their own.
+    /// The settings of routes that have none of their own. What no template matches goes by them, too, but needs no key: most of it
+    /// are mistakes.
     #[must_use]
     pub fn every_route(mut self, route: Route) -> Self {
         self.every = route;
@@ -185,7 +188,8 @@ impl Setup {
     }
 
     /// The settings of one route, by method and template: the whole one, with the prefixes of nested routers, as the framework
-    /// spells it (`/orders/{id}/pay`). Both are part of every key.
+    /// spells it (`/orders/{id}/pay`). Both are part of every key: with another prefix, or another name for a parameter, a retry finds
+    /// nothing and runs.
     #[must_use]
     pub fn route(mut self, method: impl Into<Box<str>>, template: impl Into<Box<str>>, route: Route) -> Self {
         self.named.push((method.into(), template.into(), route));
@@ -263,7 +267,7 @@ impl Config {
 
     /// The layer, over an engine that [`prepare`](Self::prepare) has made fit. Every router of a service takes a clone of the same.
     ///
-    /// It must be called on a tokio runtime with timers. Counts of the last seconds are written on it for as long as the engine
+    /// It must be called on a tokio runtime with timers, and the engine's needs them, too. Counts of the last seconds are written on it for as long as the engine
     /// and a clone of the layer live.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::counts::{Counts, Ended};
+use super::counts::{Counts, RequestEnd};
 use crate::{Attempt, Clock, SystemClock};
 
 /// One request, from its arrival to its end. Dropped before that, its client has gone.
@@ -14,7 +14,7 @@ pub(super) struct Trace {
     began: Duration,
     own_run: OwnRun,
     /// How it ends if its client hangs up before it has started anything.
-    unheard: Ended,
+    unheard: RequestEnd,
     is_over: bool,
 }
 
@@ -41,7 +41,7 @@ impl Trace {
     pub(super) fn begin(counts: &Arc<Counts>, route: &Arc<str>) -> Self {
         let (counts, route) = (Arc::clone(counts), Arc::clone(route));
         let began = SystemClock.monotonic();
-        let (own_run, unheard) = (OwnRun::default(), Ended::Definitive);
+        let (own_run, unheard) = (OwnRun::default(), RequestEnd::Definitive);
         Self { counts, route, key_hash: None, began, own_run, unheard, is_over: false }
     }
 
@@ -50,7 +50,7 @@ impl Trace {
     }
 
     /// Whoever hangs up from here on leaves it like this.
-    pub(super) fn unheard(&mut self, ended: Ended) {
+    pub(super) fn unheard(&mut self, ended: RequestEnd) {
         self.unheard = ended;
     }
 
@@ -64,22 +64,22 @@ impl Trace {
     }
 
     /// It ended like this, with this status, by the attempt of this number.
-    pub(super) fn end(mut self, ended: Ended, status: u16, attempt: Option<u32>) {
+    pub(super) fn end(mut self, ended: RequestEnd, status: u16, attempt: Option<u32>) {
         self.note(ended, Some(status), attempt);
     }
 
     /// It had no key, and its handler answered with this status.
     pub(super) fn passed(self, status: u16) {
-        self.end(Ended::Passed, status, None);
+        self.end(RequestEnd::Passed, status, None);
     }
 
-    fn note(&mut self, ended: Ended, status: Option<u16>, attempt: Option<u32>) {
+    fn note(&mut self, ended: RequestEnd, status: Option<u16>, attempt: Option<u32>) {
         self.is_over = true;
         self.counts.add(&self.route, ended);
         let duration_ms =
             u64::try_from(SystemClock.monotonic().saturating_sub(self.began).as_millis()).unwrap_or(u64::MAX);
         let (key_hash, route, outcome) = (self.key_hash.as_deref(), &*self.route, ended.name());
-        if ended == Ended::Conflict {
+        if ended == RequestEnd::Conflict {
             tracing::warn!(key_hash, route, status, duration_ms, attempt, outcome, "idempotency");
         } else {
             tracing::info!(key_hash, route, status, duration_ms, attempt, outcome, "idempotency");
@@ -92,7 +92,7 @@ impl Drop for Trace {
     fn drop(&mut self) {
         if !self.is_over {
             let attempt = self.own_run.number();
-            let ended = if attempt.is_some() { Ended::Executed } else { self.unheard };
+            let ended = if attempt.is_some() { RequestEnd::Executed } else { self.unheard };
             self.note(ended, None, attempt);
         }
     }

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::routing::post;
-use ibid::http::{Config, Ended, Idempotency, Principal, Setup};
+use ibid::http::{Config, Idempotency, Principal, RequestEnd, Setup};
 use ibid::testing::{Fault, FaultyStore};
 use ibid::{Engine, ErrorKind};
 use tower::ServiceExt;
@@ -32,7 +32,7 @@ async fn serve(idempotency: &Idempotency, requests: usize) {
 fn sums(idempotency: &Idempotency) -> [u64; 2] {
     let counts = idempotency.counts().unwrap();
     assert!(counts.iter().all(|count| count.route == "POST /"), "{counts:?}");
-    [Ended::Executed, Ended::Replayed]
+    [RequestEnd::Executed, RequestEnd::Replayed]
         .map(|ended| counts.iter().filter(|count| count.ended == ended).map(|count| count.count).sum())
 }
 
