@@ -1,6 +1,6 @@
 //! The two demo servers over real sockets, held to the HTTP rules alone: each scenario runs against both, and a failure
 //! names scenario and server. They are the examples' binaries: `cargo test` builds them; before `cargo test --test http`
-//! alone say `cargo build --examples`.
+//! alone say `cargo build --examples`. Most of its time is waiting: on two cores `-- --test-threads 8` takes half as long.
 
 mod admin;
 mod answers;
