@@ -386,6 +386,12 @@ impl Engine {
         Ok(listed.collect())
     }
 
+    /// Whether an [oracle](Builder::oracle) is asked about the records of this flow.
+    #[must_use]
+    pub fn has_oracle(&self, flow: &Flow) -> bool {
+        self.0.recovery.has_oracle(flow)
+    }
+
     /// The row of a ledger table; `None` if there is none or its end has come, by [`now`](Self::now). Guards go by the same
     /// time.
     ///
@@ -560,10 +566,11 @@ impl Shared {
         let full = taken.as_ref().err().copied();
         let permit = match (taken, &found) {
             (Ok(permit), _) => Some(permit),
-            // It runs already, or will not: who waits for it is counted by its key.
-            (Err(_), LookedUp::InFlight) => None,
             // What is on its way its key's actor knows.
-            (Err(bound), _) => Some(self.askers.take(&call.key).map_err(|_| unlooked(bound))?),
+            (Err(bound), found) => {
+                let bound = if matches!(found, LookedUp::InFlight) { Bound::Waiters } else { bound };
+                Some(self.askers.take(&call.key).map_err(|_| unlooked(bound))?)
+            }
         };
         let (waiting, mut question) = self.prepare(call, fingerprint, operation, permit);
         question.found_absent = matches!(found, LookedUp::Absent) && full.is_none();

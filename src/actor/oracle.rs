@@ -69,6 +69,10 @@ impl Recovery {
         self.flows.0.get(key.flow())
     }
 
+    pub(crate) fn has_oracle(&self, flow: &Flow) -> bool {
+        matches!(self.flows.0.get(flow.name()), Some((_, Means::Ask(_))))
+    }
+
     pub(crate) fn oracle(&self, key: &Key) -> Option<(&Flow, &Oracle)> {
         match self.of(key) {
             Some((flow, Means::Ask(oracle))) => Some((flow, oracle)),

@@ -39,7 +39,7 @@
 //! # Where a handler runs
 //! In a task of its own on the worker that has read the request, whatever becomes of the connection. A worker that stops
 //! drops its tasks: what had started is in doubt then, what had not is surely not run. A graceful stop waits for
-//! connections, so only handlers whose clients have gone meet that.
+//! connections, so only handlers whose clients have gone meet that. The engine's own end aborts what has not ended by then.
 //!
 //! The client of a handler that has panicked gets its answer as an [`Error`] that makes that response: the
 //! request went down with the handler, and a [`ServiceResponse`] needs one. Outer middlewares that look at responses alone,
@@ -62,6 +62,7 @@ use actix_web::http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use super::answer::{Answer, REPLAYED};
 use super::idempotency::{Admitted, Idempotency, Incoming, Inside};
@@ -125,7 +126,6 @@ where
 {
     let template = request.match_pattern();
     let admitted = idempotency.admit(&incoming(&request, template.as_deref(), &|name| values(&request, name)));
-    request.extensions_mut().insert(Inside);
     let keyed = match admitted {
         Admitted::Keyed(keyed) => keyed,
         Admitted::Refused(answer) => return Ok(request.into_response(response(&answer))),
@@ -145,14 +145,17 @@ where
     };
     let call = keyed.call(&incoming(&request, template.as_deref(), &|name| values(&request, name)), &body);
     request.set_payload(Payload::from(body));
+    request.extensions_mut().insert(idempotency.inside());
     let run = keyed.run();
     let (operation, mut outcome) = operation(run.clone(), inner, request);
-    let response = match keyed.submit(call, operation, outcome.first).await {
-        Served::First(own) => own,
-        Served::Told(answer) => response(&answer),
+    let (response, may_start) = match keyed.submit(call, operation, outcome.first).await {
+        Served::First(own) => (own, false),
+        Served::Told(answer) => (response(&answer), false),
+        Served::Late(answer) => (response(&answer), true),
     };
     // It comes back with the operation, done or not to be started; nobody waits here for one that goes on without a client.
-    let request = if run.has_begun() { outcome.request.try_recv().ok() } else { outcome.request.await.ok() };
+    let is_gone = may_start || run.has_begun();
+    let request = if is_gone { outcome.request.try_recv().ok() } else { outcome.request.await.ok() };
     match request {
         Some(request) => Ok(ServiceResponse::new(request, response)),
         None => Err(InternalError::from_response("the request is gone with its handler", response).into()),
@@ -174,7 +177,7 @@ fn incoming<'a>(
         method: request.method().as_str(),
         template,
         target: uri.path_and_query().map_or_else(|| uri.path(), |target| target.as_str()).as_bytes(),
-        is_inside: extensions.get::<Inside>().is_some(),
+        inside: extensions.get::<Inside>().copied(),
         principal: extensions.get::<Principal>().cloned(),
         values,
     }
@@ -215,7 +218,7 @@ where
     let (give, first) = oneshot::channel();
     let (give_back, given_back) = oneshot::channel();
     let task = run.clone();
-    drop(actix_web::rt::spawn(async move {
+    let handler = actix_web::rt::spawn(async move {
         let Ok(attempt) = started.await else {
             // Nobody may be there to take it; so below.
             drop(give_back.send(request.into_parts().0));
@@ -231,16 +234,29 @@ where
             drop(give.send(own));
         }
         drop(tell.send(end));
-    }));
+    });
     let operation = Operation::new(move |attempt| async move {
+        let is_first = attempt.number() == 1;
         let is_handed_over = start.send(attempt).is_ok();
+        // Once the engine has given the operation up, somebody else may own the file: the handler must not go on.
+        let _ends_with_it = Ends(handler.abort_handle());
         match end.await {
-            Ok(end) => end,
+            Ok(end) => run.believed(end).await,
             Err(_) if is_handed_over && run.has_begun() => in_doubt("the worker of the handler stopped"),
+            Err(_) if !is_first => in_doubt("the worker of the handler had stopped"),
             Err(_) => End::Definitive(Reason::from_bytes(*b"the worker of the handler had stopped")),
         }
     });
     (operation, Outcome { first, request: given_back })
+}
+
+/// Ends a task when it is dropped, unless that has ended by itself.
+struct Ends(AbortHandle);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// How the run has ended, and what is left of it.

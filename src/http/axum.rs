@@ -76,7 +76,6 @@ where
 {
     let (mut parts, body) = request.into_parts();
     let admitted = idempotency.admit(&incoming(&parts, &|name| values(&parts, name)));
-    parts.extensions.insert(Inside);
     let keyed = match admitted {
         Admitted::Keyed(keyed) => keyed,
         Admitted::Refused(answer) => return response(&answer),
@@ -94,11 +93,12 @@ where
         Ok(body) => body,
         Err(problem) => return response(&keyed.refuse(problem)),
     };
+    parts.extensions.insert(idempotency.inside());
     let call = keyed.call(&incoming(&parts, &|name| values(&parts, name)), &body);
     let (operation, first) = operation(&keyed, inner, Request::from_parts(parts, Body::from(body)));
     match keyed.submit(call, operation, first).await {
         Served::First(own) => own,
-        Served::Told(answer) => response(&answer),
+        Served::Told(answer) | Served::Late(answer) => response(&answer),
     }
 }
 
@@ -113,7 +113,7 @@ fn incoming<'a>(parts: &'a Parts, values: &'a dyn Fn(&str) -> Vec<&'a [u8]>) -> 
         method: parts.method.as_str(),
         template: parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str),
         target: uri.path_and_query().map_or_else(|| uri.path(), |target| target.as_str()).as_bytes(),
-        is_inside: parts.extensions.get::<Inside>().is_some(),
+        inside: parts.extensions.get::<Inside>().copied(),
         principal: parts.extensions.get::<Principal>().cloned(),
         values,
     }
@@ -152,7 +152,7 @@ where
             Some((end, own)) => {
                 // Nobody may be there to take it.
                 drop(give.send(own));
-                end
+                run.believed(end).await
             }
             None => run.panicked(),
         }

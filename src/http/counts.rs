@@ -160,7 +160,10 @@ impl Counts {
         let (mut rows, mut tries) = (Vec::new(), Vec::new());
         for (cell, mut added) in due {
             let key = row_key(&cell);
-            let stored = self.engine.ledger_row(TABLE, &key)?;
+            let (stored, is_damaged) = match self.engine.ledger_row(TABLE, &key) {
+                Err(error) if matches!(error.kind(), ErrorKind::Quarantined) => (None, true),
+                stored => (stored?, false),
+            };
             let before = stored.as_ref().map_or(0, |row| number(&row.value));
             if let Some(tried) = in_question.remove(&cell).filter(|tried| tried.value == before) {
                 self.written(&cell, tried.added);
@@ -170,7 +173,12 @@ impl Counts {
                 continue;
             }
             let value = before.saturating_add(added);
-            let guard = stored.map_or(Guard::Absent, |row| Guard::Equals(row.value));
+            let guard = match stored {
+                Some(row) => Guard::Equals(row.value),
+                // One count that is lost must not hold up the others.
+                None if is_damaged => Guard::Any,
+                None => Guard::Absent,
+            };
             let row = Row::new(TABLE, key, value.to_be_bytes()).map_err(|_| Error::from(ErrorKind::Internal))?;
             rows.push(row.guard(guard).expires_at(UnixMillis(u64::from(cell.0 + DAYS) * DAY_MS)));
             tries.push((cell, Tried { added, value }));

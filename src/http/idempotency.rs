@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use sha2::{Digest, Sha256};
 
-use super::answer::Answer;
+use super::answer::{Answer, Kept};
 use super::counts::{Count, Counts, Ended};
 use super::header;
 use super::keyed::Keyed;
@@ -15,7 +15,7 @@ use super::problem::Problem;
 use super::route::KeyUse;
 use super::setup::{Guarded, Settings};
 use super::trace::Trace;
-use crate::{Engine, Error, ErrorKind, Guard, Key, Row};
+use crate::{Ended as Done, Engine, Error, ErrorKind, Flow, Guard, Key, Resolved, Row};
 
 /// The table of the layer's own rows, and the key of the secret that logs are keyed with.
 const TABLE: &str = "ibid.http";
@@ -50,15 +50,16 @@ pub(super) struct Incoming<'a> {
     /// Path and query as they were received.
     pub(super) target: &'a [u8],
     pub(super) principal: Option<Principal>,
-    /// It has come through this layer before: a layer on a router and one on a router inside of it are one.
-    pub(super) is_inside: bool,
+    /// The layer that it has come through with its key.
+    pub(super) inside: Option<Inside>,
     /// All values of a header field, in their order.
     pub(super) values: &'a dyn Fn(&str) -> Vec<&'a [u8]>,
 }
 
-/// In the extensions of a request that has come through.
-#[derive(Clone, Copy)]
-pub(super) struct Inside;
+/// In the extensions of a request that has come through with a key: which layer that was. A layer on a router and the same one on
+/// a router inside of it are one; another one has its own say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Inside(usize);
 
 /// What becomes of a request before its body is read.
 pub(super) enum Admitted {
@@ -101,6 +102,39 @@ impl Idempotency {
         digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// The key of a request: of this method, this whole template, this principal and this `Idempotency-Key` after decoding.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidKey`].
+    pub fn key(&self, method: &str, template: &str, principal: &Principal, id: &str) -> Result<Key, Error> {
+        let routed = self.routed(method, Some(template)).map_err(|_| Error::from(ErrorKind::Internal))?;
+        Ok(routed.guarded.flow.key(principal, id)?)
+    }
+
+    /// Says how a request ended that is in doubt: this is its answer from now on. For an operator who has found out; an
+    /// [oracle](super::Route::ask) does it by itself.
+    ///
+    /// # Errors
+    /// On an error it is not known whether the answer was recorded: say it again.
+    pub async fn resolve(&self, key: &Key, answer: Answer) -> Result<Resolved, Error> {
+        let kept = Kept::whole(answer, self.0.engine.lookup(key)?.map_or(1, |record| record.attempt.number)).to_bytes();
+        self.0.engine.resolve(&self.flow(key)?, key, None, Done::Completed(kept.into())).await
+    }
+
+    /// Says that a request in doubt surely had no effect and never will: its key is free, and a retry runs. If that is wrong, it
+    /// runs twice.
+    ///
+    /// # Errors
+    /// On an error it is not known whether the key is free: say it again. Until it is, a retry hears 503.
+    pub async fn release(&self, key: &Key) -> Result<Resolved, Error> {
+        let flow = self.flow(key)?;
+        let resolved = self.0.engine.resolve(&flow, key, None, Done::Failed(b"released".as_slice().into())).await?;
+        if matches!(resolved, Resolved::Recorded | Resolved::Already) {
+            self.0.engine.forget(&flow, std::slice::from_ref(key)).await?;
+        }
+        Ok(resolved)
+    }
+
     /// How the requests of today and of the six days before ended, by route and outcome; nothing for what did not occur. Days are
     /// UTC, by the engine's clock. These counts outlive restarts and the records.
     ///
@@ -118,6 +152,11 @@ impl Idempotency {
         self.0.counts.flush().await
     }
 
+    /// What tells this layer and its clones from every other that lives.
+    pub(super) fn inside(&self) -> Inside {
+        Inside(Arc::as_ptr(&self.0).addr())
+    }
+
     pub(super) fn settings(&self) -> &Arc<Settings> {
         &self.0.settings
     }
@@ -125,10 +164,16 @@ impl Idempotency {
     /// Method, header, principal, in this order; nothing of the body.
     pub(super) fn admit(&self, incoming: &Incoming<'_>) -> Admitted {
         let settings = &self.0.settings;
-        if incoming.is_inside || !settings.methods.iter().any(|method| **method == *incoming.method) {
+        if incoming.inside == Some(self.inside()) || !settings.methods.iter().any(|method| **method == *incoming.method)
+        {
             return Admitted::Unkeyed;
         }
-        let Ok(routed) = self.routed(incoming.method, incoming.template) else { return Admitted::Unkeyed };
+        let Ok(routed) = self.routed(incoming.method, incoming.template) else {
+            // Never without its key: it is not known what it needs.
+            return Admitted::Refused(
+                self.refuse(Trace::begin(&self.0.counts, &"unmatched".into()), Problem::StoreUnavailable),
+            );
+        };
         let route = &routed.guarded.route;
         if route.keys == KeyUse::Unkeyed {
             return Admitted::Unkeyed;
@@ -164,9 +209,20 @@ impl Idempotency {
         let answer = problem.answer(settings.mismatch_status, &settings.base);
         #[cfg(feature = "metrics")]
         super::meters::refused(trace.route(), problem);
-        let attempt = trace.own_run().attempt();
+        let attempt = trace.own_run().number();
         trace.end(Ended::of(problem.class()), answer.status(), attempt);
         answer
+    }
+
+    /// The flow that the key was made by.
+    fn flow(&self, key: &Key) -> Result<Flow, Error> {
+        let others = self.0.others.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.named.values().chain(others.values()).map(|routed| &routed.guarded.flow);
+        match known.into_iter().find(|flow| flow.name() == key.flow()) {
+            Some(flow) => Ok(flow.clone()),
+            // Nobody has asked for it since the start.
+            None => Ok(Flow::new(key.flow(), self.0.settings.every.policy())?),
+        }
     }
 
     /// Requests that no template matches have keys where somebody sends one, and need none: most are mistakes.

@@ -29,6 +29,8 @@ pub(super) enum Served<R> {
     First(R),
     /// Something to make an answer of.
     Told(Answer),
+    /// The same, for one who has waited long enough: its own run may still start, with nobody to hear of it.
+    Late(Answer),
 }
 
 /// What a run knows of the route it runs on.
@@ -76,47 +78,78 @@ impl Keyed {
     ///
     /// Cancel safety: what was submitted runs and is recorded, whether or not this future is dropped.
     pub(super) async fn submit<R>(
-        self,
+        mut self,
         call: Call,
         operation: Operation,
         mut first: oneshot::Receiver<R>,
     ) -> Served<R> {
-        let reply = self.reply(call, operation).await;
-        let attempt = self.trace.own_run().attempt();
+        self.trace.unheard(Ended::Ambiguous);
+        let reply = match self.reply(call, operation).await {
+            Ok(reply) => reply,
+            Err(problem) => return Served::Late(self.refuse(problem)),
+        };
         match reply {
             Ok(Reply::Answer(Outcome { how, answer })) => match first.try_recv() {
-                Ok(own) if how == How::Executed => self.first(own, Kept::from_bytes(&answer), attempt),
+                Ok(own) if how == How::Executed => self.first(own, Kept::from_bytes(&answer)),
                 _ => self.told(&answer, how),
             },
             Ok(Reply::Accepted) => Served::Told(self.refuse(Problem::InDoubt)),
             Err(error) => match (error.kind(), first.try_recv()) {
                 // The handler has an answer and says that nothing has happened.
-                (ErrorKind::Failed(reason), Ok(own)) => self.first(own, Kept::from_bytes(reason.bytes()), attempt),
-                (ErrorKind::Failed(reason), Err(_)) if Kept::from_bytes(reason.bytes()).is_some() => {
-                    self.told(reason.bytes(), How::Joined)
+                (ErrorKind::Failed(reason), Ok(own)) => self.first(own, Kept::from_bytes(reason.bytes())),
+                (ErrorKind::Failed(reason), Err(_)) => match Kept::from_bytes(reason.bytes()) {
+                    Some(Kept::Whole(..)) => self.told(reason.bytes(), How::Joined),
+                    // Its answer went to the first client alone; or it did not start, and will not.
+                    Some(Kept::NotKept(..)) | None => Served::Told(self.refuse(Problem::Busy { scope: false })),
+                },
+                (kind, _) => {
+                    let problem = self.problem(kind);
+                    Served::Told(self.refuse(problem))
                 }
-                (kind, _) => Served::Told(self.refuse(problem(kind))),
             },
         }
     }
 
     /// Waits for the end of its own run for as long as that takes, and for somebody else's as long as the route says.
-    async fn reply(&self, call: Call, operation: Operation) -> Result<Reply, Error> {
+    async fn reply(&self, call: Call, operation: Operation) -> Result<Result<Reply, Error>, Problem> {
         let mut reply = std::pin::pin!(self.idempotency.engine().submit(call, operation));
-        let OnRunning::Join { wait } = self.routed.guarded.route.on_running else { return reply.await };
+        let OnRunning::Join { wait } = self.routed.guarded.route.on_running else { return Ok(reply.await) };
         match tokio::time::timeout(wait, &mut reply).await {
-            Ok(reply) => reply,
-            Err(_) if self.trace.own_run().attempt().is_some() => reply.await,
-            Err(_) => Err(ErrorKind::Duplicate(Status::Registered).into()),
+            Ok(reply) => Ok(reply),
+            Err(_) if self.trace.own_run().attempt().is_some() => Ok(reply.await),
+            Err(_) => match self.standing() {
+                // It has just ended.
+                Problem::InFlight(status) if !status.is_in_flight() => Ok(reply.await),
+                problem => Err(problem),
+            },
         }
     }
 
-    fn first<R>(self, own: R, kept: Option<Kept>, attempt: Option<u32>) -> Served<R> {
+    /// How the request stands that nobody waits for here any longer.
+    fn standing(&self) -> Problem {
+        match self.idempotency.engine().lookup(&self.key) {
+            Ok(Some(record)) => match record.state.status() {
+                Status::InDoubt => Problem::InDoubt,
+                status => Problem::InFlight(status),
+            },
+            Ok(None) | Err(_) => Problem::StoreUnavailable,
+        }
+    }
+
+    fn problem(&self, kind: &ErrorKind) -> Problem {
+        match kind {
+            ErrorKind::Busy { bound: Bound::Waiters, .. } => self.standing(),
+            kind => problem(kind),
+        }
+    }
+
+    fn first<R>(self, own: R, kept: Option<Kept>) -> Served<R> {
         let status = match kept {
             Some(Kept::Whole(answer, _)) => answer.status(),
             Some(Kept::NotKept(status, _)) => status,
             None => 0,
         };
+        let attempt = self.trace.own_run().number();
         self.trace.end(Ended::Executed, status, attempt);
         Served::First(own)
     }
@@ -168,7 +201,7 @@ impl Run {
 
     /// The end of a run with this answer, of which `None` means that its body is not kept.
     pub(super) fn answered(&self, disposition: Disposition, head: Answer, body: Option<Vec<u8>>) -> End {
-        let (status, attempt) = (head.status(), self.own_run.attempt().unwrap_or(1));
+        let (status, attempt) = (head.status(), self.own_run.number().unwrap_or(1));
         let kept = match body {
             Some(body) => Kept::whole(head.body(body), attempt).to_bytes(),
             None => Kept::NotKept(status, attempt).to_bytes(),
@@ -181,6 +214,21 @@ impl Run {
         }
     }
 
+    /// The same end, if it can be believed. That an attempt has surely done nothing says nothing of the one before it, which ended
+    /// in doubt: the record has to stay, with the token that downstream may know it by.
+    pub(super) async fn believed(&self, end: End) -> End {
+        match (&end, self.own_run.attempt()) {
+            // The flow believes no such end of a record with a checkpoint.
+            (End::Definitive(_), Some(attempt)) if attempt.number() > 1 => {
+                match attempt.checkpoint(*b"an earlier attempt is in doubt", None).await {
+                    Ok(()) => end,
+                    Err(_) => in_doubt("an earlier attempt is in doubt"),
+                }
+            }
+            _ => end,
+        }
+    }
+
     /// The end of a run whose handler has panicked.
     pub(super) fn panicked(&self) -> End {
         tracing::error!(route = &*self.routed.label, "a handler panicked");
@@ -188,7 +236,7 @@ impl Run {
             OnPanic::InDoubt => in_doubt("the handler panicked"),
             OnPanic::Answer500 => {
                 let answer = Problem::OutcomeUnknown.answer(self.settings.mismatch_status, &self.settings.base);
-                End::done(Kept::whole(answer, self.own_run.attempt().unwrap_or(1)).to_bytes())
+                End::done(Kept::whole(answer, self.own_run.number().unwrap_or(1)).to_bytes())
             }
         }
     }
@@ -204,11 +252,11 @@ fn problem(kind: &ErrorKind) -> Problem {
         ErrorKind::Mismatch => Problem::Mismatch,
         // What the host has fenced it has forbidden for good.
         ErrorKind::Expired | ErrorKind::Fenced => Problem::Expired,
-        ErrorKind::Duplicate(Status::InDoubt) | ErrorKind::InDoubt(_) | ErrorKind::RecoveriesExhausted => {
-            Problem::InDoubt
-        }
+        // That it failed is what the host has said, and it has not freed the key yet.
+        ErrorKind::Duplicate(Status::InDoubt | Status::Failed)
+        | ErrorKind::InDoubt(_)
+        | ErrorKind::RecoveriesExhausted => Problem::InDoubt,
         ErrorKind::Duplicate(status) => Problem::InFlight(*status),
-        ErrorKind::Busy { bound: Bound::Waiters, .. } => Problem::InFlight(Status::Registered),
         ErrorKind::Busy { bound, found_absent: true } => Problem::Busy { scope: *bound == Bound::Scope },
         ErrorKind::QuotaExceeded => Problem::Busy { scope: true },
         // It did not start, and will not.

@@ -10,7 +10,9 @@ use super::answer::{Answer, Kept};
 use super::canonical::Reading;
 use super::header::KeySyntax;
 use super::setup::InvalidSetup;
-use crate::{AfterExpiry, Ended, InDoubt, Inquiry, OnFailure, OnStoreFailure, Policy, Retention, WhileRunning};
+use crate::{
+    AfterCheckpoint, AfterExpiry, Ended, InDoubt, Inquiry, OnFailure, OnStoreFailure, Policy, Retention, WhileRunning,
+};
 
 /// The shortest and the longest time that an answer is kept, both included.
 pub const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(300)..=Duration::from_secs(72 * 3600);
@@ -43,7 +45,8 @@ pub enum OnPanic {
 pub enum Disposition {
     /// It is kept and repeated.
     Keep,
-    /// Surely nothing has happened. It is given to those who wait for it, and the next request runs.
+    /// Surely nothing has happened. It is given to those who wait for it, and the next request runs. Of a handler that has saved a
+    /// checkpoint, and of a run after one that ended in doubt, it is not believed: 503, and the record stays in doubt.
     Forget,
     /// Nobody knows what has happened: 503, and nothing is told of this answer.
     InDoubt,
@@ -183,7 +186,7 @@ impl Route {
 
     /// Whether answers of 500 to 599 are kept like others (the default), or forgotten, so that a retry runs.
     ///
-    /// Forget them only where a 5xx proves that nothing happened. A handler can say so of one answer: [`Disposition`].
+    /// Forget them only where a 5xx proves that nothing happened. A handler can say so of one answer: [`Disposition::Forget`].
     #[must_use]
     pub fn keep_5xx(mut self, keep: bool) -> Self {
         self.keep_5xx = keep;
@@ -282,6 +285,7 @@ impl Route {
             .grace(self.grace)
             .after_expiry(self.on_expired)
             .on_failure(OnFailure::Forget)
+            .after_checkpoint(AfterCheckpoint::Doubt)
             .on_store_failure(self.on_store_failure)
             .while_running(match self.on_running {
                 OnRunning::Refuse => WhileRunning::Refuse,

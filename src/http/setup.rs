@@ -59,6 +59,8 @@ pub enum InvalidSetup {
         /// What it has to.
         needed: usize,
     },
+    /// The engine has no oracle for this route, which asks one: open it with [`Config::prepare`].
+    EngineOracle(String),
     /// The engine failed while the layer was bound to it.
     Engine(Error),
 }
@@ -265,11 +267,15 @@ impl Config {
     /// and a clone of the layer live.
     ///
     /// # Errors
-    /// [`InvalidSetup::EngineAnswerBytes`], [`InvalidSetup::Engine`].
+    /// [`InvalidSetup::EngineAnswerBytes`], [`InvalidSetup::EngineOracle`], [`InvalidSetup::Engine`].
     pub async fn bind(&self, engine: &Engine) -> Result<Idempotency, InvalidSetup> {
         let (limit, needed) = (engine.limits().answer_bytes, self.needed_bytes());
         if limit < needed {
             return Err(InvalidSetup::EngineAnswerBytes { limit, needed });
+        }
+        let mut asking = self.0.named.values().filter(|guarded| guarded.route.oracle().is_some());
+        if let Some(guarded) = asking.find(|guarded| !engine.has_oracle(&guarded.flow)) {
+            return Err(InvalidSetup::EngineOracle(guarded.flow.name().to_owned()));
         }
         Idempotency::new(Arc::clone(&self.0), engine).await.map_err(InvalidSetup::Engine)
     }
@@ -321,6 +327,7 @@ impl fmt::Display for InvalidSetup {
             Self::EngineAnswerBytes { limit, needed } => {
                 write!(f, "the engine keeps answers of {limit} bytes, the layer needs {needed}")
             }
+            Self::EngineOracle(route) => write!(f, "the engine has no oracle for {route}"),
             Self::Engine(_) => f.write_str("the engine failed"),
         }
     }

@@ -1,7 +1,6 @@
 //! What is noted of each request on a keyed route, once: a log event, counts.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::counts::{Counts, Ended};
@@ -19,17 +18,22 @@ pub(super) struct Trace {
     is_over: bool,
 }
 
-/// The number of the attempt that this request has started; 0: none.
+/// The attempt that this request has started, if it has started one.
 #[derive(Clone, Default)]
-pub(super) struct OwnRun(Arc<AtomicU32>);
+pub(super) struct OwnRun(Arc<OnceLock<Attempt>>);
 
 impl OwnRun {
+    /// One request starts one attempt at most.
     pub(super) fn begin(&self, attempt: &Attempt) {
-        self.0.store(attempt.number(), Ordering::Release);
+        self.0.get_or_init(|| attempt.clone());
     }
 
-    pub(super) fn attempt(&self) -> Option<u32> {
-        Some(self.0.load(Ordering::Acquire)).filter(|number| *number > 0)
+    pub(super) fn attempt(&self) -> Option<&Attempt> {
+        self.0.get()
+    }
+
+    pub(super) fn number(&self) -> Option<u32> {
+        self.attempt().map(Attempt::number)
     }
 }
 
@@ -87,7 +91,7 @@ impl Drop for Trace {
     /// The client hung up. If its request runs, it goes on; nobody was told a status.
     fn drop(&mut self) {
         if !self.is_over {
-            let attempt = self.own_run.attempt();
+            let attempt = self.own_run.number();
             let ended = if attempt.is_some() { Ended::Executed } else { self.unheard };
             self.note(ended, None, attempt);
         }

@@ -110,7 +110,7 @@ fn a_refund_killed_before_its_effect_cannot_be_told(kind: Kind) {
 
 fn a_v2_pay_killed_in_the_handler_is_run_by_a_retry(kind: Kind) {
     let mut server = Server::start(kind, &[]);
-    let ask = ask("POST", "/v2/pay?sleep=400", "k");
+    let ask = ask("POST", "/v2/pay?sleep=1200", "k");
     killed_once(&mut server, &ask, started);
     server.restart(&[]);
     assert_eq!(server.started(), 0, "nobody retried, nothing runs");
@@ -127,7 +127,7 @@ fn a_v2_pay_killed_in_the_handler_is_run_by_a_retry(kind: Kind) {
 
 fn a_v2_pay_killed_again_and_again_is_run_again(kind: Kind) {
     let mut server = Server::start(kind, &[]);
-    let ask = ask("POST", "/v2/pay?sleep=600", "k");
+    let ask = ask("POST", "/v2/pay?sleep=1200", "k");
     for _ in 0..3 {
         killed_once(&mut server, &ask, started);
         server.restart(&[]);
@@ -142,7 +142,7 @@ fn a_v2_pay_killed_again_and_again_is_run_again(kind: Kind) {
 
 fn retries_of_a_killed_v2_pay_run_one_at_a_time(kind: Kind) {
     let mut server = Server::start(kind, &[]);
-    let ask = ask("POST", "/v2/pay?sleep=600", "k");
+    let ask = ask("POST", "/v2/pay?sleep=1200", "k");
     killed_once(&mut server, &ask, started);
     server.restart(&[]);
     let all: Vec<_> = (0..10).map(|_| server.spawn(&ask)).collect();

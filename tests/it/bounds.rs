@@ -154,6 +154,28 @@ async fn without_room_a_record_in_doubt_is_told_as_such_and_not_run_again() {
 }
 
 #[tokio::test]
+async fn without_room_the_joiners_of_a_scope_are_bounded_over_all_of_its_keys() {
+    let bench = Bench::new();
+    let (flow, (counted, mut starts)) = (flow(), Counted::held());
+    let engine = bench.open_with(limits(|limits| (limits.in_flight_per_scope, limits.waiters_per_key) = (2, 3)));
+    let mut all = Vec::new();
+    for id in ["a", "b"] {
+        all.push(submit(&engine, call(&flow, id, "r"), counted.operation()));
+        starts.recv().await.unwrap();
+    }
+    all.extend(["a", "b", "a"].map(|id| submit(&engine, call(&flow, id, "r"), counted.operation())));
+    settled(&engine).await;
+    let refused = error(&engine, call(&flow, "b", "r"), counted.operation()).await;
+    assert!(matches!(refused.kind(), ErrorKind::Busy { bound: Bound::Waiters, found_absent: false }), "{refused:?}");
+    counted.release();
+    for caller in all {
+        heard(caller).await;
+    }
+    assert_eq!(counted.runs(), 2);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
 async fn one_waiter_too_many_is_busy_and_the_others_get_their_answer() {
     let bench = Bench::new();
     let (flow, (counted, mut starts)) = (flow(), Counted::held());

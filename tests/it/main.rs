@@ -14,6 +14,7 @@ mod hosts;
 mod http_actix;
 mod http_axum;
 mod http_counts;
+mod http_dangers;
 /// What both demo servers are made of, with its own tests: nobody else runs those of an example.
 #[allow(dead_code, unused_imports, reason = "the servers use it")]
 #[path = "../../examples/http/mod.rs"]
