@@ -190,6 +190,7 @@ async fn keep(run: &Run, mut body: Body) -> (Option<Vec<u8>>, Body) {
     if body.size_hint().lower() > most as u64 {
         return (None, body);
     }
+    let is_sized = body.size_hint().exact().is_some();
     let mut begun = Begun::default();
     let whole = tokio::time::timeout(run.answer_wait(), async {
         while begun.bytes <= most {
@@ -205,11 +206,9 @@ async fn keep(run: &Run, mut body: Body) -> (Option<Vec<u8>>, Body) {
     });
     let is_whole = whole.await.unwrap_or(false);
     let kept = is_whole.then(|| begun.data());
-    let body = match &kept {
-        Some(data) if !begun.has_trailers() => Body::from(data.clone()),
-        _ => Body::new(Resumed { begun, rest: body }),
-    };
-    (kept, body)
+    // What has ended is not asked again.
+    let rest = if is_whole { Body::empty() } else { body };
+    (kept, Body::new(Resumed { begun, rest, is_sized }))
 }
 
 /// What was read of a body.
@@ -235,16 +234,13 @@ impl Begun {
         let chunks: Vec<&[u8]> = self.frames.iter().filter_map(Frame::data_ref).map(|data| &**data).collect();
         chunks.concat()
     }
-
-    fn has_trailers(&self) -> bool {
-        self.frames.iter().any(Frame::is_trailers)
-    }
 }
 
-/// A body of which a part was read before.
+/// A body of which a part was read before, or all of it. It announces its length if it did so to us.
 struct Resumed {
     begun: Begun,
     rest: Body,
+    is_sized: bool,
 }
 
 impl HttpBody for Resumed {
@@ -267,13 +263,8 @@ impl HttpBody for Resumed {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let (begun, rest) = (self.begun.bytes as u64, self.rest.size_hint());
-        let mut hint = SizeHint::new();
-        hint.set_lower(begun.saturating_add(rest.lower()));
-        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(begun)) {
-            hint.set_upper(upper);
-        }
-        hint
+        let rest = self.rest.size_hint().exact().filter(|_| self.is_sized);
+        rest.map_or_else(SizeHint::new, |rest| SizeHint::with_exact(rest.saturating_add(self.begun.bytes as u64)))
     }
 }
 

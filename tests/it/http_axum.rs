@@ -289,6 +289,33 @@ async fn trailers_go_to_the_first_client_and_are_no_part_of_what_is_kept() {
     engine.shutdown().await;
 }
 
+#[tokio::test]
+async fn the_first_client_is_told_a_length_where_the_handler_told_one_and_nowhere_else() {
+    for (is_told, body) in [(true, Body::from("whole")), (false, Body::new(Chunks(vec!["ole", "wh"])))] {
+        assert_eq!(body.size_hint().exact().is_some(), is_told);
+        let (engine, idempotency) = bound(Setup::new()).await;
+        let app = Router::new().route("/", handing_out(body)).layer(idempotency);
+        let Ok(first) = app.clone().oneshot(request("/", "")).await;
+        assert_eq!(first.body().size_hint().exact(), is_told.then_some(5));
+        assert_eq!(first.into_body().collect().await.unwrap().to_bytes(), "whole");
+        let Ok(retry) = app.oneshot(request("/", "")).await;
+        assert_eq!(retry.body().size_hint().exact(), Some(5), "what is kept has a length");
+        engine.shutdown().await;
+    }
+}
+
+/// A body of these chunks, the last one first, without a length.
+struct Chunks(Vec<&'static str>);
+
+impl HttpBody for Chunks {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop().map(|chunk| Ok(Frame::data(Bytes::from(chunk)))))
+    }
+}
+
 /// A body of these chunks that breaks off.
 struct Broken(Vec<&'static str>);
 
