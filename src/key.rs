@@ -1,7 +1,9 @@
 //! What a request is filed under: flow, scope and id, as bytes that cannot be confused with another key's.
 
+use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
 use crate::bounds::{FLOW_NAME_BYTES, KEY_PART_BYTES};
@@ -16,9 +18,33 @@ use crate::bounds::{FLOW_NAME_BYTES, KEY_PART_BYTES};
 /// Made by [`Flow::key`](crate::Flow::key). `Debug` and `Display` show the flow, the lengths and a short tag, never the
 /// bytes: the lines of one process about one key have the same tag. It is keyed with a secret of the process, so nobody who
 /// reads a log can find out by guessing whose key it is.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone)]
 pub struct Key {
     bytes: Arc<[u8]>,
+    /// Of the bytes, keyed with a secret of the process: what is in flight is looked up by its key many times a request.
+    hash: u64,
+}
+
+/// By key, without hashing it anew.
+pub(crate) type KeyMap<V> = HashMap<Key, V, BuildHasherDefault<Hashed>>;
+
+/// Passes on the hash that a key comes with.
+#[derive(Default)]
+pub(crate) struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    /// For nothing that a key does.
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
 }
 
 /// Why a flow name, a scope, an id or a node id was not accepted. Nothing was looked up and nothing ran.
@@ -65,7 +91,9 @@ impl Key {
         bytes.push(scope_len);
         bytes.extend_from_slice(scope);
         bytes.extend_from_slice(id);
-        Ok(Self { bytes: bytes.into() })
+        // Not the secret of the tags: those are shown, and would help to find keys that collide.
+        static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        Ok(Self { hash: SECRET.hash_one(&*bytes), bytes: bytes.into() })
     }
 
     /// Reads the canonical form back, as a store does. `None` unless [`Key::as_bytes`] could have made these bytes.
@@ -98,6 +126,33 @@ impl Key {
     #[must_use]
     pub fn id(&self) -> &[u8] {
         split_part(&self.bytes).and_then(|(_, rest)| split_part(rest)).map_or(&[], |(_, id)| id)
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.bytes == other.bytes
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// By the canonical form.
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.bytes.cmp(&other.bytes)
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
     }
 }
 
@@ -279,6 +334,10 @@ mod tests {
             prop_assert_eq!(key_a == key_b, a == b);
             prop_assert_eq!(key_a.as_bytes() == key_b.as_bytes(), a == b);
             prop_assert_eq!(Key::from_bytes(key_a.as_bytes()), Some(key_a.clone()));
+            prop_assert_eq!(key_a.cmp(&key_b), key_a.as_bytes().cmp(key_b.as_bytes()));
+            let again = Key::from_bytes(key_a.as_bytes()).unwrap();
+            let found = KeyMap::from_iter([(key_a.clone(), 'a'), (key_b.clone(), 'b')]);
+            prop_assert_eq!((found.len() == 1, found.get(&again) == found.get(&key_a)), (key_a == key_b, true));
             prop_assert_eq!((key_a.flow(), key_a.scope(), key_a.id()), (a.0.as_str(), a.1.as_slice(), a.2.as_slice()));
         }
     }

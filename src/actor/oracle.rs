@@ -15,7 +15,7 @@ use super::permits::Permits;
 use super::recoverer::Turn;
 use crate::error::InvalidRecovery;
 use crate::inquiry::{Found, Inquiry};
-use crate::key::Key;
+use crate::key::{Key, KeyMap};
 use crate::policy::{Flow, InDoubt};
 use crate::record::{BootId, Bytes, Record};
 use crate::time::UnixMillis;
@@ -85,7 +85,7 @@ impl Recovery {
 pub(super) struct Inquiries {
     runtime: Handle,
     timeout: Duration,
-    asked: RefCell<HashMap<Key, Asked>>,
+    asked: RefCell<KeyMap<Asked>>,
     made: Cell<u64>,
     reruns: Cell<u64>,
 }

@@ -1,6 +1,6 @@
 //! Finds the actor of a key, keeps the only address of each, and knows what runs.
 
-use std::collections::hash_map::{self, HashMap};
+use std::collections::hash_map;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use super::message::{
     LastRound, Lost, Origin, Recover, Report, Submit, TRIES, Ticket, ToKey, Unsaved, tell,
 };
 use crate::error::ErrorKind;
-use crate::key::Key;
+use crate::key::{Key, KeyMap};
 use crate::machine::Alarm;
 
 pub(crate) struct Router {
     around: Option<Rc<Surroundings>>,
-    keys: HashMap<Key, Entry>,
+    keys: KeyMap<Entry>,
     epochs: u64,
     drained: Option<oneshot::Sender<()>>,
     draining: bool,
@@ -39,7 +39,7 @@ impl Router {
     pub(super) fn new() -> Self {
         Self {
             around: None,
-            keys: HashMap::new(),
+            keys: KeyMap::default(),
             epochs: 0,
             drained: None,
             draining: false,

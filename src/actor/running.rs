@@ -5,7 +5,6 @@
 //! there is no moment at which an operation runs and a fresh actor could miss it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -15,7 +14,7 @@ use super::message::{Report, RouterAddr};
 use super::operation::Operation;
 use super::permits::Permit;
 use crate::attempt::Attempt;
-use crate::key::Key;
+use crate::key::{Key, KeyMap};
 use crate::observe::{Event, Observers};
 use crate::policy::Flow;
 use crate::record::{AttemptId, Record, Status};
@@ -23,10 +22,10 @@ use crate::record::{AttemptId, Record, Status};
 pub(super) struct Running {
     runtime: Handle,
     observers: Arc<Observers>,
-    attempts: RefCell<HashMap<Key, Started>>,
+    attempts: RefCell<KeyMap<Started>>,
     /// Keys whose registered record was met with nothing running, by its revision, and said to be in doubt: it is not stored as
     /// such.
-    orphans: RefCell<HashMap<Key, u64>>,
+    orphans: RefCell<KeyMap<u64>>,
     /// How many of them have ended and wait in memory to be saved.
     unsaved: Cell<usize>,
     aborting: Cell<bool>,

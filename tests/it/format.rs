@@ -135,6 +135,22 @@ fn a_file_of_format_1_opens_with_every_record_it_was_given() {
 }
 
 #[test]
+fn a_first_commit_that_needs_none_of_the_missing_tables_creates_them_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ibid.redb");
+    fs::write(&path, unpack(include_str!("fixtures/format-1.hex"))).unwrap();
+    let store = open(&path).unwrap();
+    let mark = UnixMillis(1_700_000_000_010);
+    assert_eq!(store.commit(&Batch { now: mark, ..Batch::default() }).unwrap(), []);
+    store.close().unwrap();
+    // Of a file of format 2 the opening demands every table.
+    let store = open(&path).unwrap();
+    store.verify().unwrap();
+    assert_eq!(store.clock_mark().unwrap(), mark);
+    assert_eq!(store.rows("hashes", None, 9).unwrap(), vec![]);
+}
+
+#[test]
 fn a_file_of_format_2_opens_with_every_record_and_row_it_was_given() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("ibid.redb");

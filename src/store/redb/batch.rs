@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use ::redb::{Table, WriteTransaction};
+use ::redb::{Table, TableDefinition, WriteTransaction};
 
 use super::error::{storage, table};
 use super::ledger::Ledger;
+use super::open::Contents;
 use super::tables::{
-    CLOCK_MARK, COUNTERS, EXPIRY, FORMAT, FORMAT_KEY, Found, GENERATION, IN_FLIGHT, KEYS, KeyHash, META, QUIET,
-    RECORDS, TICK_MARK, TOTALS, encode_totals, find, hash_of, read_counter, read_format, read_totals, scope_counter,
+    CLOCK_MARK, COUNTERS, EXPIRY, FORMAT, FORMAT_KEY, Found, GENERATION, IN_FLIGHT, KEYS, KeyHash, LEDGER,
+    LEDGER_EXPIRY, META, QUIET, RECORDS, TICK_MARK, TOTALS, encode_totals, find, hash_of, read_counter, read_totals,
+    scope_counter,
 };
 use crate::key::Key;
 use crate::record::Record;
@@ -25,13 +27,14 @@ pub(super) struct Applied {
 
 /// Writes the batch into the transaction. New records get their places from `next_seq` on; a place that is given out and
 /// not committed stays a gap, which harms nothing.
-pub(super) fn apply(txn: &WriteTransaction, batch: &Batch, next_seq: &mut u64) -> Result<Applied, StoreError> {
+pub(super) fn apply(txn: &WriteTransaction, batch: &Batch, contents: &mut Contents) -> Result<Applied, StoreError> {
+    let is_old = contents.is_old;
     let mut work = Work {
         rows: Rows::open(txn)?,
         counters: Counters::open(txn)?,
-        ledger: Ledger::open(txn)?,
+        ledger: Ledger::new(txn),
         batch,
-        next_seq,
+        next_seq: &mut contents.next_seq,
         wrote: false,
     };
     let verdicts = batch.changes.iter().map(|change| work.change(change)).collect::<Result<_, _>>()?;
@@ -39,18 +42,21 @@ pub(super) fn apply(txn: &WriteTransaction, batch: &Batch, next_seq: &mut u64) -
         work.wrote |= work.ledger.remove_expired(expired)?;
     }
     let wrote = work.counters.finish(batch, work.wrote)?;
-    if wrote {
+    // Tables that the batch has opened can't be opened once more.
+    drop((work.rows, work.ledger));
+    if is_old && wrote {
         raise_format(txn)?;
     }
     Ok(Applied { verdicts, wrote })
 }
 
-/// From here on the file holds what older versions can't read.
+/// From here on the file holds what older versions can't read, and has every table.
 fn raise_format(txn: &WriteTransaction) -> Result<(), StoreError> {
+    txn.open_table(QUIET).map_err(table)?;
+    txn.open_table(LEDGER).map_err(table)?;
+    txn.open_table(LEDGER_EXPIRY).map_err(table)?;
     let mut meta = txn.open_table(META).map_err(table)?;
-    if read_format(&meta)? != FORMAT {
-        meta.insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice()).map_err(storage)?;
-    }
+    meta.insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice()).map_err(storage)?;
     Ok(())
 }
 
@@ -102,8 +108,8 @@ impl Work<'_, '_> {
 struct Rows<'txn> {
     records: Table<'txn, u64, &'static [u8]>,
     keys: Table<'txn, &'static KeyHash, u64>,
-    expiry: Table<'txn, (u64, u64), ()>,
-    quiet: Table<'txn, (u64, u64), ()>,
+    expiry: Index<'txn>,
+    quiet: Index<'txn>,
     in_flight: Table<'txn, u64, ()>,
 }
 
@@ -112,8 +118,8 @@ impl<'txn> Rows<'txn> {
         Ok(Self {
             records: txn.open_table(RECORDS).map_err(table)?,
             keys: txn.open_table(KEYS).map_err(table)?,
-            expiry: txn.open_table(EXPIRY).map_err(table)?,
-            quiet: txn.open_table(QUIET).map_err(table)?,
+            expiry: Index { txn, definition: EXPIRY, table: None },
+            quiet: Index { txn, definition: QUIET, table: None },
             in_flight: txn.open_table(IN_FLIGHT).map_err(table)?,
         })
     }
@@ -138,9 +144,9 @@ impl<'txn> Rows<'txn> {
     /// Moves the entries of the indexes that the change touches, and no others: an entry that stays costs no page.
     fn index(&mut self, seq: u64, old: Option<&Record>, new: Option<&Record>) -> Result<(), StoreError> {
         let removable = |record: Option<&Record>| record.and_then(Record::removable_at).map(|at| (at.0, seq));
-        move_entry(&mut self.expiry, removable(old), removable(new))?;
+        self.expiry.move_entry(removable(old), removable(new))?;
         let lapses = |record: Option<&Record>| record.and_then(Record::lapse_tick).map(|tick| (tick, seq));
-        move_entry(&mut self.quiet, lapses(old), lapses(new))?;
+        self.quiet.move_entry(lapses(old), lapses(new))?;
         let in_flight = |record: Option<&Record>| record.is_some_and(|record| record.state.status().is_in_flight());
         match (in_flight(old), in_flight(new)) {
             (true, false) => self.in_flight.remove(seq).map_err(storage).map(|_| ()),
@@ -150,21 +156,30 @@ impl<'txn> Rows<'txn> {
     }
 }
 
-fn move_entry(
-    index: &mut Table<'_, (u64, u64), ()>,
-    old: Option<(u64, u64)>,
-    new: Option<(u64, u64)>,
-) -> Result<(), StoreError> {
-    if old == new {
-        return Ok(());
+/// An index by time or by tick. Opened when an entry moves: a transaction pays for each table that it opens, used or not.
+struct Index<'txn> {
+    txn: &'txn WriteTransaction,
+    definition: TableDefinition<'static, (u64, u64), ()>,
+    table: Option<Table<'txn, (u64, u64), ()>>,
+}
+
+impl Index<'_> {
+    fn move_entry(&mut self, old: Option<(u64, u64)>, new: Option<(u64, u64)>) -> Result<(), StoreError> {
+        if old == new {
+            return Ok(());
+        }
+        let index = match &mut self.table {
+            Some(index) => index,
+            none => none.insert(self.txn.open_table(self.definition).map_err(table)?),
+        };
+        if let Some(entry) = old {
+            index.remove(entry).map_err(storage)?;
+        }
+        if let Some(entry) = new {
+            index.insert(entry, ()).map_err(storage)?;
+        }
+        Ok(())
     }
-    if let Some(entry) = old {
-        index.remove(entry).map_err(storage)?;
-    }
-    if let Some(entry) = new {
-        index.insert(entry, ()).map_err(storage)?;
-    }
-    Ok(())
 }
 
 /// The counters, read once and written once per transaction, and only where they have moved.

@@ -4,6 +4,7 @@ use std::ops::Bound;
 
 use ::redb::{
     AccessGuard, Key, ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, TableError, Value,
+    WriteTransaction,
 };
 
 use super::error::{storage, table};
@@ -15,34 +16,56 @@ use crate::store::decide::RowWrite;
 use crate::store::{Change, ExpiredRow, StoreError, row_key};
 use crate::time::UnixMillis;
 
-/// The two tables in a transaction that writes.
+/// The two tables in a transaction that writes, opened when a row is met: most transactions have none, and pay for each table
+/// that they open.
 pub(super) struct Ledger<'txn> {
+    txn: &'txn WriteTransaction,
+    tables: Option<Tables<'txn>>,
+}
+
+struct Tables<'txn> {
     rows: Table<'txn, &'static [u8], &'static [u8]>,
     expiry: Table<'txn, &'static [u8], ()>,
 }
 
 impl<'txn> Ledger<'txn> {
-    pub(super) fn open(txn: &'txn ::redb::WriteTransaction) -> Result<Self, StoreError> {
-        Ok(Self { rows: txn.open_table(LEDGER).map_err(table)?, expiry: txn.open_table(LEDGER_EXPIRY).map_err(table)? })
+    pub(super) fn new(txn: &'txn WriteTransaction) -> Self {
+        Self { txn, tables: None }
+    }
+
+    fn tables(&mut self) -> Result<&mut Tables<'txn>, StoreError> {
+        let txn = self.txn;
+        match &mut self.tables {
+            Some(tables) => Ok(tables),
+            none => Ok(none.insert(Tables {
+                rows: txn.open_table(LEDGER).map_err(table)?,
+                expiry: txn.open_table(LEDGER_EXPIRY).map_err(table)?,
+            })),
+        }
     }
 
     /// What stands where each row of the change goes.
-    pub(super) fn find(&self, change: &Change) -> Result<Vec<Option<StoredRow>>, StoreError> {
-        change.rows.iter().map(|row| get(&self.rows, &row_key::join(&row.table, &row.key))).collect()
+    pub(super) fn find(&mut self, change: &Change) -> Result<Vec<Option<StoredRow>>, StoreError> {
+        let mut found = Vec::with_capacity(change.rows.len());
+        for row in &change.rows {
+            found.push(get(&self.tables()?.rows, &row_key::join(&row.table, &row.key))?);
+        }
+        Ok(found)
     }
 
     pub(super) fn write(&mut self, key: &[u8], write: &RowWrite) -> Result<(), StoreError> {
+        let Tables { rows, expiry } = self.tables()?;
         match &write.put {
-            Some(row) => drop(self.rows.insert(key, encode_ledger_row(key, row)?.as_slice()).map_err(storage)?),
-            None => drop(self.rows.remove(key).map_err(storage)?),
+            Some(row) => drop(rows.insert(key, encode_ledger_row(key, row)?.as_slice()).map_err(storage)?),
+            None => drop(rows.remove(key).map_err(storage)?),
         }
         let end = write.put.as_ref().and_then(|row| row.expires_at);
         if write.old_end != end {
             if let Some(end) = write.old_end {
-                self.expiry.remove(expiry_key(end, key).as_slice()).map_err(storage)?;
+                expiry.remove(expiry_key(end, key).as_slice()).map_err(storage)?;
             }
             if let Some(end) = end {
-                self.expiry.insert(expiry_key(end, key).as_slice(), ()).map_err(storage)?;
+                expiry.insert(expiry_key(end, key).as_slice(), ()).map_err(storage)?;
             }
         }
         Ok(())
@@ -52,14 +75,15 @@ impl<'txn> Ledger<'txn> {
     /// taken for absent, nor stand at the head of the index for ever.
     pub(super) fn remove_expired(&mut self, expired: &ExpiredRow) -> Result<bool, StoreError> {
         let key = row_key::join(&expired.table, &expired.key);
-        let due = match get(&self.rows, &key) {
+        let Tables { rows, expiry } = self.tables()?;
+        let due = match get(rows, &key) {
             Err(StoreError::Quarantined) => false,
             stored => stored?.is_some_and(|row| row.expires_at == Some(expired.expires_at)),
         };
         if due {
-            self.rows.remove(key.as_slice()).map_err(storage)?;
+            rows.remove(key.as_slice()).map_err(storage)?;
         }
-        let entry = self.expiry.remove(expiry_key(expired.expires_at, &key).as_slice()).map_err(storage)?;
+        let entry = expiry.remove(expiry_key(expired.expires_at, &key).as_slice()).map_err(storage)?;
         Ok(due || entry.is_some())
     }
 }

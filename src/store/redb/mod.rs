@@ -42,7 +42,7 @@ use ::redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, Readabl
 pub use self::disk::{DiskError, DiskFault, DiskFile, DiskOperation, PowerLoss, SimulatedDisk};
 use self::error::{shielded, storage, table};
 use self::file::StoreFile;
-use self::open::open_lease;
+use self::open::{Contents, open_lease};
 use self::place::{Lease, Place};
 use self::tables::{
     COUNTERS, EXPIRY, GENERATION, IN_FLIGHT, KEYS, QUIET, RECORDS, TICK_MARK, find, read_clock_mark, read_counter,
@@ -124,7 +124,8 @@ enum Slot {
 
 /// What belongs to whoever writes.
 struct Writer {
-    next_seq: u64,
+    /// As far as commits have gone; read anew whenever the database is opened.
+    contents: Contents,
     /// Whether the last commit left the next opening slow.
     restless: bool,
     /// The file, whether there is a database over it or not. `None`: the store is closed.
@@ -154,7 +155,7 @@ impl RedbStore {
         };
         Ok(Self {
             slot: RwLock::new(Slot::Open(opened.database)),
-            writer: Mutex::new(Writer { next_seq: opened.next_seq, restless: true, lease: Some(lease) }),
+            writer: Mutex::new(Writer { contents: opened.contents, restless: true, lease: Some(lease) }),
             place,
             options,
         })
@@ -241,13 +242,14 @@ impl Store for RedbStore {
         let mut writer = self.writer();
         shielded(|| {
             let mut txn = self.begin_write()?;
-            let applied = batch::apply(&txn, batch, &mut writer.next_seq)?;
+            let applied = batch::apply(&txn, batch, &mut writer.contents)?;
             if applied.wrote {
                 let rows: usize = batch.changes.iter().map(|change| change.rows.len()).sum();
                 let quick_repair = batch.changes.len() + rows + batch.expired_rows.len() >= QUICK_REPAIR_CHANGES;
                 txn.set_quick_repair(quick_repair);
                 txn.commit().map_err(error::commit)?;
                 writer.restless = !quick_repair;
+                writer.contents.is_old = false;
             }
             Ok(applied.verdicts)
         })
@@ -351,7 +353,7 @@ impl Store for RedbStore {
         let Some(lease) = &mut writer.lease else { return Err(StoreError::Closed) };
         match open_lease(&*self.place, lease, &self.options) {
             Ok(opened) => {
-                (writer.next_seq, writer.restless) = (opened.next_seq, true);
+                (writer.contents, writer.restless) = (opened.contents, true);
                 self.replace(Slot::Open(opened.database));
                 Ok(())
             }

@@ -24,8 +24,15 @@ const IN_USE: u8 = 2;
 /// An open database.
 pub(super) struct Opened {
     pub(super) database: Database,
+    pub(super) contents: Contents,
+}
+
+/// What a writer has to know of what is stored.
+pub(super) struct Contents {
     /// The place of the next new record.
     pub(super) next_seq: u64,
+    /// The format is an older one, and tables may be missing.
+    pub(super) is_old: bool,
 }
 
 /// Opens the leased file; if a sync of it has failed, a fresh copy of it.
@@ -35,7 +42,7 @@ pub(super) fn open_lease(place: &dyn Place, lease: &mut Lease, options: &RedbOpt
     }
     let (database, held) = open_held(lease, options)?;
     match take_over(place, lease, &database, &held) {
-        Ok(next_seq) => Ok(Opened { database, next_seq }),
+        Ok(contents) => Ok(Opened { database, contents }),
         Err(reason) => {
             let_go(database);
             Err(reason)
@@ -43,17 +50,17 @@ pub(super) fn open_lease(place: &dyn Place, lease: &mut Lease, options: &RedbOpt
     }
 }
 
-/// Makes sure that the file is the store's, and lets what was held back through. Returns the place of the next new record.
-fn take_over(place: &dyn Place, lease: &Lease, database: &Database, held: &Held) -> Result<u64, StoreError> {
+/// Makes sure that the file is the store's, and lets what was held back through.
+fn take_over(place: &dyn Place, lease: &Lease, database: &Database, held: &Held) -> Result<Contents, StoreError> {
     // Only now is it locked. Somebody may have put a fresh file in its place and given this one up meanwhile.
     if !place.names(lease).map_err(error::io)? {
         return Err(nameless());
     }
-    let next_seq = shielded(|| inspect(&database.begin_read().map_err(error::transaction)?))?;
+    let contents = shielded(|| inspect(&database.begin_read().map_err(error::transaction)?))?;
     held.release().map_err(error::io)?;
     // The file may be the work of an engine that died before its name was durable.
     place.sync_directory().map_err(error::io)?;
-    Ok(next_seq)
+    Ok(contents)
 }
 
 /// Opens what the file holds. Nothing is written to it before the release.
@@ -105,8 +112,8 @@ pub(super) fn nameless() -> StoreError {
     error::io(io::Error::new(io::ErrorKind::NotFound, "the store's file was removed or replaced while it was open"))
 }
 
-/// Checks format and tables. Returns the place of the next new record.
-pub(super) fn inspect(txn: &ReadTransaction) -> Result<u64, StoreError> {
+/// Checks format and tables.
+pub(super) fn inspect(txn: &ReadTransaction) -> Result<Contents, StoreError> {
     let meta = txn.open_table(META).map_err(table)?;
     let format = read_format(&meta)?;
     if format > FORMAT {
@@ -130,5 +137,6 @@ pub(super) fn inspect(txn: &ReadTransaction) -> Result<u64, StoreError> {
     }
     let records = txn.open_table(RECORDS).map_err(table)?;
     let last = ReadableTable::last(&records).map_err(storage)?;
-    Ok(last.map_or(0, |(seq, _)| seq.value()).saturating_add(1))
+    let next_seq = last.map_or(0, |(seq, _)| seq.value()).saturating_add(1);
+    Ok(Contents { next_seq, is_old: format < FORMAT })
 }

@@ -73,8 +73,8 @@ fn copy(old: &Lease, fresh: &Lease, options: &RedbOptions) -> Result<Opened, Sto
         let target = builder(&options, true).create_with_backend(Held::released(fresh.file()));
         let target = target.map_err(error::opening)?;
         copy_tables(&source.begin_read().map_err(error::transaction)?, &target)?;
-        let next_seq = open::inspect(&target.begin_read().map_err(error::transaction)?)?;
-        Ok(Opened { database: target, next_seq })
+        let contents = open::inspect(&target.begin_read().map_err(error::transaction)?)?;
+        Ok(Opened { database: target, contents })
     });
     // What closing would write is for nobody.
     held.refuse();
