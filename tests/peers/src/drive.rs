@@ -17,6 +17,9 @@ const FIRST_FRESH: u64 = 1 << 40;
 /// A run that has not ended then is given up: something hangs.
 const GUARD: Duration = Duration::from_secs(60);
 
+/// Replays are read once before they are measured, for so long at most.
+const WARMING: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Workload {
     /// Requests never seen before.
@@ -93,9 +96,9 @@ impl<P: Peer> Contender for P {
         host.block_on(async {
             let mut callers = self.callers(callers).await?;
             if workload == Workload::Replay {
-                (callers, _) = drive(callers, workload, window / 10).await?;
+                callers = each_once(callers, workload, HOT, WARMING).await?;
             }
-            Ok(drive(callers, workload, window).await?.1)
+            drive(callers, workload, window).await
         })
     }
 }
@@ -110,18 +113,15 @@ pub(crate) struct Run {
 }
 
 /// Every caller calls at least once, and sends no more when the window is over.
-async fn drive<C: Caller>(callers: Vec<C>, workload: Workload, window: Duration) -> Result<(Vec<C>, Run), AnyError> {
+async fn drive<C: Caller>(callers: Vec<C>, workload: Workload, window: Duration) -> Result<Run, AnyError> {
     let began = now();
     let is_alone = callers.len() == 1;
     let task = |(place, caller)| tokio::spawn(call(caller, Plan { place, is_alone, workload, began, window }));
     let tasks: Vec<_> = (0..).zip(callers).map(task).collect();
     let mut latencies = Vec::new();
-    let mut callers = Vec::with_capacity(tasks.len());
     for task in tasks {
         let left = (window + GUARD).saturating_sub(began.elapsed());
-        let (caller, own) = tokio::time::timeout(left, task).await.map_err(|_| "it hangs")???;
-        callers.push(caller);
-        latencies.extend(own);
+        latencies.extend(tokio::time::timeout(left, task).await.map_err(|_| "it hangs")???);
     }
     let took = began.elapsed();
     latencies.sort_unstable();
@@ -130,7 +130,7 @@ async fn drive<C: Caller>(callers: Vec<C>, workload: Workload, window: Duration)
         p50: percentile(&latencies, 50),
         p99: percentile(&latencies, 99),
     };
-    Ok((callers, run))
+    Ok(run)
 }
 
 /// What a caller does.
@@ -142,7 +142,7 @@ struct Plan {
     window: Duration,
 }
 
-async fn call<C: Caller>(mut caller: C, plan: Plan) -> Result<(C, Vec<Duration>), AnyError> {
+async fn call<C: Caller>(mut caller: C, plan: Plan) -> Result<Vec<Duration>, AnyError> {
     let mut latencies = Vec::new();
     let mut turn = plan.place * 131;
     let mut sent = now();
@@ -165,7 +165,7 @@ async fn call<C: Caller>(mut caller: C, plan: Plan) -> Result<(C, Vec<Duration>)
         let answered = now();
         latencies.push(answered - sent);
         if answered - plan.began >= plan.window {
-            return Ok((caller, latencies));
+            return Ok(latencies);
         }
         sent = answered;
         // A caller that never waits would keep its thread, and the others would not call at all.
@@ -194,24 +194,42 @@ fn next_fresh() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Sends the requests `0..records` as fresh ones, for stores that are filled in no other way.
-pub(crate) async fn fill_by_calls<C: Caller>(callers: Vec<C>, records: u64) -> Result<(), AnyError> {
+/// The requests `0..records`, each once; from the end of `limit` on no more.
+pub(crate) async fn each_once<C: Caller>(
+    callers: Vec<C>,
+    workload: Workload,
+    records: u64,
+    limit: Duration,
+) -> Result<Vec<C>, AnyError> {
+    let began = now();
     let step = callers.len();
     let tasks: Vec<_> = (0..)
         .zip(callers)
         .map(|(first, mut caller)| {
             tokio::spawn(async move {
                 for number in (first..records).step_by(step) {
-                    caller.fresh(number).await?;
+                    if began.elapsed() >= limit {
+                        break;
+                    }
+                    match workload {
+                        Workload::Fresh => caller.fresh(number).await?,
+                        Workload::Replay => caller.replay(number).await?,
+                    };
                 }
-                Ok::<_, AnyError>(())
+                Ok::<_, AnyError>(caller)
             })
         })
         .collect();
+    let mut callers = Vec::with_capacity(tasks.len());
     for task in tasks {
-        task.await??;
+        callers.push(task.await??);
     }
-    Ok(())
+    Ok(callers)
+}
+
+/// Sends the requests `0..records` as fresh ones, for stores that are filled in no other way.
+pub(crate) async fn fill_by_calls<C: Caller>(callers: Vec<C>, records: u64) -> Result<(), AnyError> {
+    each_once(callers, Workload::Fresh, records, Duration::MAX).await.map(drop)
 }
 
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {

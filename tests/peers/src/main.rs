@@ -6,7 +6,8 @@
 //!
 //! - **fresh**: two durable steps. The request is registered before the operation runs, and its answer is kept before the
 //!   caller gets it. Every store is emptied before each round, or filled once and never emptied.
-//! - **replay**: one of 10,000 finished requests again, all of them in memory; the request is compared with the kept one.
+//! - **replay**: one of 10,000 finished requests again, each of which was read once before (for a second at most); the request
+//!   is compared with the kept one.
 //!
 //! Each caller waits for its answer before it sends the next request. In each round everybody takes a turn, and each round
 //! begins with another one; if the rounds take too long, there are fewer. A rate counts from the first request to the last answer; rates, p50 and p99 are medians over the
@@ -32,7 +33,7 @@
 //! - **SQLite**: in process, WAL, `synchronous = FULL`, `fdatasync` as Debian builds it, 64 MiB of cache, a table without
 //!   rowid, prepared. One thread writes what comes through a channel, one transaction for each step: it could put several
 //!   steps into one transaction, and then it would be half of an engine. *Advantage*: a caller that replays reads on its own
-//!   thread from a connection of its own, a bare `select`.
+//!   thread, a bare `select`, from one of as many connections as there are cores.
 //! - **redb in a mutex**: what one writes quickly: lock, commit the request, unlock, run, lock, commit the answer. redb's
 //!   defaults: a commit syncs once, where ibid's syncs twice, and the file is repaired slowly after a crash. *Advantages*: no
 //!   hop to another thread; a cache of 1 GiB; whoever comes first gets the lock, so that it is fast and unfair.
@@ -148,7 +149,12 @@ impl Field {
         let mut lines = Vec::new();
         // A store of a million is filled once; it grows by what a round adds.
         if options.records > 0 {
-            self.each(|peer| peer.fill(host, options.records.max(HOT)));
+            self.each(|peer| {
+                let began = drive::now();
+                peer.fill(host, options.records.max(HOT))?;
+                eprintln!("{}: filled in {:.0} s", peer.name(), began.elapsed().as_secs_f64());
+                Ok(())
+            });
         }
         // Replays come last, so that those of a store which is emptied between rounds are filled in but once.
         let fresh = options.callers.iter().map(|callers| (Workload::Fresh, *callers));

@@ -21,6 +21,8 @@ use crate::{AnyError, locked};
 const FILLERS: usize = 256;
 /// An answer that takes longer does not come.
 const PATIENCE: Duration = Duration::from_secs(30);
+const BETWEEN_TRIES: Duration = Duration::from_millis(500);
+const TRIES: usize = 20;
 
 /// The operation, as Restate runs it.
 struct Payments;
@@ -49,17 +51,39 @@ impl Restate {
         let port = listener.local_addr()?.port();
         tokio::spawn(serve(listener));
         let deployment = format!("{{\"uri\":\"http://127.0.0.1:{port}/\"}}");
-        let mut admin = connect(admin).await?;
-        let request =
-            Request::builder().method(Method::POST).uri("/deployments").header(CONTENT_TYPE, "application/json");
-        send(&mut admin, request.header(HOST, "localhost").body(Full::from(deployment))?).await?;
-        let request = Request::builder().uri("/version").header(HOST, "localhost").body(Full::default())?;
-        let version = send(&mut admin, request).await?;
+        register(admin, &deployment).await?;
+        let version = ask(admin, Method::GET, "/version", String::new()).await?;
         let version = String::from_utf8_lossy(&version).into_owned();
         let version =
             version.split("\"version\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("unknown");
         Ok(Self { ingress, version: version.to_owned(), is_filled: false })
     }
+}
+
+/// A server that has just been started is healthy before it takes everything.
+async fn register(admin: u16, deployment: &str) -> Result<(), AnyError> {
+    let mut tries = tokio::time::interval(BETWEEN_TRIES);
+    let mut last = Ok(());
+    for _ in 0..TRIES {
+        tries.tick().await;
+        last = ask(admin, Method::POST, "/deployments", deployment.to_owned()).await.map(drop);
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
+}
+
+/// Asks the admin server, which may close a connection at any time.
+async fn ask(admin: u16, method: Method, path: &str, body: String) -> Result<Bytes, AnyError> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, "localhost")
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::from(body))?;
+    let mut sender = connect(admin).await?;
+    tokio::time::timeout(PATIENCE, send(&mut sender, request)).await.map_err(|_| "no answer")?
 }
 
 /// The SDK's own server, with one thing more: it leaves Nagle's algorithm on, which makes a lone call wait for 40 ms.

@@ -1,8 +1,8 @@
-//! SQLite in process: one thread writes, whatever comes through a channel, a transaction for each step; a caller that
-//! reads has a connection of its own.
+//! SQLite in process: one thread writes, whatever comes through a channel, a transaction for each step; callers that read
+//! share as many connections as there are cores.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use rusqlite::{Connection, params};
@@ -36,6 +36,7 @@ struct Write {
 struct Open {
     writes: mpsc::Sender<Write>,
     writer: JoinHandle<()>,
+    readers: Arc<[Mutex<Connection>]>,
     directory: TempDir,
 }
 
@@ -62,8 +63,8 @@ impl Peer for Sqlite {
     }
 
     async fn fill(&mut self, records: u64) -> Result<(), AnyError> {
-        if let Some(Open { writes, writer, directory }) = self.open.take() {
-            drop(writes);
+        if let Some(Open { writes, writer, readers, directory }) = self.open.take() {
+            drop((writes, readers));
             writer.join().map_err(|_| "the writer panicked")?;
             directory.close()?;
         }
@@ -76,15 +77,20 @@ impl Peer for Sqlite {
             finish(&transaction, number, &payload::answer(number))?;
         }
         transaction.commit()?;
+        // Reads would look for every page in a long log first.
+        connection.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()))?;
+        let cores = std::thread::available_parallelism()?.get();
+        let readers =
+            (0..cores).map(|_| Ok(Mutex::new(connect(&file(&directory))?))).collect::<rusqlite::Result<_>>()?;
         let (writes, inbox) = mpsc::channel();
         let writer = std::thread::spawn(move || write(&connection, &inbox));
-        self.open = Some(Open { writes, writer, directory });
+        self.open = Some(Open { writes, writer, readers, directory });
         Ok(())
     }
 
     async fn callers(&mut self, count: usize) -> Result<Vec<SqliteCaller>, AnyError> {
         let open = self.open.as_ref().ok_or("it is filled first")?;
-        let caller = |_| SqliteCaller { writes: open.writes.clone(), file: file(&open.directory), reader: None };
+        let caller = |_| SqliteCaller { writes: open.writes.clone(), readers: Arc::clone(&open.readers) };
         Ok((0..count).map(caller).collect())
     }
 }
@@ -126,22 +132,20 @@ fn finish(connection: &Connection, number: u64, answer: &Answer) -> rusqlite::Re
 
 pub(crate) struct SqliteCaller {
     writes: mpsc::Sender<Write>,
-    file: PathBuf,
-    reader: Option<Connection>,
+    readers: Arc<[Mutex<Connection>]>,
 }
 
 impl SqliteCaller {
-    async fn write(&mut self, number: u64, step: Step) -> Result<(), AnyError> {
+    async fn write(&self, number: u64, step: Step) -> Result<(), AnyError> {
         let (written, result) = oneshot::channel();
         self.writes.send(Write { number, step, written }).map_err(|_| "the writer is gone")?;
         if result.await?? { Ok(()) } else { Err("not fresh".into()) }
     }
 
-    fn read(&mut self, number: u64) -> Result<Answer, AnyError> {
-        let reader = match &mut self.reader {
-            Some(reader) => reader,
-            none => none.insert(connect(&self.file)?),
-        };
+    fn read(&self, number: u64) -> Result<Answer, AnyError> {
+        let free = self.readers.iter().find_map(|reader| reader.try_lock().ok());
+        let first = || Some(self.readers.first()?.lock().unwrap_or_else(PoisonError::into_inner));
+        let reader = free.or_else(first).ok_or("no connection")?;
         let mut statement = reader.prepare_cached(REPLAY)?;
         let (request, answer) = statement.query_row([payload::key(number)], |row| {
             Ok((row.get::<_, [u8; payload::REQUEST_BYTES]>(0)?, row.get::<_, Answer>(1)?))
