@@ -49,8 +49,15 @@ async fn info(connection: &mut MultiplexedConnection, section: &str, name: &str)
 
 /// Begins the append-only file anew, so that what was flushed is gone from the disk too and no rewrite begins by itself soon.
 async fn rewrite(connection: &mut MultiplexedConnection) -> Result<(), AnyError> {
-    let mut looks = tokio::time::interval(LOOK);
+    // Enough was written to fill the store that a rewrite may have begun by itself.
+    rest(connection).await?;
     cmd("BGREWRITEAOF").query_async::<String>(connection).await?;
+    rest(connection).await
+}
+
+/// Waits until no rewrite is running or due.
+async fn rest(connection: &mut MultiplexedConnection) -> Result<(), AnyError> {
+    let mut looks = tokio::time::interval(LOOK);
     loop {
         looks.tick().await;
         let scheduled = info(connection, "persistence", "aof_rewrite_scheduled").await?;
