@@ -70,8 +70,9 @@ def build(tree, needed):
     targets = {"lib": ["--lib"], "it": ["--test", "it"], "proof": ["--test", "proof"], "http": ["--test", "http"]}
     if "http" in needed:
         servers = ["cargo", "build", "--release", "--example", "http_server", "--example", "http_server_actix"]
-        if subprocess.run(servers, cwd=tree, env=env).returncode != 0:
-            sys.exit("the servers do not build")
+        built = subprocess.run(servers, cwd=tree, env=env, stderr=subprocess.PIPE, text=True)
+        if built.returncode != 0:
+            sys.exit(built.stderr)
     command = ["cargo", "test", "--release", "--no-run", *(part for name in sorted(needed) for part in targets[name])]
     built = subprocess.run(command, cwd=tree, env=env, stderr=subprocess.PIPE, text=True)
     if built.returncode != 0:
