@@ -15,7 +15,7 @@ use super::problem::Problem;
 use super::route::KeyUse;
 use super::setup::{Guarded, Settings};
 use super::trace::Trace;
-use crate::{Ended, Engine, Error, ErrorKind, Flow, Guard, Key, Resolved, Row};
+use crate::{AttemptId, Ended, Engine, Error, ErrorKind, Flow, Forgotten, Guard, Key, Resolved, Row, Status};
 
 /// The table of the layer's own rows, and the key of the secret that logs are keyed with.
 const TABLE: &str = "ibid.http";
@@ -115,24 +115,40 @@ impl Idempotency {
     /// [oracle](super::Route::ask) does it by itself.
     ///
     /// # Errors
-    /// On an error it is not known whether the answer was recorded: say it again.
+    /// [`ErrorKind::Duplicate`]: it runs, and will say so itself. [`ErrorKind::NotFound`]. On any other error it is not known whether
+    /// the answer was recorded: say it again.
     pub async fn resolve(&self, key: &Key, answer: Answer) -> Result<Resolved, Error> {
-        let kept = Kept::whole(answer, self.0.engine.lookup(key)?.map_or(1, |record| record.attempt.number)).to_bytes();
-        self.0.engine.resolve(&self.flow(key)?, key, None, Ended::Completed(kept.into())).await
+        let attempt = self.left(key)?;
+        let kept = Kept::whole(answer, attempt.number).to_bytes();
+        self.0.engine.resolve(&self.flow(key)?, key, Some(attempt), Ended::Completed(kept.into())).await
     }
 
     /// Says that a request in doubt surely had no effect and never will: its key is free, and a retry runs. If that is wrong, it
-    /// runs twice.
+    /// runs twice. `false`: it has an answer, or the route's [oracle](super::Route::ask) cannot rule out that it is under way; a
+    /// retry of the latter hears 503.
     ///
     /// # Errors
-    /// On an error it is not known whether the key is free: say it again. Until it is, a retry hears 503.
-    pub async fn release(&self, key: &Key) -> Result<Resolved, Error> {
-        let flow = self.flow(key)?;
-        let resolved = self.0.engine.resolve(&flow, key, None, Ended::Failed(b"released".as_slice().into())).await?;
-        if matches!(resolved, Resolved::Recorded | Resolved::Already) {
-            self.0.engine.forget(&flow, std::slice::from_ref(key)).await?;
+    /// As [`resolve`](Self::resolve): on any other error it is not known whether the key is free.
+    pub async fn release(&self, key: &Key) -> Result<bool, Error> {
+        let (flow, attempt) = (self.flow(key)?, self.left(key)?);
+        let failed = Ended::Failed(b"released".as_slice().into());
+        let resolved = self.0.engine.resolve(&flow, key, Some(attempt), failed).await?;
+        if !matches!(resolved, Resolved::Recorded | Resolved::Already) {
+            return Ok(false);
         }
-        Ok(resolved)
+        let forgotten = self.0.engine.forget(&flow, std::slice::from_ref(key)).await?;
+        Ok(forgotten.iter().all(|(_, forgotten)| *forgotten == Forgotten::Forgotten))
+    }
+
+    /// The attempt that a record has, unless it runs.
+    fn left(&self, key: &Key) -> Result<AttemptId, Error> {
+        match self.0.engine.lookup(key)? {
+            None => Err(ErrorKind::NotFound.into()),
+            Some(record) => match record.state.status() {
+                running @ (Status::Registered | Status::Dispatched) => Err(ErrorKind::Duplicate(running).into()),
+                _ => Ok(record.attempt),
+            },
+        }
     }
 
     /// How the requests of today and of the six days before ended, by route and outcome; nothing for what did not occur. Days are
