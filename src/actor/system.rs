@@ -4,6 +4,7 @@
 //! order here is explicit: admission closes, what runs gets its time, what is queued is committed, the supervisor's thread
 //! is joined, the store is closed, and only then does anybody hear that the engine is down.
 
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -163,11 +164,18 @@ struct Started {
     arbiter: ArbiterHandle,
 }
 
+/// What the actors' threads run on: timers alone, which take no descriptors. Actix's own runtimes take some, and panic where there
+/// are none.
+fn timers() -> Runtime {
+    let built = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    built.unwrap_or_else(|error| resume_unwind(Box::new(error)))
+}
+
 fn run(mut parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: oneshot::Receiver<Ending>) {
     let (drain, own_runtime) = (parts.limits.drain, parts.own_runtime.take());
-    let system = System::new();
+    let system = System::with_tokio_rt(timers);
     let writer = system.block_on(async {
-        let writer = Arbiter::new();
+        let writer = Arbiter::with_tokio_rt(timers);
         let actors = start_actors(parts, &writer.handle());
         let (router, supervisor) = (Arc::clone(&actors.router), actors.supervisor.clone());
         // An error means that the one who opened the engine is gone; then the stop signal is gone, too.
