@@ -42,7 +42,7 @@ pub(crate) fn is(name: &str) -> bool {
     PLANTED.get_or_init(|| std::env::var("IBID_PLANTED").ok()).as_deref() == Some(name)
 }
 """
-SECONDS_PER_LAYER = 180
+SECONDS_PER_LAYER = 120
 
 
 def plant(bug, tree):
