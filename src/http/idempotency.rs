@@ -267,7 +267,10 @@ async fn log_secret(engine: &Engine) -> Result<[u8; 32], Error> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|_| Error::from(ErrorKind::Internal))?;
         let row = Row::new(TABLE, LOG_SECRET, secret).map_err(|_| Error::from(ErrorKind::Internal))?;
-        engine.write_rows(vec![row.guard(Guard::Absent)]).await?;
+        if engine.write_rows(vec![row.guard(Guard::Absent)]).await? {
+            return Ok(secret);
+        }
+        // Somebody else was first.
     }
 }
 
