@@ -295,6 +295,24 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_in_the_order_of_their_bytes() {
+        let [a, b] = [b"1", b"2"].map(|id| Key::new("f", b"s", id).unwrap());
+        assert_eq!(a.partial_cmp(&b), Some(Ordering::Less));
+        assert_eq!((b.cmp(&a), a.cmp(&a.clone())), (Ordering::Greater, Ordering::Equal));
+    }
+
+    #[test]
+    fn what_hashes_itself_byte_by_byte_is_told_apart_by_them() {
+        let hash = |bytes: &[u8]| {
+            let mut hasher = Hashed::default();
+            hasher.write(bytes);
+            hasher.finish()
+        };
+        assert_eq!(hash(b"ab"), hash(b"ab"));
+        assert_ne!(hash(b"ab"), hash(b"ba"));
+    }
+
+    #[test]
     fn a_node_id_shows_itself_when_asked_and_a_tag_in_debug() {
         let node = NodeId::new([3; 33]).unwrap();
         assert_eq!(node.to_string(), "03".repeat(33));
