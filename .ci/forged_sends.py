@@ -511,6 +511,21 @@ def released_by_the_eighth_tick(t):
     t.settle()
 
 
+def released_and_the_next_one_is_paid_twice_over(t):
+    first, second = t.send(PAYMENT), t.send(PAYMENT)
+    t.tell(first, "duplicate", "registered", attempt=None)  # It cannot say of which attempt.
+    t.tell(second, "success", "dispatched", attempt=1)
+    t.line(PAYMENT)
+    t.event()
+    t.acknowledge()
+    t.tick(8)
+    t.sent(PAYMENT, attempt=2, amount=3000)
+    t.event(attempt=2)
+    t.event(attempt=2, handled="repeated")
+    t.tell(t.send(PAYMENT), "conflict", "completed", attempt=2)
+    t.settle()
+
+
 def a_tick_that_was_cut_off_counted(t):
     t.paid()
     t.acknowledge()
@@ -533,7 +548,8 @@ def abandoned_and_failed(t):
 
 HONEST = [an_end_that_comes_before_the_dispatch, a_tracker_that_did_not_wait, a_life_of_an_onion,
           a_refused_onion_and_a_fenced_one, a_crash_in_the_call_of_a_payment, a_crash_before_the_call_of_a_payment,
-          released_by_the_eighth_tick, a_tick_that_was_cut_off_counted, abandoned_and_failed]
+          released_by_the_eighth_tick, released_and_the_next_one_is_paid_twice_over, a_tick_that_was_cut_off_counted,
+          abandoned_and_failed]
 
 
 def must_object(scenario, wanted, *key):

@@ -325,7 +325,8 @@ class Sends:
         return any(ran.attempt == before.attempt and ran.ask.sent > ask.seen for ran in self.keys[ask.key].told if ran.ran)
 
     def _quiet_ticks(self, before, end):
-        """How many there can have been since it was acknowledged, or since the last event of it."""
+        """How many there can have been since it was acknowledged, or since the last event that is surely of it: what `before`
+        was told of without an attempt may be gone, and the event be of the next one."""
         asks = self.keys[before.ask.key].acts
         acks = [ask.sent for ask in asks if ask.method == "ack_payment_event" and ask.sent <= end
                 and (ask.result is None or ask.result["acknowledged"]) and not self._began_after(before, ask)]
@@ -333,15 +334,11 @@ class Sends:
             return 0
         events = [ask.sent for ask in asks if ask.method == "payment_event" and ask.result is not None
                   and ask.result["handled"] == "repeated" and ask.members["event"] == "sent" and ask.seen <= end
-                  and self._is_of(ask, before)]
+                  and before.attempt is not None and ask.result.get("attempt") == before.attempt]
         base = max([min(acks), *events])
         # They are answered, or cut off, in the order of the questions.
         over = bisect.bisect_right(self.ticks, base, key=lambda tick: tick.seen)
         return bisect.bisect_right(self.ticks, end, key=lambda tick: tick.sent) - over
-
-    @staticmethod
-    def _is_of(event, before):
-        return before.attempt is None or event.result.get("attempt") == before.attempt
 
     def _must_have_been_released(self, told):
         """Paid, acknowledged, and eight ticks with nothing between: it is gone."""
