@@ -526,6 +526,15 @@ def released_and_the_next_one_is_paid_twice_over(t):
     t.settle()
 
 
+def failed_between_the_call_and_the_question(t):
+    id = t.send(PAYMENT, outcome="panic")
+    t.line(PAYMENT)
+    t.tell(id, "ambiguous", "in_doubt", attempt=1)
+    t.event("failed", handled="repeated", state="failed")
+    t.refuse(PAYMENT, "not started", replayed=True, attempt=1)
+    t.settle()
+
+
 def a_tick_that_was_cut_off_counted(t):
     t.paid()
     t.acknowledge()
@@ -549,7 +558,7 @@ def abandoned_and_failed(t):
 HONEST = [an_end_that_comes_before_the_dispatch, a_tracker_that_did_not_wait, a_life_of_an_onion,
           a_refused_onion_and_a_fenced_one, a_crash_in_the_call_of_a_payment, a_crash_before_the_call_of_a_payment,
           released_by_the_eighth_tick, released_and_the_next_one_is_paid_twice_over, a_tick_that_was_cut_off_counted,
-          abandoned_and_failed]
+          failed_between_the_call_and_the_question, abandoned_and_failed]
 
 
 def must_object(scenario, wanted, *key):
