@@ -18,6 +18,7 @@ use super::message::{
 };
 use super::meters::Meters;
 use super::oracle::{Inquiries, Recovery};
+use super::outbox::Outbox;
 use super::recoverer::Recoverer;
 use super::running::Running;
 use super::saver::Saver;
@@ -47,6 +48,7 @@ pub(super) struct Surroundings {
     pub(super) observers: Arc<Observers>,
     pub(super) router: RouterAddr,
     pub(super) supervisor: Addr<Supervisor>,
+    pub(super) outbox: Outbox,
     pub(super) recovery: Arc<Recovery>,
     pub(super) inquiries: Inquiries,
     /// `None` if nothing is recovered without a caller.
@@ -333,7 +335,7 @@ impl KeyActor {
         proposal.doubt = self.doubt(&pending.step.write);
         pending.cause.put_down();
         self.pending = Some(pending);
-        self.around.supervisor.do_send(proposal);
+        self.around.outbox.propose(proposal);
     }
 
     /// What this write does to the doubt about the record.
@@ -691,7 +693,7 @@ impl KeyActor {
         }
         self.limit_the_wait(ctx);
         if self.is_idle() {
-            self.around.router.do_send(Idle { origin: self.origin.clone(), seen: self.seen });
+            self.around.outbox.note_idle(Idle { origin: self.origin.clone(), seen: self.seen });
             self.idle = true;
         }
     }

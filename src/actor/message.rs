@@ -47,17 +47,18 @@ notices!(
     Submit,
     Finish,
     ToKey,
-    Proposal,
+    Proposals,
     Decided,
     Unsaved,
     Alarmed,
     Heard,
     Recover,
     Kept,
-    Idle,
+    RoundEnds,
     Gone,
     Abandon,
     Drain,
+    SettleAll,
     AbortOperations,
     Halt,
     LastRound,
@@ -515,6 +516,9 @@ impl Drop for Proposal {
     }
 }
 
+/// What a round of key actors proposes, in order.
+pub(super) struct Proposals(pub(super) Vec<Proposal>);
+
 /// What became of one proposal.
 pub(super) struct Decision {
     pub(super) origin: Origin,
@@ -533,6 +537,9 @@ pub(super) struct Kept;
 /// Something happened that somebody must hear of.
 pub(super) struct Alarmed(pub(super) Alarm);
 
+/// Everything that was due on the router's thread has run: what the key actors have for others may leave.
+pub(super) struct RoundEnds;
+
 /// A key actor has nothing in flight after `seen` messages.
 pub(super) struct Idle {
     pub(super) origin: Origin,
@@ -550,6 +557,9 @@ pub(crate) struct Abandon {
 
 /// Take in nothing new, and say when nothing is in flight any more.
 pub(super) struct Drain(pub(super) oneshot::Sender<()>);
+
+/// Commit what has been proposed, then say so.
+pub(super) struct SettleAll(pub(super) oneshot::Sender<()>);
 
 /// Stop waiting for what still runs.
 pub(super) struct AbortOperations;

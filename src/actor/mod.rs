@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!  host runtime                 thread "ibid"                                thread of the supervisor
-//!  Engine --Submit(Ticket)--> Router --ToKey--> KeyActor --Proposal-------> Supervisor --batch--> Store
-//!    ^ oneshot                 |  ^ ^              | one per key in flight      |
-//!    |                         |  | '--Idle--------'                            |
+//!  Engine --Submit(Ticket)--> Router --ToKey--> KeyActor (one per key in flight)
+//!    ^ oneshot                 |  ^ ^              | Proposal, Idle
+//!    |                         |  | '--RoundEnds-- Outbox --Proposals--------> Supervisor --batch--> Store
 //!    |                         |  '--------------- Decided(batch) --------------'
 //!  operation <--- Running <----'  (started by its key actor, once its registration is durable)
 //!    '---------Finish---------> Router
@@ -25,6 +25,7 @@ pub(crate) mod message;
 mod meters;
 mod operation;
 mod oracle;
+mod outbox;
 mod permits;
 mod recoverer;
 mod recovery;

@@ -10,8 +10,10 @@ use tokio::sync::oneshot;
 use super::key_actor::{KeyActor, Surroundings};
 use super::message::{
     Abandon, AbortOperations, Alarmed, Answer, Count, Counts, Decided, Drain, Finish, Gone, Halt, Heard, Idle, Kept,
-    LastRound, Lost, Origin, Recover, Report, Submit, TRIES, Ticket, ToKey, Unsaved, tell,
+    LastRound, Lost, Origin, Proposals, Recover, Report, RoundEnds, SettleAll, Submit, TRIES, Ticket, ToKey, Unsaved,
+    tell,
 };
+use super::supervisor::Settle;
 use crate::error::ErrorKind;
 use crate::key::{Key, KeyMap};
 use crate::machine::Alarm;
@@ -93,6 +95,26 @@ impl Router {
     fn note_death(&mut self, key: &Key) {
         self.died_actors += 1;
         tracing::error!(%key, "a key actor died; its messages go to a fresh one");
+    }
+
+    /// Passes on what the key actors have proposed, and lets go of those that are idle.
+    fn end_round(&mut self) {
+        let Some(around) = &self.around else { return };
+        let (proposals, idle) = around.outbox.take();
+        if !proposals.is_empty() {
+            around.supervisor.do_send(Proposals(proposals));
+        }
+        idle.into_iter().for_each(|idle| self.let_go(idle));
+        self.tell_when_drained();
+    }
+
+    fn let_go(&mut self, Idle { origin, seen }: Idle) {
+        if let hash_map::Entry::Occupied(entry) = self.keys.entry(origin.key)
+            && entry.get().epoch == origin.epoch
+            && entry.get().sent == seen
+        {
+            entry.remove();
+        }
     }
 
     fn tell_when_drained(&mut self) {
@@ -244,17 +266,22 @@ impl Handler<Unsaved> for Router {
     }
 }
 
-impl Handler<Idle> for Router {
+impl Handler<RoundEnds> for Router {
     type Result = ();
 
-    fn handle(&mut self, Idle { origin, seen }: Idle, _: &mut Self::Context) {
-        if let hash_map::Entry::Occupied(entry) = self.keys.entry(origin.key)
-            && entry.get().epoch == origin.epoch
-            && entry.get().sent == seen
-        {
-            entry.remove();
+    fn handle(&mut self, RoundEnds: RoundEnds, _: &mut Self::Context) {
+        self.end_round();
+    }
+}
+
+impl Handler<SettleAll> for Router {
+    type Result = ();
+
+    fn handle(&mut self, SettleAll(settled): SettleAll, _: &mut Self::Context) {
+        self.end_round();
+        if let Some(around) = &self.around {
+            around.supervisor.do_send(Settle(settled));
         }
-        self.tell_when_drained();
     }
 }
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, SpawnHandle};
 use tokio::sync::oneshot;
 
-use super::message::{Decided, Doubt, ExpirySlice, ExpirySweep, Halt, Proposal, RouterAddr, Tick, Unsaved, tell};
+use super::message::{
+    Decided, Doubt, ExpirySlice, ExpirySweep, Halt, Proposal, Proposals, RouterAddr, Tick, Unsaved, tell,
+};
 use super::meters::Meters;
 use crate::bounds::Limits;
 use crate::entropy::Jitter;
@@ -466,12 +468,12 @@ impl Actor for Supervisor {
     }
 }
 
-impl Handler<Proposal> for Supervisor {
+impl Handler<Proposals> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, proposal: Proposal, ctx: &mut Self::Context) {
-        self.queued_bytes += proposal.weight();
-        self.queue.push(proposal);
+    fn handle(&mut self, Proposals(proposals): Proposals, ctx: &mut Self::Context) {
+        self.queued_bytes += proposals.iter().map(Proposal::weight).sum::<usize>();
+        self.queue.extend(proposals);
         if self.is_down && self.failures >= TRIES {
             // It fails closed: nothing is kept waiting for a store that has been down for so long.
             self.send_away(&failed("the store is down"));

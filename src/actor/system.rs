@@ -17,13 +17,14 @@ use super::front::{Front, Submission};
 use super::key_actor::Surroundings;
 #[cfg(feature = "testing")]
 use super::message::Halt;
-use super::message::{AbortOperations, Drain, LastRound, RouterAddr, tell};
+use super::message::{AbortOperations, Drain, LastRound, RouterAddr, SettleAll, tell};
 use super::meters::Meters;
 use super::oracle::{Inquiries, Recovery};
+use super::outbox::Outbox;
 use super::recoverer::{Begin, Recoverer};
 use super::router::{Router, Surround};
 use super::running::Running;
-use super::supervisor::{Settle, Supervisor};
+use super::supervisor::Supervisor;
 use crate::bounds::Limits;
 use crate::entropy::Jitter;
 use crate::observe::{Event, Observers};
@@ -105,7 +106,7 @@ impl Actors {
             if let Ok(Ending::Crash) = stopped.await {
                 router.do_send(AbortOperations);
             } else {
-                shut_down(&router, &supervisor, drain).await;
+                shut_down(&router, drain).await;
             }
             halt(&router, &supervisor, recoverer.as_ref()).await;
             drop(closing);
@@ -177,12 +178,12 @@ fn run(mut parts: Parts, started: &std::sync::mpsc::Sender<Started>, stopped: on
     let writer = system.block_on(async {
         let writer = Arbiter::with_tokio_rt(timers);
         let actors = start_actors(parts, &writer.handle());
-        let (router, supervisor) = (Arc::clone(&actors.router), actors.supervisor.clone());
+        let router = Arc::clone(&actors.router);
         // An error means that the one who opened the engine is gone; then the stop signal is gone, too.
         drop(started.send(actors));
         // A dropped signal means that the last handle is gone: the same as being told to stop.
         drop(stopped.await);
-        shut_down(&router, &supervisor, drain).await;
+        shut_down(&router, drain).await;
         writer
     });
     writer.stop();
@@ -226,6 +227,7 @@ fn start_actors(parts: Parts, writer: &ArbiterHandle) -> Started {
         observers,
         router: own_address,
         supervisor: writing,
+        outbox: Outbox::new(Arc::clone(&router)),
         recovery,
         inquiries,
         recoverer: recoverer.clone(),
@@ -248,7 +250,7 @@ fn start_actors(parts: Parts, writer: &ArbiterHandle) -> Started {
 const ABORT: Duration = Duration::from_secs(1);
 
 /// Waits for what runs, at most for `drain`; then aborts it, which leaves its records in doubt. Commits what is queued.
-async fn shut_down(router: &RouterAddr, supervisor: &Addr<Supervisor>, drain: Duration) {
+async fn shut_down(router: &RouterAddr, drain: Duration) {
     let (drained, is_drained) = oneshot::channel();
     router.do_send(Drain(drained));
     let mut is_drained = is_drained;
@@ -260,20 +262,20 @@ async fn shut_down(router: &RouterAddr, supervisor: &Addr<Supervisor>, drain: Du
             tracing::error!("operations do not heed their abortion; they may outlive the engine");
         }
     }
-    settle(supervisor).await;
+    settle(router).await;
     // The store is as open now as it will be. What it could not be read for gets its last round, and is proposed by the time
     // that everybody has heard of it.
     let (heard, mut all_have) = mpsc::channel(1);
     router.do_send(LastRound(heard));
     while all_have.recv().await.is_some() {}
-    settle(supervisor).await;
+    settle(router).await;
 }
 
-/// Commits what is queued.
-async fn settle(supervisor: &Addr<Supervisor>) {
+/// Commits what is queued, and what is on its way there.
+async fn settle(router: &RouterAddr) {
     let (settled, is_settled) = oneshot::channel();
-    supervisor.do_send(Settle(settled));
-    // An error means that the supervisor is gone already.
+    router.do_send(SettleAll(settled));
+    // An error means that the router or the supervisor is gone already.
     drop(is_settled.await);
 }
 

@@ -9,8 +9,8 @@ use super::ledger::Ledger;
 use super::open::Contents;
 use super::tables::{
     CLOCK_MARK, COUNTERS, EXPIRY, FORMAT, FORMAT_KEY, Found, GENERATION, IN_FLIGHT, KEYS, KeyHash, LEDGER,
-    LEDGER_EXPIRY, META, QUIET, RECORDS, TICK_MARK, TOTALS, encode_totals, find, hash_of, read_counter, read_totals,
-    scope_counter,
+    LEDGER_EXPIRY, META, QUIET, RECORDS, TICK_MARK, TOTALS, damaged, encode_totals, find, hash_of, read_counter,
+    read_totals, scope_counter,
 };
 use crate::key::Key;
 use crate::record::Record;
@@ -187,7 +187,7 @@ struct Counters<'txn> {
     table: Table<'txn, &'static [u8], &'static [u8]>,
     stored_totals: Totals,
     totals: Totals,
-    scopes: BTreeMap<Vec<u8>, Counter>,
+    scopes: BTreeMap<Box<[u8]>, Counter>,
 }
 
 #[derive(Clone, Copy)]
@@ -204,12 +204,11 @@ impl<'txn> Counters<'txn> {
     }
 
     fn scope(&mut self, scope: &[u8]) -> Result<&mut Counter, StoreError> {
-        let name = scope_counter(scope);
-        let stored = match self.scopes.get(&name) {
-            Some(counter) => counter.stored,
-            None => read_counter(&self.table, &name)?,
-        };
-        Ok(self.scopes.entry(name).or_insert(Counter { stored, now: stored }))
+        if !self.scopes.contains_key(scope) {
+            let stored = read_counter(&self.table, &scope_counter(scope))?;
+            self.scopes.insert(scope.into(), Counter { stored, now: stored });
+        }
+        self.scopes.get_mut(scope).ok_or_else(|| damaged("a counter"))
     }
 
     fn count(&mut self, scope: &[u8], old: Option<&Record>, new: Option<&Record>) -> Result<(), StoreError> {
@@ -227,13 +226,14 @@ impl<'txn> Counters<'txn> {
     /// Writes what has moved, the two marks included; if anything has, or the batch `wrote` otherwise, it is another
     /// generation. Says whether it is.
     fn finish(mut self, batch: &Batch, wrote: bool) -> Result<bool, StoreError> {
-        for (name, counter) in self.scopes {
-            match counter {
-                Counter { stored, now } if stored == now => {}
-                Counter { now: 0, .. } => drop(self.table.remove(name.as_slice()).map_err(storage)?),
-                Counter { now, .. } => {
-                    drop(self.table.insert(name.as_slice(), now.to_be_bytes().as_slice()).map_err(storage)?);
-                }
+        for (scope, Counter { stored, now }) in self.scopes {
+            if stored == now {
+                continue;
+            }
+            let name = scope_counter(&scope);
+            match now {
+                0 => drop(self.table.remove(name.as_slice()).map_err(storage)?),
+                _ => drop(self.table.insert(name.as_slice(), now.to_be_bytes().as_slice()).map_err(storage)?),
             }
         }
         if self.totals != self.stored_totals {
