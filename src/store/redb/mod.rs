@@ -45,8 +45,8 @@ use self::file::StoreFile;
 use self::open::{Contents, open_lease};
 use self::place::{Lease, Place};
 use self::tables::{
-    COUNTERS, EXPIRY, GENERATION, IN_FLIGHT, KEYS, QUIET, RECORDS, TICK_MARK, find, read_clock_mark, read_counter,
-    read_totals, row,
+    COUNTERS, EXPIRY, GENERATION, IN_FLIGHT, KEYS, QUIET, RECORDS, TICK_MARK, place_of, read_clock_mark, read_counter,
+    read_totals, record_at, row,
 };
 use super::{Batch, Cursor, Entry, ExpiredRow, Store, StoreError, Totals, Verdict};
 use crate::key::Key;
@@ -186,8 +186,8 @@ impl RedbStore {
             let txn = self.begin_write()?;
             {
                 let mut records = txn.open_table(RECORDS).map_err(table)?;
-                let found = find(&txn.open_table(KEYS).map_err(table)?, &records, key)?;
-                let Some(seq) = found.map(|found| found.seq) else { return Ok(false) };
+                let Some(seq) = place_of(&txn.open_table(KEYS).map_err(table)?, key)? else { return Ok(false) };
+                record_at(&records, seq, key)?;
                 let bytes = records.get(seq).map_err(storage)?.map_or(0, |row| row.value().len());
                 records.insert(seq, vec![0xff; bytes].as_slice()).map_err(storage)?;
             }
@@ -257,9 +257,10 @@ impl Store for RedbStore {
 
     fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
         self.read(|txn| {
-            let keys = txn.open_table(KEYS).map_err(table)?;
+            let Some(seq) = place_of(&txn.open_table(KEYS).map_err(table)?, key)? else { return Ok(None) };
+            // Opened only now: that costs as much as the look-up, and most of those who ask first find nothing.
             let records = txn.open_table(RECORDS).map_err(table)?;
-            Ok(find(&keys, &records, key)?.map(|found| found.record))
+            Ok(Some(record_at(&records, seq, key)?.record))
         })
     }
 

@@ -89,11 +89,22 @@ pub(super) fn find(
     records: &impl ReadableTable<u64, &'static [u8]>,
     key: &Key,
 ) -> Result<Option<Found>, StoreError> {
-    let Some(seq) = keys.get(&hash_of(key)).map_err(storage)?.map(|seq| seq.value()) else {
-        return Ok(None);
-    };
+    place_of(keys, key)?.map(|seq| record_at(records, seq, key)).transpose()
+}
+
+/// Where the record of `key` stands, if there is one.
+pub(super) fn place_of(keys: &impl ReadableTable<&'static KeyHash, u64>, key: &Key) -> Result<Option<u64>, StoreError> {
+    Ok(keys.get(&hash_of(key)).map_err(storage)?.map(|seq| seq.value()))
+}
+
+/// The record of `key` at the place where the index has it.
+pub(super) fn record_at(
+    records: &impl ReadableTable<u64, &'static [u8]>,
+    seq: u64,
+    key: &Key,
+) -> Result<Found, StoreError> {
     match row(records, seq)? {
-        Some((stored, record)) if stored == *key => Ok(Some(Found { seq, record })),
+        Some((stored, record)) if stored == *key => Ok(Found { seq, record }),
         _ => Err(StoreError::Quarantined),
     }
 }
