@@ -9,8 +9,9 @@
 //! - the *even* loop: the same, with the same transitions in the same order cut into even transactions of half as many as there
 //!   are callers (at least 1, at most 1,024): while one commits, the next one collects, so callers come to about that. It
 //!   shows whether the engine's transactions are as good as they could be;
-//! - the *log*: as many bytes as those records have (request, answer and 100 bytes each), in the engine's transactions again,
-//!   each one write to the end of a file and one fdatasync. No store that keeps them durable can do better.
+//! - the *log*: the bytes of those records, whenever one is written (its request, 100 bytes, and its answer once there is one), in
+//!   the engine's transactions again, each one write to the end of a file and one fdatasync: about what the disk allows for
+//!   transactions of these sizes.
 //!
 //! *of bare*, *of even* and *of log* are the engine's rate by theirs. *batch* is the transitions in one of the engine's
 //! transactions, on average; *committing* the part of its time in which its writer was inside of `commit`; *pages* those of
