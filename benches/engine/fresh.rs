@@ -36,8 +36,8 @@ use crate::common::{AnyError, Asked};
 
 const ANSWERS: [(&str, usize); 2] = [("32 B", 32), ("1 KiB", 1_024)];
 /// Callers, and the requests of one round.
-const LOADS: [(usize, usize); 5] = [(1, 2_000), (16, 8_000), (64, 16_000), (512, 32_000), (2_048, 32_000)];
-const UNGROUPED: (usize, usize) = (64, 4_000);
+const LOADS: [(usize, usize); 5] = [(1, 1_000), (16, 8_000), (64, 16_000), (512, 32_000), (2_048, 32_000)];
+const UNGROUPED: (usize, usize) = (64, 2_000);
 
 const COLUMNS: [(&str, usize); 13] = [
     ("engine, 1/s", 0),
