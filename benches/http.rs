@@ -16,19 +16,24 @@
 //! The clients speak HTTP/1.1 by hand, on one thread: they share the machine with the server, and a client that costs more than
 //! a bare handler would hide what is measured.
 
+mod common;
+
 use std::future::{Ready, ready};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix_web::dev::Service as _;
 use actix_web::{HttpMessage as _, HttpServer, web};
 use axum::Extension;
 use axum::serve::ListenerExt as _;
+use common::disk::{self, scratch};
+use common::numbers::median;
+use common::process::now;
+use common::{AnyError, Asked};
 use ibid::http::{Idempotency, Principal, Setup};
 use ibid::store::MemoryStore;
 use ibid::{Engine, Limits};
@@ -53,8 +58,6 @@ const LINES: [(&str, &str, Keys); 5] = [
     ("file, replay", "/file", Keys::Replay),
 ];
 
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
-
 #[derive(Clone, Copy, PartialEq)]
 enum Keys {
     Fresh,
@@ -68,20 +71,20 @@ enum Framework {
 }
 
 fn main() -> Result<(), AnyError> {
-    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let asked = Asked::by_arguments();
     let clients = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    println!("files in {}", scratch().display());
+    disk::header()?;
     println!("\n| server | 1/s | p50, us | p99, us | ratio to bare | p50 beyond bare, us |");
     println!("|---|---:|---:|---:|---:|---:|");
     for (name, framework) in [("axum", Framework::Axum), ("actix-web", Framework::ActixWeb)] {
         for connections in CONNECTIONS {
             let name = format!("{name}, {connections} connections");
-            if name.contains(&filter) {
+            if asked.includes(&name) {
                 clients.block_on(compare(&name, framework, connections))?;
             }
         }
     }
-    Ok(())
+    disk::footer()
 }
 
 /// One line in one round.
@@ -128,12 +131,6 @@ fn report(name: &str, lines: &[Vec<Load>; LINES.len()]) {
         let cost = beside(|load, bare| load.p50 - bare.p50);
         println!("| {name}: {line} | {rate:.0} | {p50:.0} | {p99:.0} | **{ratio:.3}** | {cost:.0} |");
     }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// One line under load, and the first key that it has not used. Replays go round from `first` to `end`.
@@ -350,14 +347,4 @@ async fn actix_server(tell: &mpsc::Sender<SocketAddr>, stopped: oneshot::Receive
     served.await??;
     layers.close().await;
     Ok(())
-}
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-/// A directory under `target`: the file system of the checkout, not one in memory.
-fn scratch() -> &'static Path {
-    Path::new(env!("CARGO_TARGET_TMPDIR"))
 }

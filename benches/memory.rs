@@ -4,10 +4,14 @@
 //! request takes the whole way (permit, actor, registration, operation, removal) and leaves no record: what grows in
 //! memory would be the engine's own. The store is the one in memory, which shows its own leftovers as well.
 
+mod common;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use common::AnyError;
+use common::process::{now, resident_bytes};
 use ibid::{Call, End, Engine, ErrorKind, Flow, Operation, Policy, Reason};
 
 const KEYS: usize = 1_000_000;
@@ -15,10 +19,8 @@ const KEYS: usize = 1_000_000;
 const WARM_UP: usize = 50_000;
 const CALLERS: usize = 256;
 
-type AnyError = Box<dyn std::error::Error + Send + Sync>;
-
 fn main() -> Result<(), AnyError> {
-    let host = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let host = common::host()?;
     host.block_on(async {
         let engine = Engine::builder().open_in_memory()?;
         use_once(&engine, 0, WARM_UP).await?;
@@ -71,16 +73,4 @@ async fn use_once(engine: &Engine, from: usize, to: usize) -> Result<(), AnyErro
         task.await??;
     }
     Ok(())
-}
-
-/// The resident set of this process, where Linux tells.
-fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    // In pages of 4 KiB on every machine we know of but some with arm64.
-    Some(statm.split(' ').nth(1)?.parse::<u64>().ok()? * 4_096)
-}
-
-#[expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
-fn now() -> Instant {
-    Instant::now()
 }
