@@ -25,6 +25,7 @@ pub(crate) mod message;
 mod meters;
 mod operation;
 mod oracle;
+mod pace;
 mod permits;
 mod recoverer;
 mod recovery;
