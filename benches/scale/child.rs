@@ -49,9 +49,10 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start(order: &[String]) -> Result<Self, AnyError> {
+    pub(crate) fn start(order: &[String], environment: &[(&str, &str)]) -> Result<Self, AnyError> {
         let mut command = Command::new(std::env::current_exe()?);
-        let mut child = command.arg(FLAG).args(order).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        command.arg(FLAG).args(order).envs(environment.iter().copied());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let output = BufReader::new(child.stdout.take().ok_or("a child without an output")?);
         Ok(Self { child, output })
     }

@@ -71,6 +71,7 @@ impl Filled {
         first..self.next
     }
 
+    /// Of the file as it stands.
     pub(crate) fn file_bytes(&self) -> Result<u64, AnyError> {
         Ok(std::fs::metadata(&self.path)?.len())
     }
@@ -101,6 +102,26 @@ fn commit(store: &RedbStore, batch: &Batch) -> Result<(), AnyError> {
     let verdicts = store.commit(batch)?;
     let is_applied = verdicts.iter().all(|verdict| *verdict == Verdict::Applied);
     if is_applied { Ok(()) } else { Err("a change was not applied".into()) }
+}
+
+/// What of a file is in use, in bytes.
+pub(crate) struct Live {
+    /// Keys and values.
+    pub(crate) payload: u64,
+    /// The pages they are on.
+    pub(crate) pages: u64,
+}
+
+impl Live {
+    /// Looks into a copy of the file, which nobody writes to at the moment.
+    pub(crate) fn of(path: &Path) -> Result<Self, AnyError> {
+        let copied = path.with_extension("copy");
+        copy(path, &copied)?;
+        let stats = redb::Database::open(&copied)?.begin_write()?.stats()?;
+        std::fs::remove_file(&copied)?;
+        let pages = (stats.leaf_pages() + stats.branch_pages()) * stats.page_size() as u64;
+        Ok(Self { payload: stats.stored_bytes(), pages })
+    }
 }
 
 /// A copy of a closed file. Where the file system can share blocks, it does.

@@ -15,8 +15,9 @@ use crate::report::{Table, bar, grouped, mib, none};
 use crate::stored::anywhere;
 
 const IN_FLIGHT: usize = 10_000;
-/// Peers that send what is in flight.
-const SCOPES: [u32; 3] = [1, 100, 10_000];
+/// Peers that send what is in flight, and whether all threads share one arena of the allocator. glibc gives each thread its own:
+/// what one thread has read into the cache and another has pushed out of it stays with the first one.
+const CASES: [(u32, bool); 4] = [(1, false), (100, false), (10_000, false), (10_000, true)];
 /// The default cache, and what may be resident beside it.
 const MOST_RESIDENT: u64 = (64 + 64) * 1024 * 1024;
 /// Records read all over the store, so that the cache is full.
@@ -29,7 +30,7 @@ const FIGURES: usize = 3;
 pub(crate) fn run(bench: &mut Bench) -> Result<(), AnyError> {
     let mut filled = bench.filled(Shape { records: bench.plan.records, scopes: crate::SCOPES })?;
     let head = [
-        "scopes in flight",
+        "scopes in flight, arenas",
         "at most while opening, MiB",
         "bar",
         "idle, MiB",
@@ -40,14 +41,15 @@ pub(crate) fn run(bench: &mut Bench) -> Result<(), AnyError> {
     let records = grouped(filled.shape.records);
     let title = format!("Resident set at {records} records, {} requests in flight, cache 64 MiB", grouped(IN_FLIGHT));
     let mut table = Table::new(title, &head);
-    for (turn, scopes) in SCOPES.into_iter().enumerate() {
+    for (turn, (scopes, is_one_arena)) in CASES.into_iter().enumerate() {
         // Once is enough for what takes so long; the others show an opening without it.
         let check = if turn == 0 { "checked" } else { "unchecked" };
         let first = filled.take(WARM_UP + IN_FLIGHT).start;
         let order =
             ["memory", &filled.path.to_string_lossy(), &scopes.to_string(), &first.to_string()].map(str::to_owned);
         let rest = [IN_FLIGHT.to_string(), filled.shape.records.to_string(), check.to_owned()];
-        let mut process = Process::start(&[order.as_slice(), rest.as_slice()].concat())?;
+        let environment: &[_] = if is_one_arena { &[("MALLOC_ARENA_MAX", "1")] } else { &[] };
+        let mut process = Process::start(&[order.as_slice(), rest.as_slice()].concat(), environment)?;
         let line = process.line()?;
         process.end()?;
         let figures: Vec<u64> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
@@ -55,7 +57,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<(), AnyError> {
         let [opening, idle, in_flight] = figures;
         let most = format!("<= {}", mib(MOST_RESIDENT));
         table.row(&[
-            grouped(scopes as usize),
+            format!("{}, {}", grouped(scopes as usize), if is_one_arena { "one" } else { "default" }),
             format!("{} ({check})", mib(opening)),
             bar(&most, opening <= MOST_RESIDENT),
             mib(idle),

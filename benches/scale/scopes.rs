@@ -2,7 +2,7 @@
 
 use crate::Bench;
 use crate::common::AnyError;
-use crate::filled::Shape;
+use crate::filled::{Live, Shape};
 use crate::pair::Pair;
 use crate::report::{Table, bar, grouped, shown};
 use crate::stored::least_ratio;
@@ -16,12 +16,20 @@ const PAGES: f64 = 3.5;
 
 pub(crate) fn run(bench: &mut Bench) -> Result<(), AnyError> {
     let records = bench.plan.middle();
-    let head =
-        ["scopes", "file, bytes a record", "engine, 1/s", "bare loop, 1/s", "ratio", "bar", "pages", "bar for pages"];
+    let head = [
+        "scopes",
+        "bytes a record: keys and values / their pages / file",
+        "engine, 1/s",
+        "bare loop, 1/s",
+        "ratio",
+        "bar",
+        "pages",
+        "bar for pages",
+    ];
     let mut table = Table::new(format!("{} records, {CALLERS} callers", grouped(records)), &head);
     for scopes in SCOPES {
         let mut filled = bench.filled(Shape { records, scopes })?;
-        let bytes = filled.file_bytes()? as f64 / records as f64;
+        let (file, live) = (filled.file_bytes()?, Live::of(&filled.path)?);
         let pair = Pair::open(&bench.host, &filled)?;
         let load = (CALLERS, bench.plan.count(REQUESTS));
         let found = pair.compare(&bench.host, &mut filled, load, bench.plan.rounds())?;
@@ -32,7 +40,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<(), AnyError> {
         let least = least_ratio(CALLERS);
         table.row(&[
             grouped(scopes as usize),
-            format!("{bytes:.0}"),
+            [live.payload, live.pages, file].map(|bytes| (bytes / records as u64).to_string()).join(" / "),
             format!("{:.0}", found.engine),
             format!("{:.0}", found.bare),
             format!("**{:.2}**", found.ratio),

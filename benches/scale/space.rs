@@ -3,7 +3,6 @@
 //! Callers send fresh requests as fast as they can. The clock follows the requests: so many are an hour, and each time so many
 //! as are a minute have been sent, an expiry sweep begins, as the engine's own timer would have it.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use crate::common::AnyError;
 use crate::common::load::roomy;
 use crate::common::process::now;
 use crate::common::work::{RETENTION, Work};
-use crate::filled::{copy, unchecked};
+use crate::filled::{Live, unchecked};
 use crate::report::{Table, bar, grouped, mib, none};
 use crate::{Bench, SCOPES};
 
@@ -29,14 +28,6 @@ const MOST_GROWTH: f64 = 1.0;
 const MOST_TIMES: f64 = 2.0;
 /// When it begins.
 const START: UnixMillis = UnixMillis(1_700_000_000_000);
-
-/// What of a file is in use.
-struct Live {
-    /// Keys and values.
-    payload: u64,
-    /// The pages they are on.
-    pages: u64,
-}
 
 pub(crate) fn run(bench: &mut Bench) -> Result<(), AnyError> {
     let per_hour = (bench.plan.count(bench.plan.records) / 160).max(2_000);
@@ -55,7 +46,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<(), AnyError> {
     let mut hours = Vec::new();
     for hour in 0..HOURS {
         bench.host.block_on(steady.hour(&engine, hour))?;
-        hours.push((std::fs::metadata(&path)?.len(), live(&path)?));
+        hours.push((std::fs::metadata(&path)?.len(), Live::of(&path)?));
     }
     let took = began.elapsed();
     engine.shutdown_blocking();
@@ -145,14 +136,4 @@ impl Clock for Simulated {
     fn monotonic(&self) -> Duration {
         Duration::from_millis(self.0.load(Ordering::SeqCst))
     }
-}
-
-/// Looks into a copy of the file, which nobody writes to at the moment.
-fn live(path: &Path) -> Result<Live, AnyError> {
-    let copied = path.with_extension("copy");
-    copy(path, &copied)?;
-    let stats = redb::Database::open(&copied)?.begin_write()?.stats()?;
-    std::fs::remove_file(&copied)?;
-    let pages = (stats.leaf_pages() + stats.branch_pages()) * stats.page_size() as u64;
-    Ok(Live { payload: stats.stored_bytes(), pages })
 }

@@ -360,7 +360,8 @@ impl Supervisor {
     fn expiry_slice(&mut self, now: UnixMillis, proposals: &[Proposal]) -> Slice {
         self.begin_slice();
         let most = self.limits.expiry_slice;
-        let new_records = proposals.iter().filter(|proposal| proposal.change.as_ref().is_some_and(is_new_record)).count();
+        let new_records =
+            proposals.iter().filter(|proposal| proposal.change.as_ref().is_some_and(is_new_record)).count();
         let pace = self.pace.next((!proposals.is_empty()).then_some(new_records), most);
         let Some(sweep) = &self.sweep else { return Slice::default() };
         let limit = sweep.slice.map_or(pace, |limit| limit.min(most));
