@@ -110,8 +110,10 @@ impl Held {
                 Ok(())
             });
         }
-        all_run.notified().await;
-        Ok(Self { go, callers })
+        tokio::select! {
+            () = all_run.notified() => Ok(Self { go, callers }),
+            Some(refused) = callers.join_next() => Err(refused?.err().unwrap_or_else(|| "one has ended".into())),
+        }
     }
 
     /// Lets them end, and waits for their answers.

@@ -50,6 +50,7 @@ impl Clock for Leaping {
 
 /// From when to when a request took.
 type Sample = (Instant, Instant);
+type Callers = JoinSet<Result<Vec<Sample>, AnyError>>;
 
 pub(crate) fn run(bench: &mut Bench) -> Result<(), AnyError> {
     let mut filled = bench.filled(Shape { records: bench.plan.middle(), scopes: SCOPES })?;
@@ -65,13 +66,13 @@ pub(crate) fn run(bench: &mut Bench) -> Result<(), AnyError> {
     let (samples, began, ended, removed) = bench.host.block_on(async {
         let mut callers = load.start(CALLERS);
         // The first of them warm up.
-        load.answers(2 * requests).await;
+        load.answers(&mut callers, 2 * requests).await?;
         clock.leap(RETENTION);
         let began = now();
         let removed = engine.expiry_sweep().await?;
         let ended = now();
         let answered = load.answered.load(Ordering::Relaxed);
-        load.answers(answered + requests).await;
+        load.answers(&mut callers, answered + requests).await?;
         load.is_over.store(true, Ordering::Relaxed);
         let mut samples = Vec::new();
         while let Some(sent) = callers.join_next().await {
@@ -102,7 +103,7 @@ impl Endless {
         Self { engine, work, next: Arc::new(first.into()), answered: Arc::default(), is_over: Arc::default() }
     }
 
-    fn start(&self, callers: usize) -> JoinSet<Result<Vec<Sample>, AnyError>> {
+    fn start(&self, callers: usize) -> Callers {
         let mut started = JoinSet::new();
         for _ in 0..callers {
             let (engine, work) = (self.engine.clone(), self.work.clone());
@@ -124,10 +125,14 @@ impl Endless {
     }
 
     /// Returns when there have been so many answers.
-    async fn answers(&self, count: usize) {
+    async fn answers(&self, callers: &mut Callers, count: usize) -> Result<(), AnyError> {
         while self.answered.load(Ordering::Relaxed) < count {
+            if let Some(ended) = callers.try_join_next() {
+                return Err(ended?.err().unwrap_or_else(|| "a caller has ended before its time".into()));
+            }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        Ok(())
     }
 }
 
