@@ -35,7 +35,8 @@ pub struct Limits {
     pub batch_transitions: usize,
     /// Bytes in one transaction. Default 4 MiB; a single larger transition still gets one of its own.
     pub batch_bytes: usize,
-    /// Records that one slice of the expiry sweep removes. Default 256.
+    /// Records that one slice of the expiry sweep removes, at most: beside requests it removes about as many as they record. Default
+    /// 256.
     pub expiry_slice: usize,
     /// Re-runs of one record that may end unknown, and answers of an oracle that may tell nothing, before it is a dead letter:
     /// not run again, though still asked about. Default 5. Zero: no re-runs; an oracle is heard once all the same.

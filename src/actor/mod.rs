@@ -26,6 +26,7 @@ mod meters;
 mod operation;
 mod oracle;
 mod outbox;
+mod pace;
 mod permits;
 mod recoverer;
 mod recovery;

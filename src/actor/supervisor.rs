@@ -13,6 +13,7 @@ use super::message::{
     Decided, Doubt, ExpirySlice, ExpirySweep, Halt, Proposal, Proposals, RouterAddr, Tick, Unsaved, tell,
 };
 use super::meters::Meters;
+use super::pace::Pace;
 use crate::bounds::Limits;
 use crate::entropy::Jitter;
 use crate::key::Key;
@@ -43,6 +44,7 @@ pub(crate) struct Supervisor {
     meters: Arc<Meters>,
     observers: Arc<Observers>,
     sweep: Option<Sweep>,
+    pace: Pace,
     /// Single slices that were asked for and not begun.
     slices: VecDeque<ExpirySlice>,
     /// What expiry sweeps have removed by commits that failed: whether it went is read when the store is open again.
@@ -68,6 +70,8 @@ struct Sweep {
 struct Slice {
     changes: Vec<Change>,
     rows: Vec<ExpiredRow>,
+    /// As many of each as it may have.
+    limit: usize,
 }
 
 /// Commit what is queued. It is sent to itself, so it comes after everything that was in the mailbox.
@@ -109,6 +113,7 @@ impl Supervisor {
             meters,
             observers,
             sweep: None,
+            pace: Pace::new(),
             slices: VecDeque::new(),
             maybe_removed: Vec::new(),
             ticking: Vec::new(),
@@ -136,7 +141,7 @@ impl Supervisor {
     fn commit_with_slice(&mut self, mut proposals: Vec<Proposal>, ctx: &mut Context<Self>) {
         // Never a suspect time: it would be the durable mark, and guards and removals would go by it.
         let now = self.clock.now();
-        let slice = self.expiry_slice(now);
+        let slice = self.expiry_slice(now, &proposals);
         // An expiry sweep that finds nothing still makes its time durable: what it has seen expired stays expired.
         if proposals.is_empty() && self.sweep.is_none() && self.ticking.is_empty() {
             return;
@@ -144,6 +149,7 @@ impl Supervisor {
         let mut changes: Vec<Change> = proposals.iter_mut().filter_map(|proposal| proposal.change.take()).collect();
         let proposed = changes.len();
         changes.extend(slice.changes);
+        let limit = slice.limit;
         let records_per_scope = self.limits.records_per_scope;
         let tick = self.ticks.now();
         let mut batch = Batch { now, tick, records_per_scope, changes, expired_rows: slice.rows };
@@ -161,7 +167,7 @@ impl Supervisor {
                 self.end_tick(&Ok(()));
                 let swept = verdicts.split_off(proposed.min(verdicts.len()));
                 self.tell(proposals, verdicts);
-                self.note_swept(&swept, &batch.expired_rows, ctx);
+                self.note_swept(&swept, &batch.expired_rows, limit, ctx);
                 if !self.slices.is_empty() {
                     self.schedule_flush(ctx);
                 }
@@ -353,10 +359,14 @@ impl Supervisor {
     }
 
     /// What the next slice of the expiry sweep removes; nothing when there is none under way, or while the clock is suspect.
-    fn expiry_slice(&mut self, now: UnixMillis) -> Slice {
+    fn expiry_slice(&mut self, now: UnixMillis, proposals: &[Proposal]) -> Slice {
         self.begin_slice();
+        let most = self.limits.expiry_slice;
+        let new_records =
+            proposals.iter().filter(|proposal| proposal.change.as_ref().is_some_and(is_new_record)).count();
+        let pace = self.pace.next((!proposals.is_empty()).then_some(new_records), most);
         let Some(sweep) = &self.sweep else { return Slice::default() };
-        let limit = sweep.slice.unwrap_or(self.limits.expiry_slice).min(self.limits.expiry_slice);
+        let limit = sweep.slice.map_or(pace, |limit| limit.min(most));
         if self.clock.read().is_suspect {
             self.end_sweep(Ok(()));
             return Slice::default();
@@ -369,7 +379,7 @@ impl Supervisor {
         match found {
             Ok((records, rows)) => {
                 let changes = records.iter().filter_map(|(key, record)| expiry(key, record, now, tick)).collect();
-                Slice { changes, rows }
+                Slice { changes, rows, limit }
             }
             Err(error) => {
                 self.end_sweep(Err(error));
@@ -387,8 +397,7 @@ impl Supervisor {
         }
     }
 
-    fn note_swept(&mut self, verdicts: &[Verdict], rows: &[ExpiredRow], ctx: &mut Context<Self>) {
-        let limit = self.limits.expiry_slice;
+    fn note_swept(&mut self, verdicts: &[Verdict], rows: &[ExpiredRow], limit: usize, ctx: &mut Context<Self>) {
         let applied = verdicts.iter().filter(|verdict| **verdict == Verdict::Applied).count();
         self.note_removed(applied as u64);
         let Some(sweep) = &mut self.sweep else { return };
@@ -428,6 +437,10 @@ fn failed(what: &'static str) -> StoreError {
 /// Whether what failed like this may have landed.
 fn is_unknown(error: &StoreError) -> bool {
     !matches!(error, StoreError::RolledBack(_))
+}
+
+fn is_new_record(change: &Change) -> bool {
+    change.expected.is_none() && change.put.is_some()
 }
 
 /// Whether the change is of rows that belong to no record.

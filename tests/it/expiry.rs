@@ -1,10 +1,10 @@
 //! The edge, the grace, and RefuseOnce that does not stick.
 
 use crate::support::*;
-use ibid::store::{MemoryStore, Store};
-use ibid::testing::{ManualClock, Outage};
+use ibid::store::{Batch, Change, MemoryStore, Store, StoreError, Verdict};
+use ibid::testing::{FaultyStore, Layer, ManualClock, Outage};
 use ibid::{AfterExpiry, Class, Engine, ErrorKind, Flow, How, Limits, Policy, Retention};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const TEN_MINUTES: Duration = Duration::from_secs(600);
@@ -118,6 +118,56 @@ async fn an_expiry_sweep_of_many_slices_removes_what_is_due_and_nothing_else() {
     assert_eq!(engine.expiry_sweep().await.unwrap(), 750);
     assert_eq!(engine.expiry_sweep().await.unwrap(), 0);
     assert_eq!(engine.stats().await.unwrap().records.completed, 250);
+    engine.shutdown().await;
+}
+
+/// A store that notes how many changes of each transaction write, and how many remove.
+#[derive(Default)]
+struct Watched {
+    below: MemoryStore,
+    noted: Mutex<Vec<(usize, usize)>>,
+}
+
+impl Layer for Watched {
+    fn below(&self) -> &dyn Store {
+        &self.below
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<Vec<Verdict>, StoreError> {
+        let writes = |change: &&Change| change.put.is_some();
+        let writing = batch.changes.iter().filter(writes).count();
+        self.noted.lock().unwrap().push((writing, batch.changes.len() - writing));
+        self.below.commit(batch)
+    }
+}
+
+#[tokio::test]
+async fn a_request_does_not_wait_for_a_whole_slice_of_an_expiry_sweep() {
+    let (watched, clock, counted) = (Arc::new(Watched::default()), ManualClock::at(START), Counted::new());
+    let store = Arc::new(FaultyStore::new(watched.clone()));
+    let engine = Engine::builder().clock(clock.clone()).open_store(store.clone()).unwrap();
+    let flow = flow_of(Policy::replay(TEN_MINUTES));
+    for n in 0..1_000 {
+        answer(&engine, call(&flow, &n.to_string(), "r"), counted.operation()).await;
+    }
+    clock.advance(TEN_MINUTES);
+    watched.noted.lock().unwrap().clear();
+    let gate = store.hold_commits();
+    let sweeping = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.expiry_sweep().await }
+    });
+    settled(&engine).await;
+    let fresh = submit(&engine, call(&flow, "fresh", "r"), counted.operation());
+    settled(&engine).await;
+    drop(gate);
+    heard(fresh).await;
+    assert_eq!(sweeping.await.unwrap().unwrap(), 1_000);
+    let noted = watched.noted.lock().unwrap().clone();
+    let beside: Vec<_> = noted.iter().filter(|(writing, _)| *writing > 0).map(|(_, removing)| *removing).collect();
+    assert!(!beside.is_empty() && beside.iter().all(|removing| *removing <= 16), "{noted:?}");
+    let alone = noted.iter().filter(|(writing, _)| *writing == 0).map(|(_, removing)| *removing);
+    assert_eq!(alone.max(), Some(256), "by itself it is as fast as it may be: {noted:?}");
     engine.shutdown().await;
 }
 
