@@ -1,8 +1,8 @@
 //! The store on disk: one redb file, one transaction per batch.
 //!
 //! Every commit is in two phases: with redb's default one, a failed sync and a power loss after it can leave a file that
-//! never opens again. Batches of some size, and the commit when nothing is going on, also record what makes the next
-//! opening fast. Only one thread writes; readers each take a snapshot and share no lock with the writer.
+//! never opens again. Batches of some size (the larger the file, the larger they must be), and the commit when nothing is
+//! going on, also record what makes the next opening fast. Only one thread writes; readers each take a snapshot and share no lock with the writer.
 //!
 //! What is assumed of the disk: a completed sync is durable, a write of 512 bytes is whole or not at all, and what was
 //! not synced may be there in any part. After a sync that has failed, everything moves to a fresh file.
@@ -36,7 +36,9 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
-use ::redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, WriteTransaction};
+use ::redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, WriteTransaction,
+};
 
 #[cfg(feature = "testing")]
 pub use self::disk::{DiskError, DiskFault, DiskFile, DiskOperation, PowerLoss, SimulatedDisk};
@@ -54,9 +56,13 @@ use crate::ledger::StoredRow;
 use crate::record::{Bytes, Record};
 use crate::time::UnixMillis;
 
-/// From this many changes on, rows and removals of rows included, a commit also records what makes an opening after a crash fast: from here on it costs next
-/// to nothing.
+/// From this many changes on, rows and removals of rows included, a commit also records what makes an opening after a crash
+/// fast.
 const QUICK_REPAIR_CHANGES: usize = 16;
+
+/// That record is about a page for 34 MiB of the file. From one change for so many bytes on, it is little beside what the
+/// commit writes itself: a quarter of a page for each change.
+const QUICK_REPAIR_BYTES: u64 = 8 * 1024 * 1024;
 
 /// When opening verifies every page of a file, at about 2 s a GiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,6 +136,20 @@ struct Writer {
     restless: bool,
     /// The file, whether there is a database over it or not. `None`: the store is closed.
     lease: Option<Lease>,
+}
+
+impl Writer {
+    /// Whether a commit of this batch should leave the next opening fast.
+    fn quick_repairs(&self, batch: &Batch) -> bool {
+        let rows: usize = batch.changes.iter().map(|change| change.rows.len()).sum();
+        let changes = batch.changes.len() + rows + batch.expired_rows.len();
+        let file_bytes = || self.lease.as_ref().and_then(|lease| lease.file().len().ok()).unwrap_or_default();
+        changes >= QUICK_REPAIR_CHANGES && is_worth_quick_repair(changes, file_bytes())
+    }
+}
+
+fn is_worth_quick_repair(changes: usize, file_bytes: u64) -> bool {
+    changes as u64 >= file_bytes / QUICK_REPAIR_BYTES
 }
 
 impl RedbStore {
@@ -244,8 +264,7 @@ impl Store for RedbStore {
             let mut txn = self.begin_write()?;
             let applied = batch::apply(&txn, batch, &mut writer.contents)?;
             if applied.wrote {
-                let rows: usize = batch.changes.iter().map(|change| change.rows.len()).sum();
-                let quick_repair = batch.changes.len() + rows + batch.expired_rows.len() >= QUICK_REPAIR_CHANGES;
+                let quick_repair = writer.quick_repairs(batch);
                 txn.set_quick_repair(quick_repair);
                 txn.commit().map_err(error::commit)?;
                 writer.restless = !quick_repair;

@@ -110,3 +110,19 @@ fn a_batch_that_changes_nothing_writes_nothing_and_a_rest_is_taken_once() {
     store.commit(&batch(6, changes.collect())).unwrap();
     assert!(idle(&|| store.rest().unwrap()), "a large batch leaves the next opening fast by itself");
 }
+
+#[test]
+fn the_larger_the_file_the_larger_a_batch_that_leaves_the_next_opening_fast() {
+    let mib = 1024 * 1024;
+    for (changes, file_bytes, expected) in [
+        (16, 0, true),
+        (16, 128 * mib, true),
+        (16, 136 * mib, false),
+        (63, 512 * mib, false),
+        (64, 512 * mib, true),
+        (639, 5_120 * mib, false),
+        (640, 5_120 * mib, true),
+    ] {
+        assert_eq!(is_worth_quick_repair(changes, file_bytes), expected, "{changes} changes, {file_bytes} bytes");
+    }
+}
