@@ -348,6 +348,8 @@ impl Checker<'_> {
                 };
                 heard(Some(*start)) && reason
             }
+            // Whose operation it was has never been said.
+            (Cause::Aborted, Err(ErrorKind::InDoubt(Some(_)))) => is_same && (may_wait || call.start.is_none()),
             (Cause::TooLate { start }, Err(ErrorKind::Expired)) => heard(Some(*start)),
             // The same, where the policy keeps the record to refuse with.
             (Cause::Completed { start: Some(start), .. }, Err(ErrorKind::Expired)) => {

@@ -262,8 +262,8 @@ impl Checker<'_> {
         }
     }
 
-    /// What was held before this became durable, where the operation has been started and has not had its turn yet: the host
-    /// alone can have spoken.
+    /// What was held before this became durable, where the operation has been started and has not had its turn yet: only
+    /// the host can have spoken, or the end of a shutdown.
     pub(super) fn held_unseen(&self, key: usize, changed: &Changed, now: UnixMillis) -> Option<Record> {
         let after = changed.put.as_deref().filter(|after| (after.revision, after.attempt.number) == (2, 1))?;
         if !self.grid(key).replay_safe || self.record(key).is_some() {
@@ -487,6 +487,10 @@ impl Checker<'_> {
         let counted = self.recoveries_of_left(before);
         if self.boot.opening {
             return (after.recoveries == counted).then_some(Cause::Interrupted);
+        }
+        let has_begun = self.start_of(key, before).is_some();
+        if self.grid(key).replay_safe && self.boot.closing && !has_begun && after.recoveries == before.recoveries {
+            return Some(Cause::Aborted);
         }
         match self.end_of(key, before)? {
             // An error that is not believed ends no re-run unknown.

@@ -170,6 +170,8 @@ pub(super) enum Cause {
     Doubt {
         start: usize,
     },
+    /// The same, at the end of a shutdown, before the operation had its first turn.
+    Aborted,
     Interrupted,
     /// The answer of a re-run came too late.
     TooLate {
@@ -687,7 +689,7 @@ impl<'a> Checker<'a> {
         if call.is_none() && (started.number == 1 || !self.grid(key).is_rerun()) {
             return object(Rule::StartedEarly, "nobody has asked for it, and the policy does not run it again");
         }
-        if self.grid(key).replay_safe && self.record(key).is_none() {
+        if self.grid(key).replay_safe && self.record(key).is_none() && !self.is_awaited(started) {
             return self.started_unregistered(started);
         }
         let Some(registered) = self.keys[key].registered.as_mut().filter(|registered| registered.boot == boot) else {
@@ -714,6 +716,15 @@ impl<'a> Checker<'a> {
         }
         self.note_start(started);
         Ok(())
+    }
+
+    /// Whether this start is the one of the attempt that was registered last, whatever has become of that since.
+    fn is_awaited(&self, started: &Started) -> bool {
+        let Key { registered, changes, .. } = &self.keys[started.key];
+        let awaited = registered.as_ref().filter(|last| last.boot == started.boot && last.start.is_none());
+        let change = awaited.and_then(|last| changes.iter().find(|change| change.place == last.place));
+        let record = change.and_then(|change| change.after.as_ref());
+        record.is_some_and(|record| record.attempt.token.0 == started.token)
     }
 
     /// A replay-safe operation of which nothing is durable: the first attempt of a new record, as its request wants it, where

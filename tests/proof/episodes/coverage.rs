@@ -209,6 +209,7 @@ impl Coverage {
             Cause::Definitive { .. } => "durable: definitive",
             Cause::Failed { .. } => "durable: failed",
             Cause::Doubt { .. } => "durable: in doubt",
+            Cause::Aborted => "durable: in doubt, aborted before its first turn",
             Cause::Interrupted => "durable: interrupted",
             Cause::TooLate { .. } => "durable: answer of a re-run came too late",
             Cause::Forgotten => "durable: forgotten",
