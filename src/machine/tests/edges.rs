@@ -969,20 +969,12 @@ fn a_replay_safe_request_is_held_and_its_end_is_the_first_to_be_written() {
 
 #[test]
 fn what_is_to_be_held_can_be_written_instead() {
-    let key = Key::new(replay_safe());
-    let held = step(None, Event::Admit(&admission("same")), cx(&key.policy, 0));
-    let Write::Hold(record) = held.write.clone() else { panic!("not held: {held:?}") };
-    assert_eq!(held.registering().write, Write::Put(record));
-    let joined = step(Some(&record_of(&key)), Event::Admit(&admission("same")), live(&key.policy, 0));
+    let policy = replay_safe();
+    let to_hold = step(None, Event::Admit(&admission("same")), cx(&policy, 0));
+    let Write::Hold(record) = to_hold.write.clone() else { panic!("not held: {to_hold:?}") };
+    let joined = step(Some(&record), Event::Admit(&admission("same")), live(&policy, 0));
     assert_eq!(joined.registering().write, Write::Keep);
-}
-
-fn record_of(key: &Key) -> Record {
-    let step = step(None, Event::Admit(&admission("same")), cx(&key.policy, 0));
-    match step.write {
-        Write::Hold(record) => *record,
-        other => panic!("not held: {other:?}"),
-    }
+    assert_eq!(to_hold.registering().write, Write::Put(record));
 }
 
 #[test]
