@@ -263,6 +263,10 @@ impl Policy {
     /// - for payments, or whatever is [accepted](crate::End::Accepted) downstream and ends later;
     /// - where another request under the key must be refused after a crash that no answer preceded.
     ///
+    /// An end that cannot be saved is kept in memory as ever ([`OnStoreFailure`]), and forgotten if the process dies before it
+    /// is: under [`OnStoreFailure::Reply`] the retry may then get another answer than the one that was given. While the store
+    /// is down nothing starts. An end that the engine itself loses ([`Event::Lost`](crate::Event::Lost)) is forgotten, too.
+    ///
     /// Until its end is durable [`lookup`](crate::Engine::lookup) and [`list`](crate::Engine::list) show nothing of it, and
     /// it counts towards no quota: a full scope refuses it before it starts, and what has run is recorded in any case, so
     /// there may be as many records more as run at once. What is saved on the way (a checkpoint, an

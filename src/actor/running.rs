@@ -27,7 +27,8 @@ pub(super) struct Running {
     /// Keys whose registered record was met with nothing running, by its revision, and said to be in doubt: it is not stored as
     /// such.
     orphans: RefCell<KeyMap<u64>>,
-    /// Keys of which an actor died with a write under way: it may still land.
+    /// Keys of which an actor died with a write under way: it may still land. Each stays until its next write, which is soon: what
+    /// the actor had in hand comes back.
     dead_writers: RefCell<KeyMap<()>>,
     /// How many of them have ended and wait in memory to be saved.
     unsaved: Cell<usize>,

@@ -166,8 +166,8 @@ pub(crate) fn millis(random: &mut Random, choices: &[u64]) -> Duration {
 
 impl Plan {
     pub(crate) fn draw(random: &mut Random) -> Self {
-        // Beside the other draws: what they come to is the same with it and without.
-        let is_safe = Random::new(random.clone().number() ^ 0x5afe).once_in(3);
+        // Beside the other draws, and in none of the seeds of earlier findings: those stay what they were.
+        let is_safe = Random::new(random.clone().number() ^ 0x19e5).once_in(3);
         let mut keys = Vec::<Place>::new();
         for place in 0..=random.below(3) {
             let beside = keys.last().filter(|_| random.once_in(4)).and_then(Place::beside);
