@@ -55,7 +55,8 @@ impl Attempt {
         self.0.id.number
     }
 
-    /// 32 unguessable bytes, the same over all re-runs of this record: hand them downstream as an idempotency token.
+    /// 32 unguessable bytes, the same over all re-runs of this record: hand them downstream as an idempotency token. In a
+    /// [replay-safe](crate::Policy::replay_safe) flow a crash may forget the record, and the next one has another.
     #[must_use]
     pub fn token(&self) -> &Token {
         &self.0.id.token

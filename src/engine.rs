@@ -223,7 +223,8 @@ impl Engine {
         }
     }
 
-    /// The record of `key` as it is now; `None` if it reads as absent. It proves nothing about a request on its way.
+    /// The record of `key` as it is stored now; `None` if it reads as absent. It proves nothing about a request on its way, or about
+    /// one of a [replay-safe](crate::Policy::replay_safe) flow that runs.
     ///
     /// It goes by [`now`](Self::now): while the clock is [suspect](crate::ClockState) it shows what is there, also where a
     /// request would be told that it has expired.
@@ -370,7 +371,7 @@ impl Engine {
     }
 
     /// Records whose end is still to come, in order of arrival, beginning behind `after`, at most `limit`. Reads the in-flight
-    /// index only, so it is safe under load.
+    /// index only, so it is safe under load. What runs in a [replay-safe](crate::Policy::replay_safe) flow has no record yet.
     ///
     /// # Errors
     /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).

@@ -55,6 +55,8 @@ pub enum InvalidKey {
     FlowLength(usize),
     /// The engine itself uses the flow name `ibid.rows`.
     FlowReserved,
+    /// A [replay-safe](crate::Policy::replay_safe) flow must re-run what is in doubt, and its records must end by time or by name.
+    FlowNotReplaySafe,
     /// A scope holds 1 to 255 bytes; this one had the given number.
     ScopeLength(usize),
     /// An id holds 1 to 255 bytes; this one had the given number.
@@ -70,6 +72,9 @@ impl fmt::Display for InvalidKey {
         match self {
             Self::FlowLength(n) => write!(f, "a flow name holds 1 to {FLOW_NAME_BYTES} bytes, not {n}"),
             Self::FlowReserved => f.write_str("this flow name is the engine's own"),
+            Self::FlowNotReplaySafe => {
+                f.write_str("this policy needs a registration, which a replay-safe flow has none of")
+            }
             Self::ScopeLength(n) => write!(f, "a scope holds 1 to {KEY_PART_BYTES} bytes, not {n}"),
             Self::IdLength(n) => write!(f, "an id holds 1 to {KEY_PART_BYTES} bytes, not {n}"),
             Self::OtherFlow => f.write_str("the key belongs to another flow"),
@@ -279,6 +284,7 @@ mod tests {
             (InvalidKey::ScopeLength(0), "a scope holds 1 to 255 bytes, not 0"),
             (InvalidKey::IdLength(256), "an id holds 1 to 255 bytes, not 256"),
             (InvalidKey::FlowReserved, "this flow name is the engine's own"),
+            (InvalidKey::FlowNotReplaySafe, "this policy needs a registration, which a replay-safe flow has none of"),
             (InvalidKey::OtherFlow, "the key belongs to another flow"),
             (InvalidKey::NotANodeId, "a node id is 33 bytes that begin with 02 or 03"),
         ] {

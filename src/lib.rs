@@ -18,7 +18,8 @@
 //! finished. Else a ticket goes to the *router*, which hands it to the *key actor* of that key, made for as long as anything
 //! of the key is in flight. The key actor asks the machine and proposes the registration to the *supervisor*, which commits
 //! everything that has queued up meanwhile in one transaction. When that is durable the operation starts, on the host's
-//! runtime; its end takes the same way, and the answer leaves when its record is durable.
+//! runtime; its end takes the same way, and the answer leaves when its record is durable. (In a *replay-safe* flow there is no
+//! registration: the record is held beside the running operation until something of it is stored.)
 //!
 //! A record in doubt is brought to an end without a caller: its key actor asks the flow's oracle, on the host's runtime, and
 //! the *recoverer* goes through the in-flight index for what has to be asked about again or may run again.
@@ -27,7 +28,8 @@
 //!
 //! - **The machine decides, and nothing else does.** A behaviour that differs between flows is a field of [`Policy`], never a
 //!   branch in an adapter.
-//! - **No effect before its commit.** A key actor acts on a step that writes only after the supervisor's verdict.
+//! - **No effect before its commit.** A key actor acts on a step that writes only after the supervisor's verdict. The one start
+//!   that nothing is written for looks at the store right before it, and waits for what a dead actor may have left on its way.
 //! - **One write per key at a time**, decided on a named version of the record; the store refuses it on any other.
 //! - **Nothing is lost in a mailbox.** Questions, ends of attempts and proposals are guards: dropped unread, they go back.
 //! - **No handler waits.** Actors never await; operations never run in an actor.

@@ -30,7 +30,7 @@ pub trait Observer: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The operation of a durable registration is about to start.
+    /// The operation of a durable registration is about to start; or that of a [replay-safe](crate::Policy::replay_safe) request.
     Started {
         /// Whose.
         key: &'a Key,

@@ -116,6 +116,7 @@ pub struct Policy {
     pub(crate) grace: Duration,
     pub(crate) tombstone: Option<Duration>,
     pub(crate) on_store_failure: OnStoreFailure,
+    pub(crate) replay_safe: bool,
 }
 
 impl Policy {
@@ -134,6 +135,7 @@ impl Policy {
             grace: Duration::ZERO,
             tombstone: None,
             on_store_failure: OnStoreFailure::Withhold,
+            replay_safe: false,
         }
     }
 
@@ -244,6 +246,48 @@ impl Policy {
         self.on_store_failure = choice;
         self
     }
+
+    /// Marks the flow as **replay-safe**: its operation may run again after a crash, so nothing is made durable before it
+    /// starts, and a durable answer costs one transition instead of two.
+    ///
+    /// Choose it only where a second run does no harm: an operation without an effect outside; one whose whole effect is
+    /// [ledger rows](crate::Completion::row) that are written with its answer; or one downstream that takes the same
+    /// *request* twice for once.
+    ///
+    /// While the process lives nothing changes: one run at a time per key, duplicates join or are refused, another request
+    /// is refused also while the first one runs, no answer leaves before it is durable, and replays are the same bytes.
+    ///
+    /// A crash before the end is durable forgets the request. The key is free then: the retry runs as a first attempt with
+    /// **another [token](crate::Attempt::token)**, and so does another request under the same key. So never use it
+    /// - where the token is what keeps downstream from doing it twice: over a crash it is not the same;
+    /// - for payments, or whatever is [accepted](crate::End::Accepted) downstream and ends later;
+    /// - where another request under the key must be refused after a crash that no answer preceded.
+    ///
+    /// An end that cannot be saved is kept in memory as ever ([`OnStoreFailure`]), and forgotten if the process dies before it
+    /// is: under [`OnStoreFailure::Reply`] the retry may then get another answer than the one that was given. While the store
+    /// is down nothing starts. An end that the engine itself loses ([`Event::Lost`](crate::Event::Lost)) is forgotten, too.
+    ///
+    /// Until its end is durable [`lookup`](crate::Engine::lookup) and [`list`](crate::Engine::list) show nothing of it, and
+    /// it counts towards no quota: a full scope refuses it before it starts, and what has run is recorded in any case, so
+    /// there may be as many records more as run at once. What is saved on the way (a checkpoint, an
+    /// [abandonment](crate::Engine::abandon)) makes it a record like any other: in doubt after a crash, with its token. So
+    /// does an end that is unknown (a panic, an abort at the end of a shutdown). In place of an expired record, or of one
+    /// in doubt, it is registered like any other, too.
+    ///
+    /// The policy must say [`InDoubt::Rerun`] and keep no record
+    /// [until it is acknowledged](Retention::UntilAcknowledged): [`Flow::new`] refuses it otherwise.
+    #[must_use]
+    pub fn replay_safe(mut self) -> Self {
+        self.replay_safe = true;
+        self
+    }
+
+    /// Who is asked about a record in doubt knows it by its token, *Ambiguous* promises that nothing runs again, and what is
+    /// acknowledged was dispatched: none of them can do without a registration.
+    fn needs_registration(&self) -> bool {
+        let ends_elsewhere = matches!(self.retention, Retention::UntilAcknowledged { .. });
+        self.in_doubt != InDoubt::Rerun || ends_elsewhere
+    }
 }
 
 /// The one name that a host's flow cannot have.
@@ -263,7 +307,7 @@ impl Flow {
     /// A flow of that name: 1 to 255 bytes, part of every key, so it must stay the same for as long as records live.
     ///
     /// # Errors
-    /// [`InvalidKey::FlowLength`], [`InvalidKey::FlowReserved`].
+    /// [`InvalidKey::FlowLength`], [`InvalidKey::FlowReserved`], [`InvalidKey::FlowNotReplaySafe`].
     pub fn new(name: impl Into<String>, policy: Policy) -> Result<Self, InvalidKey> {
         let name = name.into().into_boxed_str();
         if &*name == ROWS {
@@ -271,6 +315,9 @@ impl Flow {
         }
         if name.is_empty() || name.len() > FLOW_NAME_BYTES {
             return Err(InvalidKey::FlowLength(name.len()));
+        }
+        if policy.replay_safe && policy.needs_registration() {
+            return Err(InvalidKey::FlowNotReplaySafe);
         }
         Ok(Self(Arc::new(Named { name, policy })))
     }

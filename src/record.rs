@@ -14,7 +14,8 @@ pub type Bytes = Arc<[u8]>;
 /// was decided on another one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Counts the writes of this record, from 1.
+    /// Counts the versions of this record, from 1. All are stored, but for the first of a
+    /// [replay-safe](crate::Policy::replay_safe) one.
     pub revision: u64,
     /// Of the request that the record belongs to.
     pub fingerprint: Fingerprint,

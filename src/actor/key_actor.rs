@@ -58,7 +58,8 @@ pub(super) struct Surroundings {
 pub(super) struct KeyActor {
     origin: Origin,
     around: Rc<Surroundings>,
-    /// The record as last committed. Read at the first event, then kept up to date by this actor's own writes.
+    /// The record as last committed. Read at the first event, then kept up to date by this actor's own writes. One of which
+    /// nothing is stored is [held](Self::held) elsewhere: it must outlive the actor.
     record: Loaded,
     /// The write under way. At most one: what arrives meanwhile is deferred.
     pending: Option<Pending>,
@@ -172,7 +173,8 @@ impl KeyActor {
     /// While the operation runs, or its end is being saved, however long that takes: a mismatch, and a duplicate in a flow that
     /// lets none join. Both are true by the record as it is stored.
     fn refused_meanwhile(&self, ticket: &Ticket) -> Option<Error> {
-        let Loaded::Is(Some(record)) = &self.record else { return None };
+        let held = self.held();
+        let record = self.stored().or(held.as_deref())?;
         if !self.is_live() {
             return None;
         }
@@ -218,11 +220,12 @@ impl KeyActor {
         if let Err(error) = self.load() {
             return self.give_up(cause, &error);
         }
-        let step = match (&cause, &self.record) {
-            (Cause::Ticket(ticket), Loaded::Is(record)) => self.step_of_ticket(ticket, record.as_deref()),
-            (Cause::Report(report), Loaded::Is(record)) => self.step_of_report(report, record.as_deref()),
-            (Cause::Answer(answer), Loaded::Is(record)) => self.step_of_answer(answer, record.as_deref()),
-            (_, Loaded::NotYet) => None,
+        let held = self.held();
+        let record = self.stored().or(held.as_deref());
+        let step = match &cause {
+            Cause::Ticket(ticket) => self.step_of_ticket(ticket, record),
+            Cause::Report(report) => self.step_of_report(report, record),
+            Cause::Answer(answer) => self.step_of_answer(answer, record),
         };
         match (cause, step) {
             // An end that nobody waits for any more.
@@ -230,6 +233,9 @@ impl KeyActor {
             (Cause::Answer(answer), None) => self.answered(answer),
             (Cause::Ticket(_), None) => {}
             (Cause::Ticket(ticket), Some(step)) if ticket.full().is_some() => self.say_without_permit(ticket, step),
+            (Cause::Ticket(ticket), Some(step)) if matches!(step.write, Write::Hold(_)) => {
+                self.start_held(ticket, step, tries);
+            }
             (cause, Some(step)) if step.write == Write::Keep => self.act(cause, step),
             (cause, Some(step)) => self.propose(Pending::new(cause, step, tries)),
         }
@@ -248,18 +254,23 @@ impl KeyActor {
     }
 
     /// Where the caller has just found the key absent, its registration is proposed without looking again: if that is no
-    /// longer so, the write is fenced off and decided anew. What writes nothing is not decided on old news.
+    /// longer so, the write is fenced off and decided anew. What writes nothing is not decided on old news: one that is to be held
+    /// looks again by itself.
     fn register_unread(&mut self, cause: Cause, tries: u8) -> Option<Cause> {
         let (Loaded::NotYet, Cause::Ticket(ticket)) = (&self.record, &cause) else { return Some(cause) };
         if tries > 0 || !ticket.question().is_some_and(|question| question.found_absent) {
             return Some(cause);
         }
-        match self.step_of_ticket(ticket, None) {
-            Some(step) if matches!(step.write, Write::Put(_)) => {
+        match (self.step_of_ticket(ticket, None), cause) {
+            (Some(step), cause) if matches!(step.write, Write::Put(_)) => {
                 self.propose(Pending::new(cause, step, tries));
                 None
             }
-            _ => Some(cause),
+            (Some(step), Cause::Ticket(ticket)) if matches!(step.write, Write::Hold(_)) => {
+                self.start_held(ticket, step, tries);
+                None
+            }
+            (_, cause) => Some(cause),
         }
     }
 
@@ -267,9 +278,28 @@ impl KeyActor {
         if matches!(self.record, Loaded::NotYet) {
             let record = self.around.store.get(&self.origin.key)?;
             self.around.running.note_read(&self.origin.key, record.as_ref());
+            if record.is_some() {
+                self.around.running.let_go(&self.origin.key);
+            }
             self.record = Loaded::Is(record.map(Box::new));
         }
         Ok(())
+    }
+
+    fn stored(&self) -> Option<&Record> {
+        match &self.record {
+            Loaded::Is(record) => record.as_deref(),
+            Loaded::NotYet => None,
+        }
+    }
+
+    /// The record of the attempt that runs, where the store was read and has nothing of it. Events are decided on it as if it
+    /// were stored; what is written then expects nothing there, so that it never takes the place of something else.
+    fn held(&self) -> Option<Arc<Record>> {
+        match &self.record {
+            Loaded::Is(None) => self.around.running.held(&self.origin.key),
+            Loaded::Is(Some(_)) | Loaded::NotYet => None,
+        }
     }
 
     fn context<'a>(&self, flow: &'a Flow) -> machine::Context<'a> {
@@ -326,7 +356,7 @@ impl KeyActor {
         let rows = std::mem::take(&mut pending.step.rows);
         let change = |put| Some(Change { key: self.origin.key.clone(), expected, put, rows });
         let change = match &pending.step.write {
-            Write::Keep | Write::Touch => None,
+            Write::Keep | Write::Touch | Write::Hold(_) => None,
             Write::Put(record) => change(Some(record.clone())),
             Write::Remove | Write::Rows => change(None),
         };
@@ -346,7 +376,7 @@ impl KeyActor {
             Loaded::Is(None) | Loaded::NotYet => false,
         };
         let after = match write {
-            Write::Keep | Write::Touch | Write::Rows => return None,
+            Write::Keep | Write::Touch | Write::Rows | Write::Hold(_) => return None,
             Write::Put(record) => is_in_doubt(record),
             Write::Remove => false,
         };
@@ -375,15 +405,20 @@ impl KeyActor {
     /// The transaction with the write under way has ended.
     fn decided(&mut self, verdict: Result<Verdict, StoreError>) {
         let Some(mut pending) = self.pending.take() else { return };
+        if verdict.is_ok() {
+            // Writes are decided in order: one of an actor that died before this was is decided, too.
+            self.around.running.note_decided(&self.origin.key);
+        }
         match verdict {
             Ok(Verdict::Applied) => {
                 let written = match std::mem::replace(&mut pending.step.write, Write::Keep) {
-                    Write::Keep | Write::Touch | Write::Rows => None,
+                    Write::Keep | Write::Touch | Write::Rows | Write::Hold(_) => None,
                     Write::Put(record) => Some(Some(record)),
                     Write::Remove => Some(None),
                 };
                 if let Some(record) = written {
                     self.around.running.note_write(&self.origin.key);
+                    self.around.running.let_go(&self.origin.key);
                     self.record = Loaded::Is(record);
                 }
                 self.act(pending.cause, pending.step);
@@ -472,7 +507,7 @@ impl KeyActor {
     fn say(&mut self, ticket: Ticket, said: Said) {
         let waiting = ticket.question().and_then(|question| question.waiting);
         match said {
-            Said::Start => self.start(ticket),
+            Said::Start => self.start(ticket, None),
             Said::Wait => {
                 self.ask_at_first_touch();
                 self.wait(ticket, waiting.unwrap_or(How::Joined));
@@ -496,9 +531,42 @@ impl KeyActor {
         }
     }
 
-    /// Starts the operation of the record just written.
-    fn start(&mut self, mut ticket: Ticket) {
-        let (Loaded::Is(Some(record)), Some(question)) = (&self.record, ticket.question_mut()) else { return };
+    /// Starts the operation of a record that is not written. No compare would show that this was decided on old news, so the store
+    /// is read for it here and now; and where a write of a dead actor may be on its way there, it is written after all.
+    fn start_held(&mut self, ticket: Ticket, step: Step, tries: u8) {
+        self.record = Loaded::NotYet;
+        if let Err(error) = self.check_up().and_then(|()| self.load()) {
+            return self.give_up(Cause::Ticket(ticket), &error);
+        }
+        if self.stored().is_some() {
+            return self.decide(Cause::Ticket(ticket), tries + 1);
+        }
+        let Surroundings { running, store, limits, .. } = &*self.around;
+        let record = match step.write {
+            Write::Hold(record) if !running.has_dead_writer(&self.origin.key) => record,
+            _ => return self.propose(Pending::new(Cause::Ticket(ticket), step.registering(), tries)),
+        };
+        match store.records_in_scope(self.origin.key.scope()) {
+            Ok(records) if records >= limits.records_per_scope => ticket.refuse(ErrorKind::QuotaExceeded),
+            Ok(_) => self.start(ticket, Some(Arc::from(record))),
+            Err(error) => self.give_up(Cause::Ticket(ticket), &error),
+        }
+    }
+
+    /// What a registration would find out by failing.
+    fn check_up(&self) -> Result<(), StoreError> {
+        if !self.around.supervisor.connected() {
+            return Err(StoreError::Closed);
+        }
+        match self.around.meters.is_down() {
+            true => Err(StoreError::Io(Arc::new(std::io::Error::other("the store is down")))),
+            false => Ok(()),
+        }
+    }
+
+    /// Starts the operation of the record just written, or of this one, which is not.
+    fn start(&mut self, mut ticket: Ticket, held: Option<Arc<Record>>) {
+        let (Some(record), Some(question)) = (held.as_deref().or(self.stored()), ticket.question_mut()) else { return };
         let (Ask::Admit(_, operation) | Ask::Rerun { operation, .. }) = &mut question.ask else { return };
         let Some(operation) = operation.take() else { return ticket.refuse(ErrorKind::Internal) };
         let Surroundings { running, router, limits, .. } = &*self.around;
@@ -511,7 +579,7 @@ impl KeyActor {
         if matches!(question.ask, Ask::Rerun { .. }) {
             self.around.inquiries.count_rerun();
         }
-        running.start((flow, key), attempt, operation, question.permit.take(), router);
+        running.start((flow, key), attempt, operation, question.permit.take(), held, router);
         self.wait(ticket, How::Executed);
     }
 
@@ -734,6 +802,9 @@ pub(crate) fn unavailable(error: &StoreError) -> Error {
 impl Drop for KeyActor {
     /// After a panic the router must not go on believing in this actor. One that is idle goes because the router lets it.
     fn drop(&mut self) {
+        if self.pending.is_some() {
+            self.around.running.note_dead_writer(&self.origin.key);
+        }
         if !self.idle {
             self.around.router.do_send(Gone(self.origin.clone()));
         }

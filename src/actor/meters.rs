@@ -1,7 +1,7 @@
 //! What is counted about a store that fails, for any thread to read.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::key::Key;
 use crate::observe::{Event, Observers};
@@ -11,6 +11,7 @@ pub(crate) struct Meters {
     failures: AtomicU64,
     retries: AtomicU64,
     unsaved: AtomicU64,
+    is_down: AtomicBool,
 }
 
 impl Meters {
@@ -27,6 +28,16 @@ impl Meters {
     /// Ends that wait in memory to be saved.
     pub(crate) fn unsaved(&self) -> u64 {
         self.unsaved.load(Ordering::Relaxed)
+    }
+
+    /// Whether the store has been down for so long that nothing new is taken in. What is read after it says no has been read
+    /// since the store was opened anew.
+    pub(super) fn is_down(&self) -> bool {
+        self.is_down.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_down(&self, is_down: bool) {
+        self.is_down.store(is_down, Ordering::Release);
     }
 
     pub(super) fn note_retry(&self) {

@@ -15,7 +15,8 @@ type Run = Box<dyn FnOnce(Attempt) -> Pin<Box<dyn Future<Output = End> + Send>> 
 type Make = Box<dyn FnOnce(&Attempt) -> Operation + Send>;
 type RunBlocking = Box<dyn FnOnce(Attempt) -> End + Send>;
 
-/// What runs at most once per record. It is started after its registration is durable, on the host's tokio runtime, and
+/// What runs at most once per record. It is started after its registration is durable (in a
+/// [replay-safe](crate::Policy::replay_safe) flow there is none), on the host's tokio runtime, and
 /// goes on whether or not anybody still waits for it.
 ///
 /// A panic or an abort leaves the record in doubt. It must not outlive itself: what it starts and does not wait for is not

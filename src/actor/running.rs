@@ -2,7 +2,8 @@
 //!
 //! The table outlives the key actors: one that died with a message is replaced by one that finds here that its operation
 //! still runs. It is shared by the actors of one thread and changed in the very handler that starts or ends an attempt, so
-//! there is no moment at which an operation runs and a fresh actor could miss it.
+//! there is no moment at which an operation runs and a fresh actor could miss it. The record of a replay-safe attempt is kept
+//! here as well, until something of it is stored.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -26,6 +27,9 @@ pub(super) struct Running {
     /// Keys whose registered record was met with nothing running, by its revision, and said to be in doubt: it is not stored as
     /// such.
     orphans: RefCell<KeyMap<u64>>,
+    /// Keys of which an actor died with a write under way: it may still land. Each stays until its next write, which is soon: what
+    /// the actor had in hand comes back.
+    dead_writers: RefCell<KeyMap<()>>,
     /// How many of them have ended and wait in memory to be saved.
     unsaved: Cell<usize>,
     aborting: Cell<bool>,
@@ -41,6 +45,8 @@ pub(super) struct Live {
 struct Started {
     live: Live,
     run: Run,
+    /// The attempt's record, while nothing of it is stored.
+    held: Option<Arc<Record>>,
     is_unsaved: bool,
     abort: AbortHandle,
     /// Held for as long as the operation counts as in flight.
@@ -77,8 +83,8 @@ impl Drop for Run {
 impl Running {
     pub(super) fn new(runtime: Handle, observers: Arc<Observers>) -> Self {
         let (unsaved, aborting) = (Cell::new(0), Cell::new(false));
-        let (attempts, orphans) = (RefCell::default(), RefCell::default());
-        Self { runtime, observers, attempts, orphans, unsaved, aborting }
+        let (attempts, orphans, dead_writers) = (RefCell::default(), RefCell::default(), RefCell::default());
+        Self { runtime, observers, attempts, orphans, dead_writers, unsaved, aborting }
     }
 
     /// Whether another operation may be started under this key: one at a time, and none once the engine stops waiting for them.
@@ -86,13 +92,14 @@ impl Running {
         !self.aborting.get() && !self.is_live(key)
     }
 
-    /// Starts the operation of an attempt whose registration is durable.
+    /// Starts the operation of an attempt whose registration is durable, or whose record is to be held here.
     pub(super) fn start(
         &self,
         (flow, key): (&Flow, &Key),
         attempt: Attempt,
         operation: Operation,
         permit: Option<Permit>,
+        held: Option<Arc<Record>>,
         router: &RouterAddr,
     ) {
         let live = Live { attempt: attempt.id(), flow: flow.clone() };
@@ -101,7 +108,19 @@ impl Running {
         let abort = operation.start(&self.runtime, attempt, report);
         self.attempts
             .borrow_mut()
-            .insert(key.clone(), Started { live, run, is_unsaved: false, abort, _permit: permit });
+            .insert(key.clone(), Started { live, run, held, is_unsaved: false, abort, _permit: permit });
+    }
+
+    /// The record of the attempt that runs, if nothing of it is stored.
+    pub(super) fn held(&self, key: &Key) -> Option<Arc<Record>> {
+        self.attempts.borrow().get(key)?.held.clone()
+    }
+
+    /// Something of the attempt's record is stored, or was: from here on only what is stored counts.
+    pub(super) fn let_go(&self, key: &Key) {
+        if let Some(started) = self.attempts.borrow_mut().get_mut(key) {
+            started.held = None;
+        }
     }
 
     /// The operation of this attempt has ended, and what it came to is on its way to the store.
@@ -129,6 +148,21 @@ impl Running {
     /// The key's record has been written: it is as it is stored.
     pub(super) fn note_write(&self, key: &Key) {
         self.orphans.borrow_mut().remove(key);
+    }
+
+    /// The key's actor has died with a write under way.
+    pub(super) fn note_dead_writer(&self, key: &Key) {
+        self.dead_writers.borrow_mut().insert(key.clone(), ());
+    }
+
+    /// A write of the key is decided, and so is every one that was proposed before it.
+    pub(super) fn note_decided(&self, key: &Key) {
+        self.dead_writers.borrow_mut().remove(key);
+    }
+
+    /// Whether a write that no actor knows of may be on its way to the store.
+    pub(super) fn has_dead_writer(&self, key: &Key) -> bool {
+        self.dead_writers.borrow().contains_key(key)
     }
 
     pub(super) fn is_orphan(&self, key: &Key, record: &Record) -> bool {

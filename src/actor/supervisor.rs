@@ -162,7 +162,7 @@ impl Supervisor {
             Ok(mut verdicts) => {
                 // That something could be removed does not show that anything can be written.
                 if proposals.iter().any(Proposal::has_change) || self.queue.is_empty() {
-                    self.failures = 0;
+                    self.set_failures(0);
                 }
                 self.end_tick(&Ok(()));
                 let swept = verdicts.split_off(proposed.min(verdicts.len()));
@@ -227,7 +227,7 @@ impl Supervisor {
     /// until the store has been reopened and read. After the last of the tries whoever can be sent away is; what records an end
     /// exists nowhere else and goes on being tried for as long as the engine runs.
     fn fail(&mut self, error: &StoreError, ctx: &mut Context<Self>) {
-        self.failures = self.failures.saturating_add(1);
+        self.set_failures(self.failures.saturating_add(1));
         tracing::error!(%error, failures = self.failures, queued = self.queue.len(), "the store failed");
         self.end_sweep(Err(error.clone()));
         self.refuse_slices(error);
@@ -239,6 +239,11 @@ impl Supervisor {
         if !std::mem::replace(&mut self.is_down, true) {
             ctx.run_later(machine::wait_after(self.failures, self.jitter.draw()), Self::retry);
         }
+    }
+
+    fn set_failures(&mut self, failures: u32) {
+        self.failures = failures;
+        self.meters.set_down(failures >= TRIES);
     }
 
     fn send_away(&mut self, error: &StoreError) {
@@ -274,7 +279,7 @@ impl Supervisor {
             self.frees_first = self.sweep.is_some();
         }
         if self.queue.is_empty() && !self.is_down {
-            self.failures = 0;
+            self.set_failures(0);
         }
         self.commit(ctx);
     }
@@ -466,7 +471,7 @@ pub(super) fn unwinding<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Resu
 /// How a record ends that has outlived its grace.
 fn expiry(key: &Key, record: &Record, now: UnixMillis, tick: u64) -> Option<Change> {
     let put = match machine::expire(record, now, tick) {
-        Write::Keep | Write::Touch | Write::Rows => return None,
+        Write::Keep | Write::Touch | Write::Rows | Write::Hold(_) => return None,
         Write::Put(put) => Some(put),
         Write::Remove => None,
     };

@@ -2,6 +2,7 @@
 
 mod asking;
 mod deaths;
+mod held;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -2,7 +2,7 @@
 
 use super::expire::{self, Seen, is_given_up, next, prune};
 use super::recover::is_exhausted;
-use super::{Admission, Context, Said, Step, failure};
+use super::{Admission, Context, Said, Step, Write, failure};
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
 use crate::outcome::{Ended, Fenced};
@@ -107,23 +107,35 @@ fn register(stored: Option<&Record>, admission: &Admission, cx: Context<'_>) -> 
     }
     match bound(admission, cx) {
         Err(kind) => Step::refuse(kind),
-        Ok(expires_at) => Step::say(Said::Start).putting(Record {
-            revision: stored.map_or(0, |record| record.revision).saturating_add(1),
-            fingerprint: admission.fingerprint,
-            request: admission.request.clone(),
-            attempt: AttemptId { number: 1, boot: admission.boot, token: admission.token },
-            state: State::Registered,
-            checkpoint: None,
-            recoveries: 0,
-            created_at: cx.now,
-            updated_at: cx.now,
-            expires_at,
-            lapses_at: None,
-            tombstone_until: None,
-            contradiction: None,
-            lapses_at_tick: None,
-            abandoned: false,
-        }),
+        Ok(expires_at) => {
+            let record = first(stored, admission, expires_at, cx);
+            let start = Step::say(Said::Start);
+            // In place of a dead record it is written: until then that one would go on answering.
+            match stored {
+                None if cx.policy.replay_safe => start.writing(Write::Hold(Box::new(record))),
+                None | Some(_) => start.putting(record),
+            }
+        }
+    }
+}
+
+fn first(stored: Option<&Record>, admission: &Admission, expires_at: Option<UnixMillis>, cx: Context<'_>) -> Record {
+    Record {
+        revision: stored.map_or(0, |record| record.revision).saturating_add(1),
+        fingerprint: admission.fingerprint,
+        request: admission.request.clone(),
+        attempt: AttemptId { number: 1, boot: admission.boot, token: admission.token },
+        state: State::Registered,
+        checkpoint: None,
+        recoveries: 0,
+        created_at: cx.now,
+        updated_at: cx.now,
+        expires_at,
+        lapses_at: None,
+        tombstone_until: None,
+        contradiction: None,
+        lapses_at_tick: None,
+        abandoned: false,
     }
 }
 

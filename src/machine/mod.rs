@@ -53,6 +53,9 @@
 //! | Completed | - | counts ticks from here, unless it does already | counts anew, if it has begun |
 //! | Failed | removed | - | - |
 //!
+//! - In a replay-safe flow *register* writes nothing where nothing is stored: the record is held in memory ([`Write::Hold`]) for
+//!   as long as its attempt runs. It is passed to every later step as if it were stored, which holds for all rows; so what
+//!   is first written of it is its second revision.
 //! - A report of an older attempt is fenced off in every row. A checkpoint is saved while Registered or Dispatched and
 //!   fenced off in every other row.
 //! - A track with another fingerprint is a Mismatch wherever there is a record to compare with.
@@ -197,6 +200,8 @@ pub(crate) enum Write {
     /// Nothing but the clock mark: an answer depends on how late it is.
     Touch,
     Put(Box<Record>),
+    /// Nothing: the record is held in memory for as long as its operation runs. What comes of it is the first to be written.
+    Hold(Box<Record>),
     Remove,
     /// Nothing but the step's rows.
     Rows,
@@ -289,6 +294,14 @@ impl Step {
 
     fn replay(answer: &Bytes) -> Self {
         Self::say(Said::Reply(Ok(Reply::Answer(Outcome { how: How::Replayed, answer: answer.clone() }))))
+    }
+
+    /// What was to be held is written before the operation starts.
+    pub(crate) fn registering(mut self) -> Self {
+        if let Write::Hold(record) = self.write {
+            self.write = Write::Put(record);
+        }
+        self
     }
 
     /// Makes the time durable where the answer depends on it, so that a clock set back over a restart revives nothing.

@@ -25,9 +25,10 @@ pub(super) fn decide(change: &Change, current: &Current<'_>, batch: &Batch) -> R
     if !rows.all(|(row, stored)| row.guard.holds(stored.as_ref(), batch.now)) {
         return Err(Verdict::Guarded);
     }
-    // A tombstone is a refusal: a peer that fills its scope must not be able to ward it off.
-    let adds =
-        current.record.is_none() && change.put.as_ref().is_some_and(|put| put.state.status() != Status::Tombstone);
+    // A tombstone is a refusal: a peer that fills its scope must not be able to ward it off. And what has run is recorded,
+    // whether or not it was let in by a record of its own.
+    let asks_in = |put: &Record| put.revision <= 1 && put.state.status() != Status::Tombstone;
+    let adds = current.record.is_none() && change.put.as_deref().is_some_and(asks_in);
     if adds && current.records_in_scope >= batch.records_per_scope {
         return Err(Verdict::QuotaExceeded);
     }

@@ -119,6 +119,10 @@ impl Store for MemoryStore {
         })
     }
 
+    fn records_in_scope(&self, scope: &[u8]) -> Result<u64, StoreError> {
+        self.with(|tables| tables.records_in_scope(scope))
+    }
+
     fn totals(&self) -> Result<Totals, StoreError> {
         self.with(|tables| tables.totals)
     }
@@ -163,12 +167,16 @@ impl Tables {
         self.records.get(&seq).map(|(_, record)| (seq, record))
     }
 
+    fn records_in_scope(&self, scope: &[u8]) -> u64 {
+        self.records_by_scope.get(scope).copied().unwrap_or_default()
+    }
+
     fn change(&mut self, change: &Change, batch: &Batch) -> Verdict {
         let found = self.find(&change.key).map(|(seq, record)| (seq, record.clone()));
         let (seq, current) = found.unzip();
         let rows: Vec<_> =
             change.rows.iter().map(|row| self.ledger.get(&row_key::join(&row.table, &row.key)).cloned()).collect();
-        let records_in_scope = self.records_by_scope.get(change.key.scope()).copied().unwrap_or_default();
+        let records_in_scope = self.records_in_scope(change.key.scope());
         if let Err(verdict) =
             decide(change, &Current { record: current.as_ref(), records_in_scope, rows: &rows }, batch)
         {

@@ -85,6 +85,13 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`].
     fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError>;
 
+    /// How many records of this scope are stored, tombstones included: what [`Batch::records_per_scope`] is held against.
+    /// Reads a counter, not the records.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn records_in_scope(&self, scope: &[u8]) -> Result<u64, StoreError>;
+
     /// How many records stand in each state.
     ///
     /// # Errors
@@ -142,8 +149,9 @@ pub struct Batch {
     pub now: UnixMillis,
     /// The engine's count of ticks. The highest one is kept as the tick mark, in the same transaction.
     pub tick: u64,
-    /// A put that would give a scope more records than this gets [`Verdict::QuotaExceeded`]. Puts that replace a stored
-    /// record always pass, and so do tombstones, which are counted all the same.
+    /// A put of a first [revision](Record::revision) that would give a scope more records than this gets
+    /// [`Verdict::QuotaExceeded`]. Later revisions always pass: they replace a stored record, or its operation has run before
+    /// anything of it was stored ([`Policy::replay_safe`](crate::Policy::replay_safe)). So do tombstones. All are counted.
     pub records_per_scope: u64,
     /// In order; a later change of the same key sees the earlier one.
     pub changes: Vec<Change>,

@@ -21,7 +21,7 @@ use crate::time::UnixMillis;
 
 /// Runs every check, each on a store of its own: `make` returns a new, empty one.
 pub fn suite(make: impl Fn() -> Arc<dyn Store>) {
-    let records: [fn(&dyn Store); 17] = [
+    let records: [fn(&dyn Store); 19] = [
         a_record_comes_back_as_it_was_put,
         nothing_and_empty_stay_apart,
         a_put_needs_the_version_it_was_decided_on,
@@ -30,6 +30,8 @@ pub fn suite(make: impl Fn() -> Arc<dyn Store>) {
         a_fenced_change_leaves_the_others_alone,
         the_quota_counts_per_scope_and_passes_replacements,
         the_quota_counts_inside_one_batch,
+        the_quota_passes_what_ran_before_it_was_stored,
+        the_records_of_a_scope_are_counted,
         a_batch_that_asks_for_nothing_changes_nothing,
         records_in_flight_are_listed_in_order_of_arrival,
         records_are_removable_from_their_millisecond_on,
@@ -64,6 +66,7 @@ pub fn reopening(open: impl Fn() -> Arc<dyn Store>) {
     equal(removable(&*store, 50), vec![first.clone()], "removable after reopening");
     equal(due(&*store, 0, 7, 9), vec![first.clone()], "removable by its tick after reopening");
     equal(ok(store.totals()), Totals { registered: 1, completed: 1, ..Totals::default() }, "totals after reopening");
+    equal(ok(store.records_in_scope(b"s")), 2, "records of the scope after reopening");
     equal(ok(store.clock_mark()), NOW, "the clock mark after reopening");
     equal(ok(store.tick_mark()), 6, "the tick mark after reopening");
     ledger::find_them(&*store);
@@ -212,6 +215,38 @@ fn the_quota_counts_inside_one_batch(store: &dyn Store) {
     let batch = Batch { now: NOW, records_per_scope: 1, changes, ..Batch::default() };
     equal(ok(store.commit(&batch)), vec![Applied, QuotaExceeded, Applied, Applied], "the quota inside one batch");
     equal(in_flight(store, None, 9), vec![third], "what the quota let through");
+}
+
+fn the_quota_passes_what_ran_before_it_was_stored(store: &dyn Store) {
+    let limited = |change| Batch { now: NOW, records_per_scope: 1, changes: vec![change], ..Batch::default() };
+    let check = |change, expected, why: &str| equal(ok(store.commit(&limited(change))), vec![expected], why);
+    let (first, second, third) = (key("s", 1), key("s", 2), key("s", 3));
+    check(put(&first, None, &registered(1)), Verdict::Applied, "the first of one");
+    let of_revision = |revision, token| Record { revision, ..completed(token, b"answer", None) };
+    check(put(&second, None, &of_revision(1, 2)), Verdict::QuotaExceeded, "a first revision in a full scope");
+    check(put(&second, None, &of_revision(2, 2)), Verdict::Applied, "a second revision whose first was never stored");
+    stored(store, &second, Some(&of_revision(2, 2)));
+    check(put(&third, None, &registered(3)), Verdict::QuotaExceeded, "it counts all the same");
+    equal(ok(store.records_in_scope(b"s")), 2, "records over the quota");
+}
+
+fn the_records_of_a_scope_are_counted(store: &dyn Store) {
+    let counts = |expected: [u64; 2], when: &str| {
+        let found = [b"s".as_slice(), b"other"].map(|scope| ok(store.records_in_scope(scope)));
+        equal(found, expected, when);
+    };
+    counts([0, 0], "records of a scope without any");
+    let (first, second) = (key("s", 1), key_of("flow2", "s", 1));
+    let tombstone = Record { state: State::Tombstone(Mark::Fenced), ..registered(2) };
+    apply(store, &[put(&first, None, &registered(1)), put(&second, None, &tombstone)]);
+    counts([2, 0], "records of every flow and tombstones");
+    let done = Record { revision: 2, ..completed(1, b"answer", None) };
+    apply(store, &[put(&first, Some(&registered(1)), &done), put(&key("other", 1), None, &registered(3))]);
+    counts([2, 1], "records after a replacement");
+    apply(store, &[remove(&first, &done), remove(&key("other", 1), &registered(3))]);
+    counts([1, 0], "records after removals");
+    // The beginning of another scope's name is no name of it.
+    equal(ok(store.records_in_scope(b"")), 0, "records of a scope without a name");
 }
 
 fn a_batch_that_asks_for_nothing_changes_nothing(store: &dyn Store) {
@@ -416,6 +451,7 @@ fn a_closed_store_says_so(store: &dyn Store) {
     closed(store.row("hashes", b"a"), "row");
     closed(store.rows("hashes", None, 1), "rows");
     closed(store.expired_rows(NOW, 1), "expired_rows");
+    closed(store.records_in_scope(b"s"), "records_in_scope");
     closed(store.totals(), "totals");
     closed(store.clock_mark(), "clock_mark");
     closed(store.tick_mark(), "tick_mark");

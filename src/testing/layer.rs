@@ -89,6 +89,11 @@ pub trait Layer: Send + Sync + 'static {
         self.read(|below| below.expired_rows(now, limit))
     }
 
+    /// [`Store::records_in_scope`].
+    fn records_in_scope(&self, scope: &[u8]) -> Result<u64, StoreError> {
+        self.read(|below| below.records_in_scope(scope))
+    }
+
     /// [`Store::totals`].
     fn totals(&self) -> Result<Totals, StoreError> {
         self.read(<dyn Store>::totals)
@@ -156,6 +161,10 @@ impl<T: Layer> Store for T {
 
     fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {
         Layer::expired_rows(self, now, limit)
+    }
+
+    fn records_in_scope(&self, scope: &[u8]) -> Result<u64, StoreError> {
+        Layer::records_in_scope(self, scope)
     }
 
     fn totals(&self) -> Result<Totals, StoreError> {

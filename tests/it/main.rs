@@ -30,6 +30,7 @@ mod readme;
 mod recovery;
 mod release;
 mod replay;
+mod replay_safe;
 mod request_invoice;
 mod restart;
 mod send_onion;

@@ -3,9 +3,10 @@
 use crate::support::*;
 use ibid::store::{Batch, MemoryStore, Store, StoreError, Verdict};
 use ibid::testing::Layer;
-use ibid::{Class, ErrorKind, How, Key, Reason, Record};
+use ibid::{Class, ErrorKind, Flow, How, InDoubt, Key, Policy, Reason, Record};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// A store that counts reads, and on request shows an absent key to the next one, or fences every change off.
 #[derive(Default)]
@@ -57,11 +58,22 @@ async fn gone(engine: &ibid::Engine) {
 
 #[tokio::test]
 async fn a_request_that_saw_its_key_absent_gets_the_answer_that_came_since() {
+    late_requests_are_answered(flow(), 1).await;
+}
+
+#[tokio::test]
+async fn so_does_one_that_would_start_without_a_registration_to_be_compared() {
+    let policy = Policy::replay(Duration::from_secs(600)).in_doubt(InDoubt::Rerun).replay_safe();
+    late_requests_are_answered(flow_of(policy), 2).await;
+}
+
+/// `reads`: what a fresh request costs.
+async fn late_requests_are_answered(flow: Flow, reads: usize) {
     let store = Dated::new();
     let engine = ibid::Engine::builder().open_store(Arc::clone(&store) as Arc<dyn Store>).unwrap();
-    let (flow, counted) = (flow(), Counted::new());
+    let counted = Counted::new();
     let first = answer(&engine, call(&flow, "a", "r"), counted.operation()).await;
-    assert_eq!((first.how, store.reads()), (How::Executed, 1), "a fresh request reads once");
+    assert_eq!((first.how, store.reads()), (How::Executed, reads), "a fresh request reads so often");
 
     gone(&engine).await;
     store.lag();

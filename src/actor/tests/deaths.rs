@@ -16,20 +16,20 @@ use crate::{
     Policy, Reason, Reply, Stats, Status, Submission,
 };
 
-type Caller = JoinHandle<Result<Reply, Error>>;
+pub(super) type Caller = JoinHandle<Result<Reply, Error>>;
 
 /// One key of a flow that nobody else uses, and an operation that counts its starts and waits at a gate.
-struct Scene {
+pub(super) struct Scene {
     inner: Arc<MemoryStore>,
-    store: Arc<FaultyStore>,
-    engine: Engine,
+    pub(super) store: Arc<FaultyStore>,
+    pub(super) engine: Engine,
     /// What was observed, but for retries of the store.
     observed: Arc<Mutex<Vec<String>>>,
-    flow: Flow,
-    key: Key,
-    name: &'static str,
+    pub(super) flow: Flow,
+    pub(super) key: Key,
+    pub(super) name: &'static str,
     runs: Arc<AtomicUsize>,
-    gate: Arc<Semaphore>,
+    pub(super) gate: Arc<Semaphore>,
     started: mpsc::UnboundedSender<()>,
     starts: mpsc::UnboundedReceiver<()>,
 }
@@ -40,18 +40,27 @@ impl Scene {
     }
 
     fn draining(name: &'static str, in_doubt: InDoubt, drain: Duration) -> Self {
+        Self::of(name, Policy::replay(Duration::from_secs(600)).in_doubt(in_doubt), drain)
+    }
+
+    pub(super) fn replay_safe(name: &'static str) -> Self {
+        let policy = Policy::replay(Duration::from_secs(600)).in_doubt(InDoubt::Rerun).replay_safe();
+        Self::of(name, policy, Limits::default().drain)
+    }
+
+    fn of(name: &'static str, policy: Policy, drain: Duration) -> Self {
         let inner = Arc::new(MemoryStore::new());
         let store = Arc::new(FaultyStore::new(inner.clone()).keeping_inner());
         let limits = Limits { drain, ..Limits::default() };
         let (engine, observed) = watched(Engine::builder().limits(limits), store.clone());
-        let flow = Flow::new(name, Policy::replay(Duration::from_secs(600)).in_doubt(in_doubt)).unwrap();
+        let flow = Flow::new(name, policy).unwrap();
         let key = flow.key(b"scope", b"a").unwrap();
         let (started, starts) = mpsc::unbounded_channel();
         let (runs, gate) = (Arc::default(), Arc::new(Semaphore::new(0)));
         Self { inner, store, engine, observed, flow, key, name, runs, gate, started, starts }
     }
 
-    fn submit(&self, request: &str, end: impl FnOnce() -> End + Send + 'static) -> Caller {
+    pub(super) fn submit(&self, request: &str, end: impl FnOnce() -> End + Send + 'static) -> Caller {
         let (runs, gate, started) = (Arc::clone(&self.runs), Arc::clone(&self.gate), self.started.clone());
         let operation = Operation::new(async move |_| {
             runs.fetch_add(1, Ordering::SeqCst);
@@ -64,7 +73,7 @@ impl Scene {
     }
 
     /// A first caller whose operation has started.
-    async fn start(&mut self, end: impl FnOnce() -> End + Send + 'static) -> Caller {
+    pub(super) async fn start(&mut self, end: impl FnOnce() -> End + Send + 'static) -> Caller {
         let first = self.submit("r", end);
         self.starts.recv().await.unwrap();
         settled(&self.engine).await;
@@ -72,7 +81,7 @@ impl Scene {
     }
 
     /// The operation ends, and its end waits for its commit.
-    async fn hold_the_end(&self) -> Gate {
+    pub(super) async fn hold_the_end(&self) -> Gate {
         let gate = self.store.hold_commits();
         self.gate.add_permits(1);
         self.store.until_held().await;
@@ -80,16 +89,16 @@ impl Scene {
     }
 
     /// Returns when this many actors have died and what they left has been taken over.
-    async fn until_died(&self, count: u64) {
+    pub(super) async fn until_died(&self, count: u64) {
         until(&self.engine, |stats| stats.died_actors >= count).await;
         settled(&self.engine).await;
     }
 
-    fn runs(&self) -> usize {
+    pub(super) fn runs(&self) -> usize {
         self.runs.load(Ordering::SeqCst)
     }
 
-    async fn end(self, died_actors: u64) {
+    pub(super) async fn end(self, died_actors: u64) {
         cure(self.name);
         let stats = until(&self.engine, |stats| (stats.live_actors, stats.running, stats.in_flight) == (0, 0, 0)).await;
         assert_eq!(stats.died_actors, died_actors, "{stats:?}");
@@ -143,7 +152,7 @@ pub(super) async fn hears(caller: Caller) -> Result<Reply, Error> {
     tokio::time::timeout(Duration::from_secs(60), caller).await.expect("it hangs").unwrap()
 }
 
-async fn is_answered(caller: Caller, how: How, answer: &str) {
+pub(super) async fn is_answered(caller: Caller, how: How, answer: &str) {
     match hears(caller).await.unwrap() {
         Reply::Answer(outcome) => assert_eq!((outcome.how, &*outcome.answer), (how, answer.as_bytes())),
         Reply::Accepted => panic!("accepted"),

@@ -32,7 +32,7 @@ impl Key {
     fn apply(&mut self, step: &Step) -> String {
         match &step.write {
             Write::Keep | Write::Touch | Write::Rows => {}
-            Write::Put(record) => self.stored = Some((**record).clone()),
+            Write::Put(record) | Write::Hold(record) => self.stored = Some((**record).clone()),
             Write::Remove => self.stored = None,
         }
         if matches!(step.caller, crate::machine::Said::Start) {
@@ -949,4 +949,40 @@ fn beside_a_failure_the_proof_of_a_success_is_kept_whatever_contradicted_it_befo
     assert_eq!(told(Ended::Completed(bytes("preimage"))), "Resolved(Contradicts(Failed))");
     assert_eq!(told(Ended::Failed(bytes("T"))), "Resolved(Contradicts(Failed))");
     assert_eq!(key.record().contradiction, Some(bytes("preimage")));
+}
+
+fn replay_safe() -> Policy {
+    policy().in_doubt(InDoubt::Rerun).replay_safe()
+}
+
+#[test]
+fn a_replay_safe_request_is_held_and_its_end_is_the_first_to_be_written() {
+    let mut key = Key::new(replay_safe());
+    let step = step(None, Event::Admit(&admission("same")), cx(&key.policy, 0));
+    assert!(matches!(&step.write, Write::Hold(held) if held.revision == 1), "{:?}", step.write);
+    assert_eq!(key.apply(&step), "Start");
+    assert_eq!((key.admit(1), key.event(1, Event::Admit(&admission("other")))), ("Wait".into(), "Mismatch".into()));
+    assert_eq!(key.event(1, Event::Fence), "Fenced(Found(Registered))");
+    key.done(2);
+    assert_eq!((key.record().revision, key.admit(3)), (2, "replayed A".into()));
+}
+
+#[test]
+fn what_is_to_be_held_can_be_written_instead() {
+    let policy = replay_safe();
+    let to_hold = step(None, Event::Admit(&admission("same")), cx(&policy, 0));
+    let Write::Hold(record) = to_hold.write.clone() else { panic!("not held: {to_hold:?}") };
+    let joined = step(Some(&record), Event::Admit(&admission("same")), live(&policy, 0));
+    assert_eq!(joined.registering().write, Write::Keep);
+    assert_eq!(to_hold.registering().write, Write::Put(record));
+}
+
+#[test]
+fn in_place_of_a_dead_record_or_of_one_in_doubt_a_replay_safe_request_is_written() {
+    let policy = replay_safe().after_expiry(AfterExpiry::Rerun);
+    for stored in [ended(State::Completed(Some(bytes("A")))), record(State::InDoubt)] {
+        let step = step(Some(&stored), Event::Admit(&admission("same")), cx(&policy, 600));
+        assert!(matches!(&step.write, Write::Put(put) if put.revision == 8), "{stored:?}: {:?}", step.write);
+        assert!(matches!(step.caller, Said::Start));
+    }
 }

@@ -141,6 +141,8 @@ struct World {
     policy: Policy,
     life: Life,
     stored: Option<Record>,
+    /// Nothing of `stored` is.
+    is_held: bool,
     live: bool,
     now: u64,
     /// How far the wall clock is ahead of it. Anything but 0 is suspect.
@@ -153,7 +155,18 @@ struct World {
 
 impl World {
     fn new(policy: Policy) -> Self {
-        Self { policy, life: Life::Free, stored: None, live: false, now: 0, ahead: 0, mark: 0, tick: 0, tokens: 0 }
+        Self {
+            policy,
+            life: Life::Free,
+            stored: None,
+            is_held: false,
+            live: false,
+            now: 0,
+            ahead: 0,
+            mark: 0,
+            tick: 0,
+            tokens: 0,
+        }
     }
 
     fn ends(&self, expires_at: u64) -> (u64, u64) {
@@ -241,7 +254,7 @@ impl World {
         let step = decide(self.stored.as_ref());
         if let Some(stored) = &self.stored {
             let swept = match expire(stored, at(self.now), self.tick) {
-                Write::Keep | Write::Touch | Write::Rows => self.stored.clone(),
+                Write::Keep | Write::Touch | Write::Rows | Write::Hold(_) => self.stored.clone(),
                 Write::Put(record) => Some(*record),
                 Write::Remove => None,
             };
@@ -255,14 +268,21 @@ impl World {
     }
 
     fn write(&mut self, write: &Write) {
-        if *write != Write::Keep {
+        if !matches!(write, Write::Keep | Write::Hold(_)) {
             // The trusted time, whatever the wall clock reads.
             self.mark = self.now;
         }
         match write {
             Write::Keep | Write::Touch | Write::Rows => {}
-            Write::Put(record) => self.stored = Some((**record).clone()),
-            Write::Remove => self.stored = None,
+            Write::Hold(record) => {
+                assert_eq!(self.stored, None, "something else is stored");
+                (self.stored, self.is_held) = (Some((**record).clone()), true);
+            }
+            Write::Put(record) => {
+                assert!(!self.is_held || record.revision == 2, "what has run is let in by its revision");
+                (self.stored, self.is_held) = (Some((**record).clone()), false);
+            }
+            Write::Remove => (self.stored, self.is_held) = (None, false),
         }
     }
 
@@ -317,9 +337,13 @@ impl World {
             // The operation of a record that was ended from outside still runs: one at a time.
             expected = "InDoubt".into();
         }
+        let is_held = self.policy.replay_safe && self.stored.is_none();
         let step = self.decide(|| Event::Admit(admission));
         let said = show::caller(&step.caller);
         assert_eq!(said, expected);
+        if said == "Start" {
+            assert_eq!(matches!(step.write, Write::Hold(_)), is_held, "only what has nothing stored is held");
+        }
         let bound = if admission.retention.is_some() { self.wall() + 600 } else { u64::MAX };
         let is_suspect = self.is_suspect();
         match (&mut self.life, said.as_str()) {
@@ -351,7 +375,9 @@ impl World {
             }
             _ => {}
         }
-        if let (Life::Owned(owned), Said::Start, Write::Put(put)) = (&self.life, &step.caller, &step.write) {
+        if let (Life::Owned(owned), Said::Start, Write::Put(put) | Write::Hold(put)) =
+            (&self.life, &step.caller, &step.write)
+        {
             assert_eq!(put.attempt.number, owned.starts, "the attempt's number is how often it was started");
         }
     }
@@ -654,6 +680,10 @@ impl World {
         // An opening believes the clock as it is.
         self.now = if clock_back { self.mark } else { self.wall() };
         self.ahead = 0;
+        if std::mem::take(&mut self.is_held) {
+            // Nothing is known of it any more.
+            (self.stored, self.life) = (None, Life::Free);
+        }
         if let Life::Owned(owned) = &mut self.life
             && owned.phase == Phase::Running
         {
@@ -704,7 +734,7 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         prop::option::of(Just(TOMBSTONE)),
     );
     let doubts = prop::sample::select(vec![InDoubt::Ambiguous, InDoubt::Rerun, InDoubt::Rerun, InDoubt::Ask]);
-    (any::<[bool; 4]>(), doubts, ends).prop_map(|([join, replay, forget, believe], in_doubt, ends)| {
+    (any::<[bool; 5]>(), doubts, ends).prop_map(|([join, replay, forget, believe, safe], in_doubt, ends)| {
         let (after_expiry, retention, grace, tombstone) = ends;
         let policy = Policy::replay(Duration::ZERO)
             .while_running(if join { WhileRunning::Join } else { WhileRunning::Refuse })
@@ -715,7 +745,8 @@ fn any_policy() -> impl Strategy<Value = Policy> {
             .after_expiry(after_expiry)
             .retention(retention)
             .grace(grace);
-        tombstone.map_or(policy.clone(), |lifetime| policy.tombstone(lifetime))
+        let policy = tombstone.map_or(policy.clone(), |lifetime| policy.tombstone(lifetime));
+        if safe && in_doubt == InDoubt::Rerun { policy.replay_safe() } else { policy }
     })
 }
 

@@ -41,6 +41,7 @@ pub(super) fn write(write: &Write, now: UnixMillis) -> String {
         Write::Touch => "touch".into(),
         Write::Remove => "remove".into(),
         Write::Rows => "rows".into(),
+        Write::Hold(record) => format!("hold {}", self::record(record, now)),
         Write::Put(record) => format!("put {}", self::record(record, now)),
     }
 }

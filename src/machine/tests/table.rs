@@ -229,9 +229,10 @@ enum Rule {
     ExpiryRerun,
     Tombstone,
     Acknowledged,
+    ReplaySafe,
 }
 
-const RULES: [Rule; 11] = [
+const RULES: [Rule; 12] = [
     Rule::Base,
     Rule::RefuseRunning,
     Rule::RefuseCompleted,
@@ -243,6 +244,7 @@ const RULES: [Rule; 11] = [
     Rule::ExpiryRerun,
     Rule::Tombstone,
     Rule::Acknowledged,
+    Rule::ReplaySafe,
 ];
 
 struct Row {
@@ -322,6 +324,7 @@ const FENCED: &[Stored] = &[Fenced, FencedForever];
 const ROWS: &[Row] = &[
     // A request arrives.
     row(&[AdmitSame, AdmitOther], &[&[Absent], READS_ABSENT], ANY, "put registered #1 expires=now+600; say Start"),
+    row(&[AdmitSame, AdmitOther], &[&[Absent]], &[Rule::ReplaySafe], "hold registered #1 expires=now+600; say Start"),
     row(&[AdmitBarred], &[&[Absent]], ANY, "say Failed(barred)"),
     row(&[AdmitBarred], &[READS_ABSENT], ANY, "touch; say Failed(barred)"),
     row(&[AdmitSame, AdmitBarred], &[LIVE, &[Dispatched]], ANY, "say Wait"),
@@ -1214,6 +1217,7 @@ impl Rule {
             Self::ExpiryRerun => policy().after_expiry(AfterExpiry::Rerun),
             Self::Tombstone => policy().tombstone(TOMBSTONE),
             Self::Acknowledged => policy().retention(Retention::UntilAcknowledged { quiet_ticks: 7 }),
+            Self::ReplaySafe => policy().replay_safe(),
         }
     }
 }
@@ -1314,7 +1318,7 @@ fn check((state, does, rule): (Stored, Does, Rule), suspect: bool, expect: &str)
     if got != expect {
         wrong.push(format!("got {got:?}, expected {expect:?}"));
     }
-    if let Write::Put(put) = &step.write {
+    if let Write::Put(put) | Write::Hold(put) = &step.write {
         let kept = if matches!(step.caller, Said::Start) {
             check_start(stored.as_ref(), put, does, cx.now)
         } else {

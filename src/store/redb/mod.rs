@@ -48,7 +48,7 @@ use self::open::{Contents, open_lease};
 use self::place::{Lease, Place};
 use self::tables::{
     COUNTERS, EXPIRY, GENERATION, IN_FLIGHT, KEYS, QUIET, RECORDS, TICK_MARK, place_of, read_clock_mark, read_counter,
-    read_totals, record_at, row,
+    read_totals, record_at, row, scope_counter,
 };
 use super::{Batch, Cursor, Entry, ExpiredRow, Store, StoreError, Totals, Verdict};
 use crate::key::Key;
@@ -326,6 +326,10 @@ impl Store for RedbStore {
 
     fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {
         self.read(|txn| ledger::expired_rows(txn, now, limit))
+    }
+
+    fn records_in_scope(&self, scope: &[u8]) -> Result<u64, StoreError> {
+        self.read(|txn| read_counter(&txn.open_table(COUNTERS).map_err(table)?, &scope_counter(scope)))
     }
 
     fn totals(&self) -> Result<Totals, StoreError> {

@@ -4,7 +4,7 @@ use ibid::testing::{SimulatedDisk, simulate};
 use ibid::{AfterCompleted, Class, ErrorKind, InDoubt, Origin, Policy, Record, State, Status, UnixMillis};
 
 use super::release;
-use super::workload::{Ends, Life, Seen, World, is_payment};
+use super::workload::{Ends, Life, Seen, World, is_payment, is_replay_safe};
 
 /// Opens an engine on the disk, sends each request again, and holds what starts and what is answered against what the disk
 /// holds. Returns that life, so that the power can be lost in it, too.
@@ -26,7 +26,7 @@ pub(crate) fn go_on(policy: &Policy, left: &SimulatedDisk, seed: u64) -> Life {
             }
             world.submit(key, &request, Ends::Done).await;
             let seen = world.take_seen();
-            if let Err(wrong) = judge(&policy, judged, &seen) {
+            if let Err(wrong) = judge(&policy, (judged, record.is_some()), &seen) {
                 panic!("{wrong}: found {record:#?}, then seen {seen:#?}");
             }
             if is_payment(&policy) {
@@ -52,13 +52,17 @@ fn expect_refused(seen: &[Seen], record: Option<&Record>) {
     assert!(matches!(seen, [one] if is_refused(one)), "another request under {record:#?}: {seen:#?}");
 }
 
-/// What may be seen when the request of this record comes again after a restart.
-fn judge(policy: &Policy, record: Option<&Record>, seen: &[Seen]) -> Result<(), &'static str> {
+/// What may be seen when the request of this record comes again after a restart; of one that has lapsed it gets none.
+fn judge(policy: &Policy, (record, is_lapsed): (Option<&Record>, bool), seen: &[Seen]) -> Result<(), &'static str> {
     let starts: Vec<_> = seen.iter().filter(|seen| matches!(seen, Seen::Started { .. })).collect();
     if let Some(Seen::Wrong(_)) = seen.iter().find(|seen| matches!(seen, Seen::Wrong(_))) {
         return Err("something left before it was durable");
     }
-    let Some(record) = record else { return Ok(()) };
+    let Some(record) = record else {
+        // What a power loss may forget runs as if it had never been there.
+        let is_first = matches!(starts.as_slice(), [Seen::Started { number: 1, checkpoint: None, .. }]);
+        return ok(is_first || !is_replay_safe(policy) || is_lapsed, "nothing is known of it, and it did not run once");
+    };
     let reruns = policy.clone() == policy.clone().in_doubt(InDoubt::Rerun);
     match (&record.state, starts.as_slice()) {
         (State::Registered | State::InDoubt, [Seen::Started { number, token, checkpoint, .. }]) if reruns => {

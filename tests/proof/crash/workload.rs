@@ -129,7 +129,7 @@ pub(crate) fn is_payment(policy: &Policy) -> bool {
     payments().contains(policy)
 }
 
-/// The flows of the systems as far as time ends their records, and one that leaves tombstones.
+/// The flows of the systems as far as time ends their records, one that leaves tombstones, and a replay-safe one.
 pub(crate) fn policies() -> Vec<Policy> {
     let lightning = Policy::replay(RETENTION)
         .while_running(WhileRunning::Refuse)
@@ -147,7 +147,12 @@ pub(crate) fn policies() -> Vec<Policy> {
             .after_expiry(AfterExpiry::Refuse)
             .grace(RETENTION)
             .tombstone(RETENTION),
+        Policy::replay(RETENTION).in_doubt(InDoubt::Rerun).replay_safe(),
     ]
+}
+
+pub(crate) fn is_replay_safe(policy: &Policy) -> bool {
+    *policy == policy.clone().replay_safe()
 }
 
 /// Something seen from outside.
@@ -400,13 +405,17 @@ impl<'a> World<'a> {
 
     fn operation(&self, key: usize, ends: Ends) -> Operation {
         let (seen, commits, attempts) = (Arc::clone(&self.seen), self.commits.clone(), Arc::clone(&self.attempts));
+        let is_safe = is_replay_safe(self.flow.policy());
         Operation::new(async move |attempt| {
             let durable = commits.last().content.records[key].clone();
+            let was_there = durable.is_some();
             let is_registered = durable.is_some_and(|record| {
                 (record.attempt.number, record.attempt.token) == (attempt.number(), *attempt.token())
                     && record.state == State::Registered
             });
-            if !is_registered {
+            // It starts from nothing as the first attempt, or it goes on from what is durable.
+            let is_held = is_safe && !was_there && attempt.number() == 1 && attempt.last_checkpoint().is_none();
+            if !is_registered && !is_held {
                 // An assertion would be one more operation that panics.
                 lock(&seen).push(Seen::Wrong("an operation has started that is not durably registered".to_owned()));
             }

@@ -81,7 +81,12 @@ impl Checker<'_> {
         let since = |place: Option<usize>| place.is_some_and(|place| place >= call.place);
         let is = match kind {
             ErrorKind::Closed => self.boot.closing || self.boot.over,
-            ErrorKind::Store => self.boot.failing || since(self.boot.failed_at) || since(self.boot.well_since),
+            ErrorKind::Store => {
+                // Where nothing is registered, nothing starts until something could be written again.
+                let is_down = self.boot.given_up.last().is_some_and(|(_, until)| until.is_none());
+                let waits = self.grid(call.key).replay_safe && is_down;
+                self.boot.failing || since(self.boot.failed_at) || since(self.boot.well_since) || waits
+            }
             ErrorKind::Busy { found_absent, .. } => {
                 let was_absent = || self.moments(call).any(|(record, _)| record.is_none());
                 self.is_full(call) && (!found_absent || was_absent())
@@ -90,7 +95,8 @@ impl Checker<'_> {
                 if u128::from(self.at - call.at) >= deadline.as_millis()),
             ErrorKind::QuotaExceeded => {
                 let quota = &self.keys[call.key].over_quota;
-                matches!(call.ask, Ask::Submit(_)) && quota.iter().any(|place| *place > call.place)
+                let is_found_full = self.grid(call.key).replay_safe && self.may_have_been_full(call.key, call.place);
+                matches!(call.ask, Ask::Submit(_)) && (is_found_full || quota.iter().any(|place| *place > call.place))
             }
             _ => false,
         };
@@ -342,6 +348,8 @@ impl Checker<'_> {
                 };
                 heard(Some(*start)) && reason
             }
+            // Whose operation it was has never been said.
+            (Cause::Aborted, Err(ErrorKind::InDoubt(Some(_)))) => is_same && (may_wait || call.start.is_none()),
             (Cause::TooLate { start }, Err(ErrorKind::Expired)) => heard(Some(*start)),
             // The same, where the policy keeps the record to refuse with.
             (Cause::Completed { start: Some(start), .. }, Err(ErrorKind::Expired)) => {
@@ -482,7 +490,7 @@ impl Checker<'_> {
 
     fn fits_lookup(&self, call: &Call, found: Option<&Record>) -> Option<&'static str> {
         let (_, late) = self.between(call.place, self.place);
-        let record = self.record(call.key);
+        let record = self.durable(call.key);
         let fits = match found {
             Some(found) => record == Some(found),
             None => record.is_none_or(|record| {
@@ -503,7 +511,7 @@ impl Checker<'_> {
             return None;
         }
         let fits = (0..self.keys.len())
-            .all(|key| is_listed(key) == self.record(key).filter(|record| record.state.status().is_in_flight()));
+            .all(|key| is_listed(key) == self.durable(key).filter(|record| record.state.status().is_in_flight()));
         fits.then_some("it is stored")
     }
 

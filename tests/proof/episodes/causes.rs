@@ -8,7 +8,7 @@ use ibid::{
 };
 
 use super::checker::{Call, Cause, Checked, Checker, Inquiry, Rule, Start, object};
-use super::history::{Ask, Finished, Submit};
+use super::history::{Ask, Changed, Finished, Submit};
 
 /// Why a record is rolled back whose operation never started.
 pub(super) const NOT_STARTED: &[u8; 11] = b"not started";
@@ -235,6 +235,53 @@ impl Checker<'_> {
         }
     }
 
+    /// The record of a replay-safe attempt, as it is held in memory.
+    pub(super) fn held_record(
+        &self,
+        key: usize,
+        request: &Bytes,
+        attempt: AttemptId,
+        (admitted_at, expires_at): (UnixMillis, Option<UnixMillis>),
+    ) -> Record {
+        Record {
+            revision: 1,
+            fingerprint: Fingerprint::of(self.plan.keys[key].flow.name(), request),
+            request: request.clone(),
+            attempt,
+            state: State::Registered,
+            checkpoint: None,
+            recoveries: 0,
+            created_at: admitted_at,
+            updated_at: admitted_at,
+            expires_at,
+            lapses_at: None,
+            tombstone_until: None,
+            contradiction: None,
+            lapses_at_tick: None,
+            abandoned: false,
+        }
+    }
+
+    /// What was held before this became durable, where the operation has been started and has not had its turn yet: only
+    /// the host can have spoken, or the end of a shutdown.
+    pub(super) fn held_unseen(&self, key: usize, changed: &Changed, now: UnixMillis) -> Option<Record> {
+        let after = changed.put.as_deref().filter(|after| (after.revision, after.attempt.number) == (2, 1))?;
+        if !self.grid(key).replay_safe || self.record(key).is_some() {
+            return None;
+        }
+        let admitted_at = after.created_at;
+        let wants = self.submits(key).filter(|(call, submit)| {
+            let (early, late) = self.between(call.place, self.place);
+            submit.request == after.request
+                && submit.barred.is_none()
+                && submit.request.len() <= self.plan.limits.request_bytes
+                && (early..=late).contains(&admitted_at.0)
+        });
+        let bounds = wants.filter_map(|(_, submit)| self.bound(key, submit, admitted_at));
+        let mut held = bounds.map(|bound| self.held_record(key, &after.request, after.attempt, (admitted_at, bound)));
+        held.find(|record| self.cause(key, Some(record), Some(after), now).is_ok())
+    }
+
     /// Where the flow's policy says by name that it runs again: the next attempt, the same token, the last checkpoint.
     fn may_rerun(&self, key: usize, before: &Record, after: &Record) -> bool {
         let (in_doubt, recoveries) = match before.state {
@@ -440,6 +487,10 @@ impl Checker<'_> {
         let counted = self.recoveries_of_left(before);
         if self.boot.opening {
             return (after.recoveries == counted).then_some(Cause::Interrupted);
+        }
+        let has_begun = self.start_of(key, before).is_some();
+        if self.grid(key).replay_safe && self.boot.closing && !has_begun && after.recoveries == before.recoveries {
+            return Some(Cause::Aborted);
         }
         match self.end_of(key, before)? {
             // An error that is not believed ends no re-run unknown.

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ibid::store::Verdict;
-use ibid::{Bytes, Ended, Found, Record, Resolved, Row, State, Status, UnixMillis};
+use ibid::{AttemptId, Bytes, Ended, Found, Record, Resolved, Row, State, Status, Token, UnixMillis};
 
 use super::coverage::Coverage;
 use super::history::{Answer, Ask, Changed, Event, Finished, Held, Inquired, Said, Started, Submit, Way, What};
@@ -104,6 +104,10 @@ type RowName = (Vec<u8>, Vec<u8>);
 #[derive(Default)]
 pub(super) struct Key {
     pub(super) states: Vec<(usize, Option<Box<Record>>)>,
+    /// Where, if the last state is only held in memory: of a replay-safe attempt that has started and of which nothing is durable.
+    held: Option<usize>,
+    /// Where it was so.
+    was_held: BTreeSet<usize>,
     pub(super) changes: Vec<Change>,
     /// The boot that registered the last attempt, and whether that was started.
     pub(super) registered: Option<Registered>,
@@ -166,6 +170,8 @@ pub(super) enum Cause {
     Doubt {
         start: usize,
     },
+    /// The same, at the end of a shutdown, before the operation had its first turn.
+    Aborted,
     Interrupted,
     /// The answer of a re-run came too late.
     TooLate {
@@ -305,6 +311,12 @@ impl<'a> Checker<'a> {
                 self.coverage.count("a tick was lost with its process");
             }
             self.tick = self.tick_mark;
+            for key in &mut self.keys {
+                if key.held.take().is_some() {
+                    key.states.push((place, None));
+                    self.coverage.count("forgotten, as nothing of it was durable");
+                }
+            }
         }
         (self.place, self.at, self.clock) = (place, event.at, event.clock);
         self.ats.push(event.at);
@@ -496,7 +508,25 @@ impl<'a> Checker<'a> {
 
     /// How many records there are in the scope of this key.
     fn live_beside(&self, key: usize) -> u64 {
-        (0..self.keys.len()).filter(|other| self.is_beside(key, *other) && self.record(*other).is_some()).count() as u64
+        (0..self.keys.len()).filter(|other| self.is_beside(key, *other) && self.durable(*other).is_some()).count()
+            as u64
+    }
+
+    /// The record as it is stored.
+    pub(super) fn durable(&self, key: usize) -> Option<&Record> {
+        self.record(key).filter(|_| self.keys[key].held.is_none())
+    }
+
+    /// Whether the scope of this key may have been full at some moment since then.
+    pub(super) fn may_have_been_full(&self, key: usize, since: usize) -> bool {
+        let was_there = |other: usize| {
+            let Key { states, was_held, .. } = &self.keys[other];
+            let ends = states.iter().skip(1).map(|(place, _)| *place).chain([self.place]);
+            let spans = states.iter().zip(ends).filter(|(_, end)| *end >= since);
+            spans.into_iter().any(|((begin, record), _)| record.is_some() && !was_held.contains(begin))
+        };
+        let there = (0..self.keys.len()).filter(|other| self.is_beside(key, *other) && was_there(*other)).count();
+        there as u64 >= self.plan.limits.records_per_scope
     }
 
     pub(super) fn is_beside(&self, key: usize, other: usize) -> bool {
@@ -542,6 +572,12 @@ impl<'a> Checker<'a> {
     }
 
     fn changed(&mut self, key: usize, changed: &Changed, now: UnixMillis) -> Checked {
+        if self.is_said_again(key, changed) {
+            return Ok(());
+        }
+        if let Some(record) = self.held_unseen(key, changed, now) {
+            self.hold_unseen(key, record)?;
+        }
         let before = self.keys[key].states.last().and_then(|(_, record)| record.clone());
         let cause = self.cause(key, before.as_deref(), changed.put.as_deref(), now)?;
         let or = match (&cause, before.as_deref(), changed.put.as_deref()) {
@@ -555,7 +591,11 @@ impl<'a> Checker<'a> {
         self.coverage.cause(&cause);
         self.use_up(key, &cause);
         self.count_release(key, before.as_deref(), &cause);
+        // What has run is recorded in any case.
         let adds = before.is_none() && matches!(cause, Cause::Registered);
+        if adds && self.grid(key).replay_safe {
+            return object(Rule::NoCause, "a registration that no replay-safe operation waits for");
+        }
         let live = self.live_beside(key);
         if adds && live >= self.plan.limits.records_per_scope {
             return object(Rule::Bound, format!("one record more than {live} is within the quota"));
@@ -570,8 +610,20 @@ impl<'a> Checker<'a> {
         }
         let key = &mut self.keys[key];
         key.states.push((self.place, changed.put.clone()));
+        key.held = None;
         key.changes.push(Change { place: self.place, before, after: changed.put.clone(), cause, or, unknown: None });
         Ok(())
+    }
+
+    /// That nothing is to be left of a held record is written by nothing: where it is not known whether that has worked, it is
+    /// done once more.
+    fn is_said_again(&self, key: usize, changed: &Changed) -> bool {
+        let is_end = |change: &Change| {
+            let ended = matches!(change.cause, Cause::Definitive { .. } | Cause::Taken { .. });
+            ended && change.after.is_none() && change.unknown.is_some()
+        };
+        let is_nothing = changed.put.is_none() && changed.rows.is_empty() && self.record(key).is_none();
+        self.grid(key).replay_safe && is_nothing && self.keys[key].changes.last().is_some_and(is_end)
     }
 
     /// Which way a key became free that is used again.
@@ -637,6 +689,9 @@ impl<'a> Checker<'a> {
         if call.is_none() && (started.number == 1 || !self.grid(key).is_rerun()) {
             return object(Rule::StartedEarly, "nobody has asked for it, and the policy does not run it again");
         }
+        if self.grid(key).replay_safe && self.record(key).is_none() && !self.is_awaited(started) {
+            return self.started_unregistered(started);
+        }
         let Some(registered) = self.keys[key].registered.as_mut().filter(|registered| registered.boot == boot) else {
             return object(Rule::StartedEarly, "nothing is registered");
         };
@@ -659,6 +714,76 @@ impl<'a> Checker<'a> {
         if !same || !wants {
             return object(Rule::StartedEarly, "another attempt or request than is registered");
         }
+        self.note_start(started);
+        Ok(())
+    }
+
+    /// Whether this start is the one of the attempt that was registered last, whatever has become of that since.
+    fn is_awaited(&self, started: &Started) -> bool {
+        let Key { registered, changes, .. } = &self.keys[started.key];
+        let awaited = registered.as_ref().filter(|last| last.boot == started.boot && last.start.is_none());
+        let change = awaited.and_then(|last| changes.iter().find(|change| change.place == last.place));
+        let record = change.and_then(|change| change.after.as_ref());
+        record.is_some_and(|record| record.attempt.token.0 == started.token)
+    }
+
+    /// A replay-safe operation of which nothing is durable: the first attempt of a new record, as its request wants it, where
+    /// nothing speaks against that.
+    fn started_unregistered(&mut self, started: &Started) -> Checked {
+        let Started { boot, key, number, token, boot_id, admitted_at, expires_at, .. } = *started;
+        let Some(call) = started.call.and_then(|call| self.calls.get(&call)) else {
+            return object(Rule::StartedEarly, "nobody has asked for it");
+        };
+        let Ask::Submit(submit) = &call.ask else { return object(Rule::StartedEarly, "for one who wants no answer") };
+        let (early, late) = self.between(call.place, self.place);
+        let is_wanted = submit.request == started.request
+            && submit.barred.is_none()
+            && submit.request.len() <= self.plan.limits.request_bytes
+            && (early..=late).contains(&admitted_at.0)
+            && self.bound(key, submit, admitted_at) == Some(expires_at);
+        if !is_wanted || number != 1 || started.checkpoint.is_some() {
+            return object(Rule::StartedEarly, "another attempt or request than is wanted");
+        }
+        let since = call.place;
+        let was_there = |other: &usize| {
+            self.durable(*other).is_some() && self.keys[*other].states.last().is_some_and(|(place, _)| *place < since)
+        };
+        let beside = (0..self.keys.len()).filter(|other| self.is_beside(key, *other)).filter(was_there).count() as u64;
+        if beside >= self.plan.limits.records_per_scope {
+            return object(Rule::Bound, "it has started beside as many records as there may be");
+        }
+        if !self.tokens.insert(token) {
+            return object(Rule::StartedTwice, "the token of the attempt");
+        }
+        let attempt = AttemptId { number, boot: boot_id, token: Token(token) };
+        let record = self.held_record(key, &started.request, attempt, (admitted_at, expires_at));
+        self.coverage.count("started unregistered");
+        self.count_release(key, None, &Cause::Registered);
+        let place = self.place;
+        let held = &mut self.keys[key];
+        held.registered = Some(Registered { boot, place, start: Some(started.start) });
+        held.states.push((place, Some(Box::new(record))));
+        (held.held, _) = (Some(place), held.was_held.insert(place));
+        self.note_start(started);
+        Ok(())
+    }
+
+    /// It has started, and something of it is durable before it says so.
+    fn hold_unseen(&mut self, key: usize, record: Record) -> Checked {
+        if !self.tokens.insert(record.attempt.token.0) {
+            return object(Rule::StartedTwice, "the token of the attempt");
+        }
+        self.coverage.count("durable before it said that it had started");
+        let (place, boot) = (self.place, self.boot.number);
+        let held = &mut self.keys[key];
+        held.registered = Some(Registered { boot, place, start: None });
+        held.states.push((place, Some(Box::new(record))));
+        (held.held, _) = (Some(place), held.was_held.insert(place));
+        Ok(())
+    }
+
+    fn note_start(&mut self, started: &Started) {
+        let Started { boot, key, .. } = *started;
         self.coverage.start(started);
         if let Some(call) = started.call.and_then(|call| self.calls.get_mut(&call)) {
             call.start = Some(started.start);
@@ -674,7 +799,6 @@ impl<'a> Checker<'a> {
             guarded: None,
         };
         self.starts.insert(started.start, start);
-        Ok(())
     }
 
     /// Asked about is what is in doubt or dispatched, and does not run; one key at most once at a time.

@@ -12,7 +12,7 @@ use super::history::{Answer, Ask, Finished, Said, Started, What};
 pub(crate) struct Coverage(BTreeMap<String, u64>);
 
 /// What must not be missing from a few hundred episodes.
-const OFTEN: [&str; 74] = [
+const OFTEN: [&str; 76] = [
     "submit: executed",
     "submit: replayed",
     "submit: joined",
@@ -87,6 +87,8 @@ const OFTEN: [&str; 74] = [
     "given up, and completed",
     "a duplicate with its end",
     "the same id in two scopes",
+    "started unregistered",
+    "forgotten, as nothing of it was durable",
 ];
 
 /// What must not be missing from many thousands.
@@ -207,6 +209,7 @@ impl Coverage {
             Cause::Definitive { .. } => "durable: definitive",
             Cause::Failed { .. } => "durable: failed",
             Cause::Doubt { .. } => "durable: in doubt",
+            Cause::Aborted => "durable: in doubt, aborted before its first turn",
             Cause::Interrupted => "durable: interrupted",
             Cause::TooLate { .. } => "durable: answer of a re-run came too late",
             Cause::Forgotten => "durable: forgotten",

@@ -101,6 +101,8 @@ impl Forged {
         let now = UnixMillis(self.clock + 1);
         let created = self.events.iter().find_map(|event| match &event.what {
             What::Committed { changes, .. } => changes[0].put.as_ref().map(|record| record.created_at),
+            // Of what is not registered.
+            What::Started(started) => Some(started.admitted_at),
             _ => None,
         });
         let retention = match self.plan.keys[0].grid.retention {
@@ -138,9 +140,26 @@ impl Forged {
     }
 
     fn starts(self, start: usize, call: usize, number: u32) -> Self {
-        let (token, request) = ([9; 32], bytes("this"));
+        self.starts_as([9; 32], start, call, number)
+    }
+
+    fn starts_as(self, token: [u8; 32], start: usize, call: usize, number: u32) -> Self {
+        let request = bytes("this");
         let (boot, call) = (self.boot_of(call), Some(call));
-        self.and(What::Started(Started { start, boot, key: 0, call, number, token, request, checkpoint: None }))
+        let (boot_id, admitted_at) = (BootId([7; 16]), UnixMillis(self.clock + 1));
+        self.and(What::Started(Started {
+            start,
+            boot,
+            key: 0,
+            call,
+            number,
+            token,
+            request,
+            checkpoint: None,
+            boot_id,
+            admitted_at,
+            expires_at: None,
+        }))
     }
 
     fn boot_of(&self, call: usize) -> usize {
@@ -245,6 +264,34 @@ fn a_start_before_its_registration_is_objected_to() {
     // What was asked for only later did not ask for this.
     Forged::new(as_preset).registered(1, 1).breaks(Rule::NoCause);
     Forged::new(as_preset).submits(1, "that").registered(1, 1).breaks(Rule::NoCause);
+}
+
+#[test]
+fn without_a_registration_a_crash_forgets_what_has_no_durable_end_and_nothing_else() {
+    let safe = |grid: &mut Grid| (grid.in_doubt, grid.replay_safe) = (InDoubt::Rerun, true);
+    let running = || Forged::new(safe).submits(1, "this").starts(2, 1, 1);
+    let ended = || running().done(2, "answer");
+    let answered = || ended().completed(2, 1, "answer").answer(1, How::Executed, "answer");
+    answered().submits(3, "this").answer(3, How::Replayed, "answer").passes();
+    running().submits(3, "that").refused(3, ErrorKind::Mismatch).passes();
+    running().crashes().submits(3, "this").starts_as([8; 32], 4, 3, 1).passes();
+    ended().crashes().submits(3, "this").starts_as([8; 32], 4, 3, 1).passes();
+
+    running().crashes().submits(3, "this").starts(4, 3, 1).breaks(Rule::StartedTwice);
+    running().crashes().submits(3, "this").starts_as([8; 32], 4, 3, 2).breaks(Rule::StartedEarly);
+    answered().crashes().submits(3, "this").starts_as([8; 32], 4, 3, 1).breaks(Rule::StartedEarly);
+    running().submits(3, "this").starts_as([8; 32], 4, 3, 1).breaks(Rule::TwoAtOnce);
+    Forged::new(safe).submits(1, "that").starts(2, 1, 1).breaks(Rule::StartedEarly);
+    Forged::new(safe).submits(1, "this").registered(1, 1).breaks(Rule::NoCause);
+    ended().answer(1, How::Executed, "answer").breaks(Rule::WrongAnswer);
+    ended().completed(1, 1, "answer").breaks(Rule::NoCause);
+    ended().completed(2, 1, "another").breaks(Rule::NoCause);
+    ended().crashes().submits(3, "this").answer(3, How::Replayed, "answer").breaks(Rule::WrongAnswer);
+    ended().crashes().completed(2, 1, "answer").breaks(Rule::NoCause);
+    running().asks(3, Ask::Lookup).told(3, Ok(Said::Record(None))).passes();
+    let shown = running();
+    let record = shown.record(1, 1, State::Registered);
+    shown.asks(3, Ask::Lookup).told(3, Ok(Said::Record(Some(Box::new(record))))).breaks(Rule::WrongAnswer);
 }
 
 #[test]
@@ -392,6 +439,9 @@ fn a_re_run_that_nobody_asks_for_is_objected_to_but_where_the_engine_is_to_make_
             token,
             request,
             checkpoint: None,
+            boot_id: BootId([7; 16]),
+            admitted_at: UnixMillis(CLOCK),
+            expires_at: None,
         }))
     };
     again(crashed(true).registered(2, 2), 2).passes();

@@ -195,6 +195,10 @@ pub(crate) struct Started {
     pub(crate) token: [u8; 32],
     pub(crate) request: Bytes,
     pub(crate) checkpoint: Option<Bytes>,
+    /// The engine's boot, its time at the admission, and the bound that the request set.
+    pub(crate) boot_id: BootId,
+    pub(crate) admitted_at: UnixMillis,
+    pub(crate) expires_at: Option<UnixMillis>,
 }
 
 /// How an operation ended.

@@ -214,6 +214,9 @@ impl Run {
             token: attempt.token().0,
             request: attempt.request().clone(),
             checkpoint: attempt.last_checkpoint().cloned(),
+            boot_id: attempt.id().boot,
+            admitted_at: attempt.admitted_at(),
+            expires_at: attempt.expires_at(),
         }));
         Self { history, start, ended: false }
     }
