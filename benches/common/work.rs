@@ -72,7 +72,7 @@ impl Work {
             Kind::Finish | Kind::AtOnce => {
                 let end = Some(now.saturating_add(RETENTION));
                 let state = State::Completed(Some(self.answer(number)));
-                let revision = registered.revision + u64::from(kind == Kind::Finish);
+                let revision = registered.revision + 1;
                 Record { revision, state, expires_at: end, lapses_at: end, ..registered }
             }
         };

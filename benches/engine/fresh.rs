@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ibid::store::{RedbOptions, RedbStore, Store};
-use ibid::{Engine, Limits, Policy};
+use ibid::{Engine, InDoubt, Limits, Policy};
 use tokio::runtime::Runtime;
 
 use crate::ROUNDS;
@@ -57,7 +57,8 @@ const COLUMNS: [(&str, usize); 13] = [
 
 /// Flows by what a fresh request takes.
 fn flows() -> Vec<(&'static str, Policy)> {
-    vec![("registered", Policy::replay(RETENTION))]
+    let replay_safe = Policy::replay(RETENTION).in_doubt(InDoubt::Rerun).replay_safe();
+    vec![("registered", Policy::replay(RETENTION)), ("replay-safe", replay_safe)]
 }
 
 pub(crate) fn beside_the_store(asked: &Asked, host: &Runtime) -> Result<(), AnyError> {
