@@ -14,6 +14,51 @@ def terms(key, *, amount=5_000_000, payment_hash=None, expiry=3600):
     return (payment_hash or hash_of(key), amount, hash_of(("described", key)), expiry, 30)
 
 
+class NewLines:
+    """What is new in the file of effects. A kill in the middle of a write can tear its line, where that crosses a page."""
+
+    def __init__(self, path):
+        self.path, self.bytes, self.is_torn = path, 0, False
+
+    def take(self):
+        if not os.path.exists(self.path):
+            return []
+        with open(self.path, encoding="ascii") as file:
+            file.seek(self.bytes)
+            text = file.read()
+        *lines, rest = text.split("\n")
+        self.bytes += len(text)
+        if self.is_torn and text:
+            # The next node has put an end behind it.
+            rest_of_torn, *lines = lines
+            if rest_of_torn:
+                raise Failed(f"a torn line goes on: {rest_of_torn}")
+            self.is_torn = False
+        if rest:
+            self.is_torn = True
+            lines += [rest] if self._is_whole(rest) else []
+        return lines
+
+    @staticmethod
+    def _is_whole(line):
+        """Whether the next node takes it for done. What is torn is not: nobody was told of it."""
+        words = line.split(" ")
+        return len(words) == {"onion": 7, "payment": 5}.get(words[0]) and len(words[-1]) == 64
+
+
+def self_test_of_torn_lines(root):
+    path = os.path.join(root, "lines")
+    lines, token = NewLines(path), "ab" * 32
+    whole, torn = f"payment 01 02 2000 {token}", f"payment 01 02 2000 {token[:-1]}"
+    for appended, taken in ((None, []), ("", []), (f"{whole}\n{torn}", [whole]), ("", []), (f"\n{whole}", [whole]),
+                            ("\n", []), ("5c lnbc", []), ("\n5c lnbc1\n", ["5c lnbc1"])):
+        if appended is not None:
+            with open(path, "a", encoding="ascii") as file:
+                file.write(appended)
+        if lines.take() != taken:
+            raise Failed(f"of {appended!r} other lines are taken than {taken}")
+
+
 class Court:
     """`policy`: as the referee's."""
 
@@ -22,7 +67,7 @@ class Court:
         self.referee, self.sends = Referee(**policy), Sends()
         self.flags = () if self.referee.refuses_once else ("--on-expired", "rerun")
         self.node, self.offset_ms = None, 0
-        self.ids, self.heard_effects = 0, 0
+        self.ids, self.effects = 0, NewLines(self.bench.effects_path)
 
     def start(self, *flags, **how):
         self.node = self.bench.node(*self.flags, *flags, offset_ms=self.offset_ms, **how)
@@ -105,7 +150,7 @@ class Court:
             raise Objection("end", f"exit code {code}, and on stderr: {stderr[:2000]}")
         self.node.release()
         sent, minted = [], []
-        for line in self._new_effects():
+        for line in self.effects.take():
             (sent if line.startswith(("onion ", "payment ")) else minted).append(line)
         for line in sent:
             self.sends.went_out(line)
@@ -113,17 +158,6 @@ class Court:
         self.referee.minted(minted)
         self.referee.ended()
         self.offset_ms = self.node.offset_ms
-
-    def _new_effects(self):
-        if not os.path.exists(self.bench.effects_path):
-            return []
-        with open(self.bench.effects_path, encoding="ascii") as file:
-            file.seek(self.heard_effects)
-            text = file.read()
-        if text and not text.endswith("\n"):
-            raise Failed("the file of effects ends within a line")
-        self.heard_effects += len(text)
-        return text.splitlines()
 
     def mints(self, key):
         return [mint.invoice.bolt11 for mint in self.referee.keys[self.name(key)].mints]

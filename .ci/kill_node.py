@@ -19,6 +19,7 @@ import time
 
 sys.dont_write_bytecode = True
 
+from court import self_test_of_torn_lines
 from forged import self_test
 from forged_sends import self_test_of_sends
 from kill_storm import storm
@@ -63,6 +64,7 @@ def run(part, args, binary, root):
     if part == "self-test":
         self_test()
         self_test_of_sends()
+        self_test_of_torn_lines(root)
     elif part == "storm":
         storm(binary, root, args.seed, args.kills)
     elif part == "syscalls":
