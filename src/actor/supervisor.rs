@@ -44,7 +44,6 @@ pub(crate) struct Supervisor {
     meters: Arc<Meters>,
     observers: Arc<Observers>,
     sweep: Option<Sweep>,
-    pace: Pace,
     /// Single slices that were asked for and not begun.
     slices: VecDeque<ExpirySlice>,
     /// What expiry sweeps have removed by commits that failed: whether it went is read when the store is open again.
@@ -61,6 +60,7 @@ pub(crate) struct Supervisor {
 struct Sweep {
     removed: u64,
     replies: Vec<oneshot::Sender<Result<u64, StoreError>>>,
+    pace: Pace,
     /// It ends with its first slice, of at most so many records.
     slice: Option<usize>,
 }
@@ -113,7 +113,6 @@ impl Supervisor {
             meters,
             observers,
             sweep: None,
-            pace: Pace::new(),
             slices: VecDeque::new(),
             maybe_removed: Vec::new(),
             ticking: Vec::new(),
@@ -367,11 +366,10 @@ impl Supervisor {
     fn expiry_slice(&mut self, now: UnixMillis, proposals: &[Proposal]) -> Slice {
         self.begin_slice();
         let most = self.limits.expiry_slice;
-        let new_records =
-            proposals.iter().filter(|proposal| proposal.change.as_ref().is_some_and(is_new_record)).count();
-        let pace = self.pace.next((!proposals.is_empty()).then_some(new_records), most);
-        let Some(sweep) = &self.sweep else { return Slice::default() };
-        let limit = sweep.slice.map_or(pace, |limit| limit.min(most));
+        let Some(sweep) = &mut self.sweep else { return Slice::default() };
+        let is_new = |proposal: &&Proposal| proposal.change.as_ref().is_some_and(is_new_record);
+        let riding = (!proposals.is_empty()).then(|| proposals.iter().filter(is_new).count());
+        let limit = sweep.slice.map_or_else(|| sweep.pace.next(riding, now, most), |limit| limit.min(most));
         if self.clock.read().is_suspect {
             self.end_sweep(Ok(()));
             return Slice::default();
@@ -398,7 +396,7 @@ impl Supervisor {
         if self.sweep.is_none()
             && let Some(ExpirySlice { limit, reply }) = self.slices.pop_front()
         {
-            self.sweep = Some(Sweep { removed: 0, replies: vec![reply], slice: Some(limit) });
+            self.sweep = Some(Sweep { replies: vec![reply], slice: Some(limit), ..Sweep::default() });
         }
     }
 
