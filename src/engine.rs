@@ -7,12 +7,13 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use crate::actor::message::{Ask, Count, ExpirySlice, ExpirySweep, Question, Submit, Tick, Ticket, tell};
+use crate::actor::message::{Ask, Count, ExpirySlice, ExpirySweep, Look, Question, Submit, Tick, Ticket, tell};
 use crate::actor::{
     Actors, Ending, Front, Operation, Permit, Permits, Recipient, Recovery, Submission, said, unavailable,
 };
@@ -23,6 +24,7 @@ use crate::builder::Builder;
 use crate::call::Call;
 use crate::entropy::Entropy;
 use crate::error::{Bound, Error, ErrorKind};
+use crate::explain::{Explanation, Prospect};
 use crate::fingerprint::Fingerprint;
 use crate::inquiry::{Found, Inquiry};
 use crate::key::{InvalidKey, Key};
@@ -31,7 +33,7 @@ use crate::machine::{self, Admission, Downstream, Event, Said, Write};
 use crate::outcome::{
     Abandoned, Acknowledged, End, Ended, Failure, Fenced, Forgotten, Outcome, Reason, Reply, Resolved,
 };
-use crate::policy::Flow;
+use crate::policy::{Flow, OnStoreFailure};
 use crate::record::{AttemptId, BootId, Bytes, Record, State, Status, Token};
 use crate::store::{self, Cursor, Store, StoreError, Totals};
 use crate::time::{ClockState, HighWater, Ticks, UnixMillis};
@@ -378,13 +380,43 @@ impl Engine {
     pub fn list(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<Listed>, Error> {
         let entries = self.0.store.in_flight(after, limit).map_err(|error| unavailable(&error))?;
         let listed = entries.into_iter().map(|store::Entry { cursor, found }| {
-            let is_dead_letter = found.as_ref().is_some_and(|(key, record)| {
-                let is_asked = self.0.recovery.oracle(key).is_some();
-                machine::is_dead_letter(record, machine::recoveries_allowed(is_asked, self.0.limits.recoveries))
-            });
+            let is_dead_letter = found.as_ref().is_some_and(|(key, record)| self.0.is_dead_letter(key, record));
             Listed { cursor, found, is_dead_letter }
         });
         Ok(listed.collect())
+    }
+
+    /// How one key stands, and what a request under it would be told now: for people who look into a case. It changes nothing,
+    /// and proves nothing about a request on its way.
+    ///
+    /// # Errors
+    /// [`Quarantined`](ErrorKind::Quarantined), [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed);
+    /// [`InvalidKey`](ErrorKind::InvalidKey) if the key is of another flow.
+    pub async fn explain(&self, flow: &Flow, key: &Key) -> Result<Explanation, Error> {
+        self.0.check_open(flow, key)?;
+        let (reply, seen) = oneshot::channel();
+        self.0.actors.router.do_send(Look { key: key.clone(), reply });
+        let in_memory = seen.await.map_err(|_| Error::from(ErrorKind::Closed))?;
+        let stored = self.0.store.get(key).map_err(|error| unavailable(&error))?;
+        let held = in_memory.as_ref().and_then(|in_memory| in_memory.held.as_deref().cloned());
+        let (record, live) = (stored.or(held), in_memory.is_some());
+        let is_unsaved = in_memory.is_some_and(|in_memory| in_memory.is_unsaved);
+        let prospect = |fingerprint| self.0.prospect(flow, record.as_ref(), live, fingerprint);
+        let other = Fingerprint::of("another request than any", key.as_bytes());
+        Ok(Explanation {
+            key: key.clone(),
+            now: self.now(),
+            is_running: live,
+            is_unsaved,
+            is_dead_letter: record.as_ref().is_some_and(|record| self.0.is_dead_letter(key, record)),
+            same_request: match flow.policy().on_store_failure {
+                OnStoreFailure::Withhold if is_unsaved => Prospect::Refused(ErrorKind::Store.into()),
+                OnStoreFailure::Reply if is_unsaved => Prospect::Joins,
+                _ => prospect(record.as_ref().map_or(other, |record| record.fingerprint)),
+            },
+            other_request: prospect(other),
+            record,
+        })
     }
 
     /// Whether an [oracle](Builder::oracle) is asked about the records of this flow.
@@ -603,22 +635,44 @@ impl Shared {
         if record.state.status().is_in_flight() {
             return Ok(LookedUp::InFlight);
         }
-        let reading = self.clock.read();
-        let cx = machine::Context {
-            now: reading.wall,
-            trusted: reading.trusted,
-            tick: self.ticks.now(),
-            policy: call.flow.policy(),
-            live: false,
-            recoveries: self.limits.recoveries,
-            answer_bytes: self.limits.answer_bytes,
-        };
         let admission = self.admission(call, fingerprint, Token([0; 32]));
-        let step = machine::step(Some(&record), Event::Admit(&admission), cx);
+        let step = machine::step(Some(&record), Event::Admit(&admission), self.context(&call.flow, false));
         match (step.write, step.caller) {
             (Write::Keep, Said::Reply(reply)) => Ok(LookedUp::Answer(reply)),
             _ => Ok(LookedUp::Unanswered),
         }
+    }
+
+    fn context<'a>(&self, flow: &'a Flow, live: bool) -> machine::Context<'a> {
+        let reading = self.clock.read();
+        machine::Context {
+            now: reading.wall,
+            trusted: reading.trusted,
+            tick: self.ticks.now(),
+            policy: flow.policy(),
+            live,
+            recoveries: self.limits.recoveries,
+            answer_bytes: self.limits.answer_bytes,
+        }
+    }
+
+    /// What the machine would make of a request that nobody makes.
+    fn prospect(&self, flow: &Flow, record: Option<&Record>, live: bool, fingerprint: Fingerprint) -> Prospect {
+        let retention = Some(Duration::from_secs(1));
+        let (request, token) = (Bytes::from([]), Token([0; 32]));
+        let admission = Admission { fingerprint, request, retention, boot: self.boot, token, barred: None };
+        match machine::step(record, Event::Admit(&admission), self.context(flow, live)).caller {
+            Said::Start => Prospect::Runs,
+            Said::Wait => Prospect::Joins,
+            Said::Reply(Ok(_)) => Prospect::Replays,
+            Said::Reply(Err(error)) => Prospect::Refused(error),
+            other => Prospect::Refused(unexpected(other)),
+        }
+    }
+
+    fn is_dead_letter(&self, key: &Key, record: &Record) -> bool {
+        let is_asked = self.recovery.oracle(key).is_some();
+        machine::is_dead_letter(record, machine::recoveries_allowed(is_asked, self.limits.recoveries))
     }
 
     /// The wait and the question, not sent yet.

@@ -8,7 +8,7 @@
 //! machine   one pure function: (record, event, context) -> write and effects   no clock, no I/O, no log
 //! store     the Store trait, redb, memory                                      the only redb and postcard
 //! actor     router, key actors, supervisor, the two threads                    the only actix
-//! facade    Engine, Call, Attempt, Builder
+//! facade    Engine, Call, Attempt, Builder, Explanation
 //! adapters  http, ldk, lightning, metrics                                      the public API and nothing else
 //! ```
 //!
@@ -62,6 +62,7 @@ pub mod cost {}
 mod engine;
 mod entropy;
 mod error;
+mod explain;
 mod fingerprint;
 #[cfg(feature = "http")]
 pub mod http;
@@ -92,6 +93,7 @@ pub use builder::Builder;
 pub use call::Call;
 pub use engine::{Engine, Listed, Stats};
 pub use error::{Bound, Class, Error, ErrorKind, InvalidRecovery};
+pub use explain::{Explanation, Prospect};
 pub use fingerprint::Fingerprint;
 pub use inquiry::{Found, Inquiry};
 pub use key::{InvalidKey, Key, NodeId};

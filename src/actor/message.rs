@@ -62,6 +62,7 @@ notices!(
     AbortOperations,
     Halt,
     LastRound,
+    Look,
     Count,
     ExpirySweep,
     ExpirySlice,
@@ -568,6 +569,19 @@ pub(super) struct AbortOperations;
 pub(super) struct Halt;
 /// Read the store once more for every end that waits for that. When every clone of the sender is gone, everybody has.
 pub(super) struct LastRound(pub(super) mpsc::Sender<()>);
+
+/// What of a key is in memory.
+pub(crate) struct Look {
+    pub(crate) key: Key,
+    pub(crate) reply: oneshot::Sender<Option<InMemory>>,
+}
+
+/// Of an attempt that runs here, or whose end is on its way to the store.
+pub(crate) struct InMemory {
+    /// Its record, while nothing of it is stored.
+    pub(crate) held: Option<Arc<Record>>,
+    pub(crate) is_unsaved: bool,
+}
 
 /// Counts what is in memory.
 pub(crate) struct Count {

@@ -43,7 +43,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// What a sweep removes beside batches with so many new records, if it began so long ago.
+    /// What an expiry sweep removes beside batches with so many new records, if it began so long ago.
     fn beside(new_records: usize, seconds: u64) -> usize {
         let (mut pace, began) = (Pace::default(), UnixMillis(1_000_000));
         pace.next(Some(0), began, 256);

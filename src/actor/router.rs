@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use super::key_actor::{KeyActor, Surroundings};
 use super::message::{
     Abandon, AbortOperations, Alarmed, Answer, Count, Counts, Decided, Drain, Finish, Gone, Halt, Heard, Idle, Kept,
-    LastRound, Lost, Origin, Proposals, Recover, Report, RoundEnds, SettleAll, Submit, TRIES, Ticket, ToKey, Unsaved,
-    tell,
+    LastRound, Look, Lost, Origin, Proposals, Recover, Report, RoundEnds, SettleAll, Submit, TRIES, Ticket, ToKey,
+    Unsaved, tell,
 };
 use super::supervisor::Settle;
 use crate::error::ErrorKind;
@@ -317,6 +317,14 @@ impl Handler<Alarmed> for Router {
             Alarm::Contradiction(_) | Alarm::FencedOff => self.alarms += 1,
             Alarm::DeadLetter => self.dead_letters += 1,
         }
+    }
+}
+
+impl Handler<Look> for Router {
+    type Result = ();
+
+    fn handle(&mut self, Look { key, reply }: Look, _: &mut Self::Context) {
+        tell(reply, self.around.as_ref().and_then(|around| around.running.look(&key)));
     }
 }
 

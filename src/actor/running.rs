@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::message::{Report, RouterAddr};
+use super::message::{InMemory, Report, RouterAddr};
 use super::operation::Operation;
 use super::permits::Permit;
 use crate::attempt::Attempt;
@@ -176,6 +176,12 @@ impl Running {
 
     pub(super) fn live(&self, key: &Key) -> Option<Live> {
         self.attempts.borrow().get(key).map(|started| started.live.clone())
+    }
+
+    /// For people.
+    pub(super) fn look(&self, key: &Key) -> Option<InMemory> {
+        let attempts = self.attempts.borrow();
+        attempts.get(key).map(|started| InMemory { held: started.held.clone(), is_unsaved: started.is_unsaved })
     }
 
     pub(super) fn is_live(&self, key: &Key) -> bool {

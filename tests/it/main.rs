@@ -8,6 +8,7 @@ mod classes;
 mod clock;
 mod conformance;
 mod expiry;
+mod explain;
 mod format;
 mod fuzz;
 mod hosts;
