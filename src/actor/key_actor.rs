@@ -80,7 +80,7 @@ pub(super) struct KeyActor {
 
 enum Loaded {
     NotYet,
-    Is(Option<Box<Record>>),
+    Is(Option<Arc<Record>>),
 }
 
 /// What made a transition. All are guarded: dropped, they go back to the router.
@@ -281,7 +281,7 @@ impl KeyActor {
             if record.is_some() {
                 self.around.running.let_go(&self.origin.key);
             }
-            self.record = Loaded::Is(record.map(Box::new));
+            self.record = Loaded::Is(record.map(Arc::new));
         }
         Ok(())
     }
@@ -357,7 +357,7 @@ impl KeyActor {
         let change = |put| Some(Change { key: self.origin.key.clone(), expected, put, rows });
         let change = match &pending.step.write {
             Write::Keep | Write::Touch | Write::Hold(_) => None,
-            Write::Put(record) => change(Some(record.clone())),
+            Write::Put(record) => change(Some(Arc::clone(record))),
             Write::Remove | Write::Rows => change(None),
         };
         let is_end = matches!(pending.cause, Cause::Report(_));
@@ -548,7 +548,7 @@ impl KeyActor {
         };
         match store.records_in_scope(self.origin.key.scope()) {
             Ok(records) if records >= limits.records_per_scope => ticket.refuse(ErrorKind::QuotaExceeded),
-            Ok(_) => self.start(ticket, Some(Arc::from(record))),
+            Ok(_) => self.start(ticket, Some(record)),
             Err(error) => self.give_up(Cause::Ticket(ticket), &error),
         }
     }

@@ -81,6 +81,7 @@ mod release;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
@@ -199,9 +200,9 @@ pub(crate) enum Write {
     Keep,
     /// Nothing but the clock mark: an answer depends on how late it is.
     Touch,
-    Put(Box<Record>),
+    Put(Arc<Record>),
     /// Nothing: the record is held in memory for as long as its operation runs. What comes of it is the first to be written.
-    Hold(Box<Record>),
+    Hold(Arc<Record>),
     Remove,
     /// Nothing but the step's rows.
     Rows,
@@ -318,7 +319,7 @@ impl Step {
     }
 
     fn putting(self, record: Record) -> Self {
-        self.writing(Write::Put(Box::new(record)))
+        self.writing(Write::Put(Arc::new(record)))
     }
 
     /// What may leave although the step's write cannot be made durable: what the operation itself has decided, if the policy
