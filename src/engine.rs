@@ -35,7 +35,7 @@ use crate::policy::Flow;
 use crate::record::{AttemptId, BootId, Bytes, Record, State, Status, Token};
 use crate::store::{self, Cursor, Store, StoreError, Totals};
 use crate::time::{ClockState, HighWater, Ticks, UnixMillis};
-use crate::waiting::{Done, PREPARED, SUBMITTED, Waiting, unexpected};
+use crate::waiting::{Done, PREPARED, SUBMITTED, Waiting, replied, unexpected};
 
 /// The engine: a handle, cheap to clone, for any thread and any runtime.
 ///
@@ -135,10 +135,12 @@ impl Engine {
     /// # Errors
     /// An [`Error`] of one of the four [classes](crate::Class).
     pub async fn submit(&self, call: Call, operation: Operation) -> Result<Reply, Error> {
-        match self.0.begin(call, operation)? {
-            Begun::Answered(reply) => reply,
-            Begun::Waiting(waiting) => waiting.reply().await,
-        }
+        // Each future in between would hold the wait once more.
+        let waiting = match self.0.begin(call, operation)? {
+            Begun::Answered(reply) => return reply,
+            Begun::Waiting(waiting) => waiting,
+        };
+        replied(waiting.await)
     }
 
     /// [`submit`](Self::submit) on a plain thread: blocks it until there is an answer. Never call it on a thread that drives the
@@ -169,7 +171,7 @@ impl Engine {
         let (waiting, question) = self.0.prepare(call, fingerprint, operation, Some(permit));
         let phase = Arc::new(AtomicU8::new(PREPARED));
         let done = Done::new(on_done, Arc::clone(&phase));
-        self.0.runtime.spawn(async move { done.run(waiting.reply().await) });
+        self.0.runtime.spawn(async move { done.run(replied(waiting.await)) });
         // A runtime that has been shut down drops the task on this stack, where the callback must not run.
         if phase.compare_exchange(PREPARED, SUBMITTED, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return Err(ErrorKind::Closed.into());
@@ -191,7 +193,7 @@ impl Engine {
             Box::pin(async move {
                 match begun? {
                     Begun::Answered(reply) => reply,
-                    Begun::Waiting(waiting) => waiting.reply().await,
+                    Begun::Waiting(waiting) => replied(waiting.await),
                 }
             })
         };
@@ -217,7 +219,7 @@ impl Engine {
     async fn track_as(&self, flow: &Flow, key: &Key, fingerprint: Option<Fingerprint>) -> Result<Outcome, Error> {
         let permit = self.0.trackers.take(key).map_err(unlooked)?;
         let waiting = self.0.ask(flow, key, Ask::Track(fingerprint), Some(permit))?;
-        match waiting.reply().await? {
+        match replied(waiting.await)? {
             Reply::Answer(outcome) => Ok(outcome),
             Reply::Accepted => Err(ErrorKind::Internal.into()),
         }
