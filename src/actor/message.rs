@@ -233,8 +233,38 @@ pub(super) struct Lost(pub(super) Box<Question>);
 /// A question from outside.
 pub(crate) struct Submit(pub(crate) Ticket);
 
-/// The end of an attempt. Dropped unread, it returns to the router; dropped by the operation itself, it says that the
-/// operation panicked or was aborted.
+/// The guard that travels with an operation, and reports its end to the router. Dropped before, it reports that the operation
+/// panicked or was aborted.
+pub(super) struct Unreported {
+    /// `None` once it is done.
+    attempt: Option<(Key, AttemptId)>,
+    router: RouterAddr,
+}
+
+impl Unreported {
+    pub(super) fn new(key: Key, attempt: AttemptId, router: RouterAddr) -> Self {
+        Self { attempt: Some((key, attempt)), router }
+    }
+
+    pub(super) fn report(mut self, end: End) {
+        self.send(|| end);
+    }
+
+    fn send(&mut self, end: impl FnOnce() -> End) {
+        if let Some((key, attempt)) = self.attempt.take() {
+            let finish = Finish { key, attempt, end: end(), guarded: false, tries: 0, sent: 0, unsaved: None };
+            self.router.do_send(Box::new(finish));
+        }
+    }
+}
+
+impl Drop for Unreported {
+    fn drop(&mut self) {
+        self.send(|| End::Unknown(Reason::from_bytes(*b"the operation panicked or was aborted")));
+    }
+}
+
+/// The end of an attempt. Dropped unread, it returns to the router.
 pub(super) struct Report {
     inner: Option<Box<Finish>>,
     router: RouterAddr,
@@ -256,21 +286,8 @@ pub(super) struct Finish {
 }
 
 impl Report {
-    /// The guard that travels with the operation.
-    pub(super) fn pending(key: Key, attempt: AttemptId, router: RouterAddr) -> Self {
-        let end = End::Unknown(Reason::from_bytes(*b"the operation panicked or was aborted"));
-        Self::of(Box::new(Finish { key, attempt, end, guarded: false, tries: 0, sent: 0, unsaved: None }), router)
-    }
-
     pub(super) fn of(finish: Box<Finish>, router: RouterAddr) -> Self {
         Self { inner: Some(finish), router }
-    }
-
-    /// Sends it off, with this end.
-    pub(super) fn send(mut self, end: End) {
-        if let Some(finish) = &mut self.inner {
-            finish.end = end;
-        }
     }
 
     pub(super) fn finish(&self) -> Option<&Finish> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::message::{Report, RouterAddr};
+use super::message::{RouterAddr, Unreported};
 use super::operation::Operation;
 use super::permits::Permit;
 use crate::attempt::Attempt;
@@ -104,8 +104,8 @@ impl Running {
     ) {
         let live = Live { attempt: attempt.id(), flow: flow.clone() };
         let run = Run::begin(key, live.attempt.number, &self.observers);
-        let report = Report::pending(key.clone(), live.attempt, Arc::clone(router));
-        let abort = operation.start(&self.runtime, attempt, report);
+        let guard = Unreported::new(key.clone(), live.attempt, Arc::clone(router));
+        let abort = operation.start(&self.runtime, attempt, guard);
         self.attempts
             .borrow_mut()
             .insert(key.clone(), Started { live, run, held, is_unsaved: false, abort, _permit: permit });
