@@ -680,13 +680,13 @@ impl Shared {
     fn question(&self, flow: Flow, key: Key, ask: Ask) -> (Waiting, Question) {
         let (reply, heard) = oneshot::channel();
         let waiter = self.waiters.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting::new(heard, waiter, key.clone(), Arc::clone(&self.actors.router));
-        (waiting, Question::new(flow, key, ask, reply, waiter))
+        let router = &self.actors.router;
+        let waiting = Waiting::new(heard, waiter, key.clone(), Arc::clone(router));
+        (waiting, Question::new((flow, key), ask, reply, waiter, Arc::clone(router)))
     }
 
     fn send(&self, question: Question) {
-        let router = Arc::clone(&self.actors.router);
-        self.actors.router.do_send(Submit(Ticket::new(Box::new(question), router)));
+        self.actors.router.do_send(Submit(Ticket::new(Box::new(question))));
     }
 }
 

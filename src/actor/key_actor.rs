@@ -828,7 +828,7 @@ impl Handler<ToKey> for KeyActor {
             ToKey::Ticket(ticket) => self.arrive(Cause::Ticket(ticket)),
             ToKey::Report(report) => self.arrive(Cause::Report(report)),
             ToKey::Answer(answer) => self.arrive(Cause::Answer(answer)),
-            ToKey::Recover(recover) => self.recover(recover),
+            ToKey::Recover(recover) => self.recover(*recover),
             ToKey::Decided(verdict) => self.decided(verdict),
             ToKey::Unsaved(error) => self.stop_waiting(&unavailable(&error)),
             ToKey::Abandon(waiter) => self.abandon(waiter),
