@@ -115,15 +115,22 @@ struct Pending {
     step: Step,
     /// How often the write was decided anew because the record had changed under it.
     tries: u8,
-    /// What may leave before the write is durable, once every try has failed.
-    early: Option<Result<Bytes, Error>>,
+    /// Whether its end may leave before the write is durable, once every try has failed.
+    may_leave_early: bool,
     /// The store has been down for so long that nobody is kept waiting for the write.
     unsaved: Option<Error>,
 }
 
 impl Pending {
     fn new(cause: Cause, step: Step, tries: u8) -> Self {
-        Self { cause, step, tries, early: None, unsaved: None }
+        Self { cause, step, tries, may_leave_early: false, unsaved: None }
+    }
+
+    fn early(&self) -> Option<&Result<Bytes, Error>> {
+        match &self.step.waiters {
+            Release::All(end) if self.may_leave_early => Some(end),
+            Release::All(_) | Release::Starter(_) | Release::Nobody => None,
+        }
     }
 }
 
@@ -189,7 +196,7 @@ impl KeyActor {
     /// What an unsaved end, if it may leave early, makes of a request or a tracker: the same as if it were saved.
     fn unsaved_reply(&self, ticket: &Ticket) -> Option<Result<Reply, Error>> {
         let pending = self.pending.as_ref()?;
-        let end = pending.early.as_ref()?;
+        let end = pending.early()?;
         match (&pending.step.write, &ticket.question()?.ask) {
             (Write::Put(record), Ask::Admit(..) | Ask::Track(_)) => {
                 let step = self.step_of_ticket(ticket, Some(record))?;
@@ -351,7 +358,7 @@ impl KeyActor {
             Loaded::Is(None) | Loaded::NotYet => None,
         };
         if let (Cause::Report(_), Some(live)) = (&pending.cause, self.around.running.live(&self.origin.key)) {
-            pending.early = pending.step.unsaved(live.flow.policy());
+            pending.may_leave_early = pending.step.unsaved(live.flow.policy()).is_some();
         }
         let rows = std::mem::take(&mut pending.step.rows);
         let change = |put| Some(Change { key: self.origin.key.clone(), expected, put, rows });
@@ -649,7 +656,7 @@ impl KeyActor {
     fn stop_waiting(&mut self, error: &Error) {
         let Some(pending) = &mut self.pending else { return };
         pending.unsaved = Some(error.clone());
-        let told = pending.early.clone().unwrap_or_else(|| Err(error.clone()));
+        let told = pending.early().cloned().unwrap_or_else(|| Err(error.clone()));
         if let Cause::Report(report) = &mut pending.cause {
             report.mark_unsaved(&self.around.meters, &self.around.observers);
         }

@@ -324,14 +324,14 @@ impl Step {
 
     /// What may leave although the step's write cannot be made durable: what the operation itself has decided, if the policy
     /// says so and nothing in the store can decide otherwise. `None`: nothing may.
-    pub(crate) fn unsaved(&self, policy: &Policy) -> Option<Result<Bytes, Error>> {
+    pub(crate) fn unsaved(&self, policy: &Policy) -> Option<&Result<Bytes, Error>> {
         let is_conditional = self.rows.iter().any(|row| row.guard != Guard::Any);
         let end = match (&self.waiters, policy.on_store_failure) {
             (Release::All(end), OnStoreFailure::Reply) if !is_conditional => end,
             (Release::All(_) | Release::Starter(_) | Release::Nobody, _) => return None,
         };
         let is_decided = end.as_ref().map_or_else(|error| matches!(error.kind(), ErrorKind::Failed(_)), |_| true);
-        is_decided.then(|| end.clone())
+        is_decided.then_some(end)
     }
 
     fn with_rows(mut self, rows: &[Row]) -> Self {
