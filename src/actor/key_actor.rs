@@ -344,12 +344,12 @@ impl KeyActor {
 
     fn step_of_report(&self, report: &Report, record: Option<&Record>) -> Option<Step> {
         let Finish { attempt, end, guarded, .. } = report.finish()?;
-        let live = self.around.running.live(&self.origin.key)?;
+        let flow = self.around.running.flow(&self.origin.key)?;
         let event = match end {
             End::Definitive(reason) if *guarded => Event::Guarded { attempt: *attempt, reason },
             end => Event::Finish { attempt: *attempt, end },
         };
-        Some(machine::step(record, event, self.context(&live.flow)))
+        Some(machine::step(record, event, self.context(&flow)))
     }
 
     fn propose(&mut self, mut pending: Pending) {
@@ -357,8 +357,8 @@ impl KeyActor {
             Loaded::Is(Some(record)) => Some(Version::of(record)),
             Loaded::Is(None) | Loaded::NotYet => None,
         };
-        if let (Cause::Report(_), Some(live)) = (&pending.cause, self.around.running.live(&self.origin.key)) {
-            pending.may_leave_early = pending.step.unsaved(live.flow.policy()).is_some();
+        if let (Cause::Report(_), Some(flow)) = (&pending.cause, self.around.running.flow(&self.origin.key)) {
+            pending.may_leave_early = pending.step.unsaved(flow.policy()).is_some();
         }
         let rows = std::mem::take(&mut pending.step.rows);
         let change = |put| Some(Change { key: self.origin.key.clone(), expected, put, rows });
