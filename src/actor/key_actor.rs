@@ -573,7 +573,11 @@ impl KeyActor {
 
     /// Starts the operation of the record just written, or of this one, which is not.
     fn start(&mut self, mut ticket: Ticket, held: Option<Arc<Record>>) {
-        let (Some(record), Some(question)) = (held.as_deref().or(self.stored()), ticket.question_mut()) else { return };
+        let written = match &self.record {
+            Loaded::Is(record) => record.as_ref(),
+            Loaded::NotYet => None,
+        };
+        let (Some(record), Some(question)) = (held.as_ref().or(written), ticket.question_mut()) else { return };
         let (Ask::Admit(_, operation) | Ask::Rerun { operation, .. }) = &mut question.ask else { return };
         let Some(operation) = operation.take() else { return ticket.refuse(ErrorKind::Internal) };
         let Surroundings { running, router, limits, .. } = &*self.around;
@@ -582,7 +586,7 @@ impl KeyActor {
             return ticket.refuse(ErrorKind::Closed);
         }
         let saver = Saver::new(flow, key, limits.answer_bytes, router);
-        let attempt = Attempt::new(record, Box::new(saver));
+        let attempt = Attempt::new(Arc::clone(record), saver);
         if matches!(question.ask, Ask::Rerun { .. }) {
             self.around.inquiries.count_rerun();
         }
