@@ -326,7 +326,7 @@ impl KeyActor {
         let question = ticket.question()?;
         let event = match &question.ask {
             Ask::Admit(admission, _) => Event::Admit(admission),
-            Ask::Rerun { attempt, admission, .. } => Event::Rerun { attempt: *attempt, admission },
+            Ask::Rerun { attempt, admission, .. } => Event::Rerun { attempt: **attempt, admission },
             Ask::Track(fingerprint) => Event::Track(*fingerprint),
             Ask::Checkpoint { attempt, bytes, expires_at } => {
                 Event::Checkpoint { attempt: *attempt, bytes: bytes.clone(), expires_at: *expires_at }

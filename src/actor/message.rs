@@ -74,7 +74,8 @@ pub(crate) enum Ask {
     Track(Option<Fingerprint>),
     /// The engine itself asks for a re-run of this attempt's record.
     Rerun {
-        attempt: AttemptId,
+        /// Boxed: with it, every question would be as large as this one.
+        attempt: Box<AttemptId>,
         admission: Admission,
         operation: Option<Operation>,
     },

@@ -312,7 +312,7 @@ impl Recoverer {
         };
         let (make, of) = (Arc::clone(rerun), key.clone());
         let operation = Operation::made(move |attempt| make(&of, attempt.request()));
-        let ask = Ask::Rerun { attempt: record.attempt, admission, operation: Some(operation) };
+        let ask = Ask::Rerun { attempt: Box::new(record.attempt), admission, operation: Some(operation) };
         let (reply, ended) = oneshot::channel();
         let mut question = Question::new((flow.clone(), key.clone()), ask, reply, u64::MAX, Arc::clone(&self.router));
         question.permit = Some(permit);
