@@ -353,10 +353,7 @@ impl KeyActor {
     }
 
     fn propose(&mut self, mut pending: Pending) {
-        let expected = match &self.record {
-            Loaded::Is(Some(record)) => Some(Version::of(record)),
-            Loaded::Is(None) | Loaded::NotYet => None,
-        };
+        let expected = self.stored().map(Version::of);
         if let (Cause::Report(_), Some(flow)) = (&pending.cause, self.around.running.flow(&self.origin.key)) {
             pending.may_leave_early = pending.step.unsaved(flow.policy()).is_some();
         }
