@@ -37,7 +37,7 @@ use crate::policy::{Flow, OnStoreFailure};
 use crate::record::{AttemptId, BootId, Bytes, Record, State, Status, Token};
 use crate::store::{self, Cursor, Store, StoreError, Totals};
 use crate::time::{ClockState, HighWater, Ticks, UnixMillis};
-use crate::waiting::{Done, PREPARED, SUBMITTED, Waiting, unexpected};
+use crate::waiting::{Done, PREPARED, SUBMITTED, Waiting, replied, unexpected};
 
 /// The engine: a handle, cheap to clone, for any thread and any runtime.
 ///
@@ -137,10 +137,12 @@ impl Engine {
     /// # Errors
     /// An [`Error`] of one of the four [classes](crate::Class).
     pub async fn submit(&self, call: Call, operation: Operation) -> Result<Reply, Error> {
-        match self.0.begin(call, operation)? {
-            Begun::Answered(reply) => reply,
-            Begun::Waiting(waiting) => waiting.reply().await,
-        }
+        // Each future in between would hold the wait once more.
+        let waiting = match self.0.begin(call, operation)? {
+            Begun::Answered(reply) => return reply,
+            Begun::Waiting(waiting) => waiting,
+        };
+        replied(waiting.await)
     }
 
     /// [`submit`](Self::submit) on a plain thread: blocks it until there is an answer. Never call it on a thread that drives the
@@ -171,7 +173,7 @@ impl Engine {
         let (waiting, question) = self.0.prepare(call, fingerprint, operation, Some(permit));
         let phase = Arc::new(AtomicU8::new(PREPARED));
         let done = Done::new(on_done, Arc::clone(&phase));
-        self.0.runtime.spawn(async move { done.run(waiting.reply().await) });
+        self.0.runtime.spawn(async move { done.run(replied(waiting.await)) });
         // A runtime that has been shut down drops the task on this stack, where the callback must not run.
         if phase.compare_exchange(PREPARED, SUBMITTED, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return Err(ErrorKind::Closed.into());
@@ -193,7 +195,7 @@ impl Engine {
             Box::pin(async move {
                 match begun? {
                     Begun::Answered(reply) => reply,
-                    Begun::Waiting(waiting) => waiting.reply().await,
+                    Begun::Waiting(waiting) => replied(waiting.await),
                 }
             })
         };
@@ -219,7 +221,7 @@ impl Engine {
     async fn track_as(&self, flow: &Flow, key: &Key, fingerprint: Option<Fingerprint>) -> Result<Outcome, Error> {
         let permit = self.0.trackers.take(key).map_err(unlooked)?;
         let waiting = self.0.ask(flow, key, Ask::Track(fingerprint), Some(permit))?;
-        match waiting.reply().await? {
+        match replied(waiting.await)? {
             Reply::Answer(outcome) => Ok(outcome),
             Reply::Accepted => Err(ErrorKind::Internal.into()),
         }
@@ -732,13 +734,13 @@ impl Shared {
     fn question(&self, flow: Flow, key: Key, ask: Ask) -> (Waiting, Question) {
         let (reply, heard) = oneshot::channel();
         let waiter = self.waiters.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting::new(heard, waiter, key.clone(), Arc::clone(&self.actors.router));
-        (waiting, Question::new(flow, key, ask, reply, waiter))
+        let router = &self.actors.router;
+        let waiting = Waiting::new(heard, waiter, key.clone(), Arc::clone(router));
+        (waiting, Question::new((flow, key), ask, reply, waiter, Arc::clone(router)))
     }
 
     fn send(&self, question: Question) {
-        let router = Arc::clone(&self.actors.router);
-        self.actors.router.do_send(Submit(Ticket::new(Box::new(question), router)));
+        self.actors.router.do_send(Submit(Ticket::new(Box::new(question))));
     }
 }
 

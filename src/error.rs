@@ -15,8 +15,11 @@ use crate::outcome::{Ended, Reason};
 use crate::record::Status;
 
 /// Why a request got no answer. [`Error::kind`] is there to match on, [`Error::class`] says what to do.
-#[derive(Clone, Debug)]
-pub struct Error {
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+/// Behind a pointer: what may fail is moved and kept by every request, and fails for few.
+struct Inner {
     kind: ErrorKind,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     recorded: Option<Ended>,
@@ -180,19 +183,19 @@ impl Error {
     /// What happened.
     #[must_use]
     pub fn kind(&self) -> &ErrorKind {
-        &self.kind
+        &self.0.kind
     }
 
     /// What the client does next.
     #[must_use]
     pub fn class(&self) -> Class {
-        self.kind.class()
+        self.0.kind.class()
     }
 
     /// The operation's reason, where the operation itself ended the request.
     #[must_use]
     pub fn reason(&self) -> Option<&Reason> {
-        match &self.kind {
+        match &self.0.kind {
             ErrorKind::Failed(reason) | ErrorKind::InDoubt(Some(reason)) => Some(reason),
             _ => None,
         }
@@ -202,7 +205,7 @@ impl Error {
     /// failed.
     #[must_use]
     pub fn recorded(&self) -> Option<&Ended> {
-        self.recorded.as_ref()
+        self.0.recorded.as_ref()
     }
 
     /// A *Duplicate* of a request that has ended like this.
@@ -211,7 +214,7 @@ impl Error {
             Ended::Completed(_) => Status::Completed,
             Ended::Failed(_) => Status::Failed,
         };
-        Self { recorded: Some(ended), ..ErrorKind::Duplicate(status).into() }
+        Self(Arc::new(Inner { kind: ErrorKind::Duplicate(status), source: None, recorded: Some(ended) }))
     }
 
     /// The operation's own error as its type, for callers of the run that produced it.
@@ -221,13 +224,13 @@ impl Error {
     }
 
     pub(crate) fn caused_by(kind: ErrorKind, source: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self { kind, source: Some(Arc::new(source)), recorded: None }
+        Self(Arc::new(Inner { kind, source: Some(Arc::new(source)), recorded: None }))
     }
 }
 
 impl From<ErrorKind> for Error {
     fn from(kind: ErrorKind) -> Self {
-        Self { kind, source: None, recorded: None }
+        Self(Arc::new(Inner { kind, source: None, recorded: None }))
     }
 }
 
@@ -237,9 +240,16 @@ impl From<InvalidKey> for Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, source, recorded } = &*self.0;
+        f.debug_struct("Error").field("kind", kind).field("source", source).field("recorded", recorded).finish()
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
+        match &self.0.kind {
             ErrorKind::Mismatch => f.write_str("the key belongs to another request"),
             ErrorKind::Expired => f.write_str("the key has expired"),
             ErrorKind::Duplicate(status) => write!(f, "the request is known and {status}"),
@@ -270,7 +280,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        if let Some(source) = &self.source {
+        if let Some(source) = &self.0.source {
             return Some(&**source);
         }
         self.reason().and_then(Reason::error).map(|error| error as _)

@@ -37,13 +37,6 @@ impl Waiting {
         }
     }
 
-    pub(crate) async fn reply(self) -> Result<Reply, Error> {
-        match self.said().await? {
-            Said::Reply(reply) => reply,
-            other => Err(unexpected(other)),
-        }
-    }
-
     /// The same wait with an end: the timer runs on the engine's own thread, since the host's runtime may have none.
     pub(crate) fn until(self, deadline: Duration, actors: &Actors) -> Self {
         let (mut reply, heard) = oneshot::channel();
@@ -121,6 +114,14 @@ impl<F: FnOnce(Result<Reply, Error>)> Drop for Done<F> {
         if self.phase.compare_exchange(PREPARED, DROPPED, Ordering::AcqRel, Ordering::Acquire).is_err() {
             self.call(Err(ErrorKind::Closed.into()));
         }
+    }
+}
+
+/// What was said, as the answer to a request.
+pub(crate) fn replied(said: Said) -> Result<Reply, Error> {
+    match said {
+        Said::Reply(reply) => reply,
+        other => Err(unexpected(other)),
     }
 }
 

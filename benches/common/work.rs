@@ -1,5 +1,6 @@
 //! What is asked for and answered: keys, requests, operations, and the changes that they come to in a store.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ibid::store::{Change, Version};
@@ -76,7 +77,7 @@ impl Work {
                 Record { revision, state, expires_at: end, lapses_at: end, ..registered }
             }
         };
-        Ok(Change { key: self.key(number)?, expected, put: Some(Box::new(record)), rows: Vec::new() })
+        Ok(Change { key: self.key(number)?, expected, put: Some(Arc::new(record)), rows: Vec::new() })
     }
 
     fn registered(&self, number: usize, now: UnixMillis) -> Record {

@@ -80,7 +80,7 @@ pub(super) struct KeyActor {
 
 enum Loaded {
     NotYet,
-    Is(Option<Box<Record>>),
+    Is(Option<Arc<Record>>),
 }
 
 /// What made a transition. All are guarded: dropped, they go back to the router.
@@ -115,15 +115,22 @@ struct Pending {
     step: Step,
     /// How often the write was decided anew because the record had changed under it.
     tries: u8,
-    /// What may leave before the write is durable, once every try has failed.
-    early: Option<Result<Bytes, Error>>,
+    /// Whether its end may leave before the write is durable, once every try has failed.
+    may_leave_early: bool,
     /// The store has been down for so long that nobody is kept waiting for the write.
     unsaved: Option<Error>,
 }
 
 impl Pending {
     fn new(cause: Cause, step: Step, tries: u8) -> Self {
-        Self { cause, step, tries, early: None, unsaved: None }
+        Self { cause, step, tries, may_leave_early: false, unsaved: None }
+    }
+
+    fn early(&self) -> Option<&Result<Bytes, Error>> {
+        match &self.step.waiters {
+            Release::All(end) if self.may_leave_early => Some(end),
+            Release::All(_) | Release::Starter(_) | Release::Nobody => None,
+        }
     }
 }
 
@@ -189,7 +196,7 @@ impl KeyActor {
     /// What an unsaved end, if it may leave early, makes of a request or a tracker: the same as if it were saved.
     fn unsaved_reply(&self, ticket: &Ticket) -> Option<Result<Reply, Error>> {
         let pending = self.pending.as_ref()?;
-        let end = pending.early.as_ref()?;
+        let end = pending.early()?;
         match (&pending.step.write, &ticket.question()?.ask) {
             (Write::Put(record), Ask::Admit(..) | Ask::Track(_)) => {
                 let step = self.step_of_ticket(ticket, Some(record))?;
@@ -281,7 +288,7 @@ impl KeyActor {
             if record.is_some() {
                 self.around.running.let_go(&self.origin.key);
             }
-            self.record = Loaded::Is(record.map(Box::new));
+            self.record = Loaded::Is(record.map(Arc::new));
         }
         Ok(())
     }
@@ -319,7 +326,7 @@ impl KeyActor {
         let question = ticket.question()?;
         let event = match &question.ask {
             Ask::Admit(admission, _) => Event::Admit(admission),
-            Ask::Rerun { attempt, admission, .. } => Event::Rerun { attempt: *attempt, admission },
+            Ask::Rerun { attempt, admission, .. } => Event::Rerun { attempt: **attempt, admission },
             Ask::Track(fingerprint) => Event::Track(*fingerprint),
             Ask::Checkpoint { attempt, bytes, expires_at } => {
                 Event::Checkpoint { attempt: *attempt, bytes: bytes.clone(), expires_at: *expires_at }
@@ -337,27 +344,24 @@ impl KeyActor {
 
     fn step_of_report(&self, report: &Report, record: Option<&Record>) -> Option<Step> {
         let Finish { attempt, end, guarded, .. } = report.finish()?;
-        let live = self.around.running.live(&self.origin.key)?;
+        let flow = self.around.running.flow(&self.origin.key)?;
         let event = match end {
             End::Definitive(reason) if *guarded => Event::Guarded { attempt: *attempt, reason },
             end => Event::Finish { attempt: *attempt, end },
         };
-        Some(machine::step(record, event, self.context(&live.flow)))
+        Some(machine::step(record, event, self.context(&flow)))
     }
 
     fn propose(&mut self, mut pending: Pending) {
-        let expected = match &self.record {
-            Loaded::Is(Some(record)) => Some(Version::of(record)),
-            Loaded::Is(None) | Loaded::NotYet => None,
-        };
-        if let (Cause::Report(_), Some(live)) = (&pending.cause, self.around.running.live(&self.origin.key)) {
-            pending.early = pending.step.unsaved(live.flow.policy());
+        let expected = self.stored().map(Version::of);
+        if let (Cause::Report(_), Some(flow)) = (&pending.cause, self.around.running.flow(&self.origin.key)) {
+            pending.may_leave_early = pending.step.unsaved(flow.policy()).is_some();
         }
         let rows = std::mem::take(&mut pending.step.rows);
         let change = |put| Some(Change { key: self.origin.key.clone(), expected, put, rows });
         let change = match &pending.step.write {
             Write::Keep | Write::Touch | Write::Hold(_) => None,
-            Write::Put(record) => change(Some(record.clone())),
+            Write::Put(record) => change(Some(Arc::clone(record))),
             Write::Remove | Write::Rows => change(None),
         };
         let is_end = matches!(pending.cause, Cause::Report(_));
@@ -548,7 +552,7 @@ impl KeyActor {
         };
         match store.records_in_scope(self.origin.key.scope()) {
             Ok(records) if records >= limits.records_per_scope => ticket.refuse(ErrorKind::QuotaExceeded),
-            Ok(_) => self.start(ticket, Some(Arc::from(record))),
+            Ok(_) => self.start(ticket, Some(record)),
             Err(error) => self.give_up(Cause::Ticket(ticket), &error),
         }
     }
@@ -566,7 +570,11 @@ impl KeyActor {
 
     /// Starts the operation of the record just written, or of this one, which is not.
     fn start(&mut self, mut ticket: Ticket, held: Option<Arc<Record>>) {
-        let (Some(record), Some(question)) = (held.as_deref().or(self.stored()), ticket.question_mut()) else { return };
+        let written = match &self.record {
+            Loaded::Is(record) => record.as_ref(),
+            Loaded::NotYet => None,
+        };
+        let (Some(record), Some(question)) = (held.as_ref().or(written), ticket.question_mut()) else { return };
         let (Ask::Admit(_, operation) | Ask::Rerun { operation, .. }) = &mut question.ask else { return };
         let Some(operation) = operation.take() else { return ticket.refuse(ErrorKind::Internal) };
         let Surroundings { running, router, limits, .. } = &*self.around;
@@ -575,7 +583,7 @@ impl KeyActor {
             return ticket.refuse(ErrorKind::Closed);
         }
         let saver = Saver::new(flow, key, limits.answer_bytes, router);
-        let attempt = Attempt::new(record, Box::new(saver));
+        let attempt = Attempt::new(Arc::clone(record), saver);
         if matches!(question.ask, Ask::Rerun { .. }) {
             self.around.inquiries.count_rerun();
         }
@@ -649,7 +657,7 @@ impl KeyActor {
     fn stop_waiting(&mut self, error: &Error) {
         let Some(pending) = &mut self.pending else { return };
         pending.unsaved = Some(error.clone());
-        let told = pending.early.clone().unwrap_or_else(|| Err(error.clone()));
+        let told = pending.early().cloned().unwrap_or_else(|| Err(error.clone()));
         if let Cause::Report(report) = &mut pending.cause {
             report.mark_unsaved(&self.around.meters, &self.around.observers);
         }
@@ -828,7 +836,7 @@ impl Handler<ToKey> for KeyActor {
             ToKey::Ticket(ticket) => self.arrive(Cause::Ticket(ticket)),
             ToKey::Report(report) => self.arrive(Cause::Report(report)),
             ToKey::Answer(answer) => self.arrive(Cause::Answer(answer)),
-            ToKey::Recover(recover) => self.recover(recover),
+            ToKey::Recover(recover) => self.recover(*recover),
             ToKey::Decided(verdict) => self.decided(verdict),
             ToKey::Unsaved(error) => self.stop_waiting(&unavailable(&error)),
             ToKey::Abandon(waiter) => self.abandon(waiter),

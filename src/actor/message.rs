@@ -75,7 +75,8 @@ pub(crate) enum Ask {
     Track(Option<Fingerprint>),
     /// The engine itself asks for a re-run of this attempt's record.
     Rerun {
-        attempt: AttemptId,
+        /// Boxed: with it, every question would be as large as this one.
+        attempt: Box<AttemptId>,
         admission: Admission,
         operation: Option<Operation>,
     },
@@ -109,6 +110,8 @@ pub(crate) struct Question {
     pub(crate) key: Key,
     pub(crate) ask: Ask,
     pub(crate) reply: oneshot::Sender<Said>,
+    /// Where it goes if nobody answers it.
+    router: RouterAddr,
     pub(crate) permit: Option<Permit>,
     /// Whether the one who asks has just found the key absent. Old news: good for a write, which is compared with what is
     /// stored, and for nothing else.
@@ -128,12 +131,19 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    pub(crate) fn new(flow: Flow, key: Key, ask: Ask, reply: oneshot::Sender<Said>, waiter: u64) -> Self {
+    pub(crate) fn new(
+        (flow, key): (Flow, Key),
+        ask: Ask,
+        reply: oneshot::Sender<Said>,
+        waiter: u64,
+        router: RouterAddr,
+    ) -> Self {
         Self {
             flow,
             key,
             ask,
             reply,
+            router,
             permit: None,
             found_absent: false,
             full: None,
@@ -160,12 +170,11 @@ impl Question {
 pub(crate) struct Ticket {
     /// Boxed: it moves from mailbox to mailbox, and every message to a key actor is as large as the largest.
     question: Option<Box<Question>>,
-    router: RouterAddr,
 }
 
 impl Ticket {
-    pub(crate) fn new(question: Box<Question>, router: RouterAddr) -> Self {
-        Self { question: Some(question), router }
+    pub(crate) fn new(question: Box<Question>) -> Self {
+        Self { question: Some(question) }
     }
 
     pub(super) fn question(&self) -> Option<&Question> {
@@ -223,7 +232,8 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(question) = self.question.take() {
-            self.router.do_send(Lost(question));
+            let router = Arc::clone(&question.router);
+            router.do_send(Lost(question));
         }
     }
 }
@@ -234,11 +244,41 @@ pub(super) struct Lost(pub(super) Box<Question>);
 /// A question from outside.
 pub(crate) struct Submit(pub(crate) Ticket);
 
-/// The end of an attempt. Dropped unread, it returns to the router; dropped by the operation itself, it says that the
-/// operation panicked or was aborted.
+/// The guard that travels with an operation, and reports its end to the router. Dropped before, it reports that the operation
+/// panicked or was aborted.
+pub(super) struct Unreported {
+    /// `None` once it is done.
+    attempt: Option<(Key, AttemptId, RouterAddr)>,
+}
+
+impl Unreported {
+    pub(super) fn new(key: Key, attempt: AttemptId, router: RouterAddr) -> Self {
+        Self { attempt: Some((key, attempt, router)) }
+    }
+
+    pub(super) fn report(mut self, end: End) {
+        self.send(|| end);
+    }
+
+    fn send(&mut self, end: impl FnOnce() -> End) {
+        if let Some((key, attempt, router)) = self.attempt.take() {
+            let end = end();
+            let finish = Finish { key, attempt, end, guarded: false, tries: 0, sent: 0, unsaved: None, router };
+            let router = Arc::clone(&finish.router);
+            router.do_send(Box::new(finish));
+        }
+    }
+}
+
+impl Drop for Unreported {
+    fn drop(&mut self) {
+        self.send(|| End::Unknown(Reason::from_bytes(*b"the operation panicked or was aborted")));
+    }
+}
+
+/// The end of an attempt. Dropped unread, it returns to the router.
 pub(super) struct Report {
     inner: Option<Box<Finish>>,
-    router: RouterAddr,
 }
 
 /// How an attempt ended.
@@ -254,24 +294,12 @@ pub(super) struct Finish {
     pub(super) sent: u8,
     /// Set once it could not be saved.
     pub(super) unsaved: Option<Mark>,
+    router: RouterAddr,
 }
 
 impl Report {
-    /// The guard that travels with the operation.
-    pub(super) fn pending(key: Key, attempt: AttemptId, router: RouterAddr) -> Self {
-        let end = End::Unknown(Reason::from_bytes(*b"the operation panicked or was aborted"));
-        Self::of(Box::new(Finish { key, attempt, end, guarded: false, tries: 0, sent: 0, unsaved: None }), router)
-    }
-
-    pub(super) fn of(finish: Box<Finish>, router: RouterAddr) -> Self {
-        Self { inner: Some(finish), router }
-    }
-
-    /// Sends it off, with this end.
-    pub(super) fn send(mut self, end: End) {
-        if let Some(finish) = &mut self.inner {
-            finish.end = end;
-        }
+    pub(super) fn of(finish: Box<Finish>) -> Self {
+        Self { inner: Some(finish) }
     }
 
     pub(super) fn finish(&self) -> Option<&Finish> {
@@ -341,7 +369,8 @@ impl Finish {
 impl Drop for Report {
     fn drop(&mut self) {
         if let Some(finish) = self.inner.take() {
-            self.router.do_send(finish);
+            let router = Arc::clone(&finish.router);
+            router.do_send(finish);
         }
     }
 }
@@ -350,7 +379,6 @@ impl Drop for Report {
 /// was too slow, or its runtime is gone), it says that the oracle cannot tell.
 pub(super) struct Answer {
     inner: Option<Box<Heard>>,
-    router: RouterAddr,
 }
 
 /// About which attempt, at which count of recoveries, and what.
@@ -363,17 +391,18 @@ pub(super) struct Heard {
     pub(super) tries: u8,
     /// Given back when the answer has been dealt with.
     _turn: Option<Turn>,
+    router: RouterAddr,
 }
 
 impl Answer {
     /// The guard that travels with the inquiry about this record.
     pub(super) fn pending(key: &Key, record: &Record, turn: Option<Turn>, router: RouterAddr) -> Self {
         let (attempt, recoveries, found) = (record.attempt, record.recoveries, Found::CannotTell);
-        Self::of(Box::new(Heard { key: key.clone(), attempt, recoveries, found, tries: 0, _turn: turn }), router)
+        Self::of(Box::new(Heard { key: key.clone(), attempt, recoveries, found, tries: 0, _turn: turn, router }))
     }
 
-    pub(super) fn of(heard: Box<Heard>, router: RouterAddr) -> Self {
-        Self { inner: Some(heard), router }
+    pub(super) fn of(heard: Box<Heard>) -> Self {
+        Self { inner: Some(heard) }
     }
 
     /// Sends it off.
@@ -408,7 +437,8 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if let Some(heard) = self.inner.take() {
-            self.router.do_send(heard);
+            let router = Arc::clone(&heard.router);
+            router.do_send(heard);
         }
     }
 }
@@ -428,7 +458,8 @@ pub(super) enum ToKey {
     Ticket(Ticket),
     Report(Report),
     Answer(Answer),
-    Recover(Recover),
+    /// Boxed: it is rare, and the largest.
+    Recover(Box<Recover>),
     Decided(Result<Verdict, StoreError>),
     /// The store has failed for so long that nobody may be kept waiting for the write under way. It goes on being tried.
     Unsaved(StoreError),

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::message::Report;
+use super::message::Unreported;
 use crate::attempt::Attempt;
 use crate::outcome::End;
 
@@ -53,16 +53,20 @@ impl Operation {
         Self(Kind::Made(Box::new(make)))
     }
 
-    /// Starts it. The report goes out with the end; if the task panics, is aborted, or is never polled because the runtime is
-    /// gone, the report goes out by being dropped.
-    pub(super) fn start(self, runtime: &Handle, attempt: Attempt, report: Report) -> AbortHandle {
+    /// Starts it. The guard reports its end; if the task panics, is aborted, or is never polled because the runtime is gone, it
+    /// does so by being dropped.
+    pub(super) fn start(self, runtime: &Handle, attempt: Attempt, guard: Unreported) -> AbortHandle {
         match self.0 {
             Kind::Async(run) => {
-                let task = runtime.spawn(async move { report.send(run(attempt).await) });
+                let task = runtime.spawn(async move {
+                    // First: a guard that is a receiver already is held twice while the operation runs.
+                    let end = run(attempt).await;
+                    guard.report(end);
+                });
                 task.abort_handle()
             }
             Kind::Blocking(run) => {
-                let task = runtime.spawn_blocking(move || report.send(run(attempt)));
+                let task = runtime.spawn_blocking(move || guard.report(run(attempt)));
                 task.abort_handle()
             }
             Kind::Made(make) => {
@@ -71,8 +75,8 @@ impl Operation {
                     let mut made = make(&attempt).0;
                     loop {
                         made = match made {
-                            Kind::Async(run) => break report.send(run(attempt).await),
-                            Kind::Blocking(run) => break drop(own.spawn_blocking(move || report.send(run(attempt)))),
+                            Kind::Async(run) => break guard.report(run(attempt).await),
+                            Kind::Blocking(run) => break drop(own.spawn_blocking(move || guard.report(run(attempt)))),
                             Kind::Made(make) => make(&attempt).0,
                         }
                     }

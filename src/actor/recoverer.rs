@@ -312,9 +312,9 @@ impl Recoverer {
         };
         let (make, of) = (Arc::clone(rerun), key.clone());
         let operation = Operation::made(move |attempt| make(&of, attempt.request()));
-        let ask = Ask::Rerun { attempt: record.attempt, admission, operation: Some(operation) };
+        let ask = Ask::Rerun { attempt: Box::new(record.attempt), admission, operation: Some(operation) };
         let (reply, ended) = oneshot::channel();
-        let mut question = Question::new(flow.clone(), key.clone(), ask, reply, u64::MAX);
+        let mut question = Question::new((flow.clone(), key.clone()), ask, reply, u64::MAX, Arc::clone(&self.router));
         question.permit = Some(permit);
         self.rerunning += 1;
         let turn = Turn { kind: Kind::Rerun, recoverer: ctx.address() };
@@ -323,7 +323,7 @@ impl Recoverer {
             drop(ended.await);
             drop(turn);
         });
-        self.router.do_send(Submit(Ticket::new(Box::new(question), Arc::clone(&self.router))));
+        self.router.do_send(Submit(Ticket::new(Box::new(question))));
         Ok(())
     }
 

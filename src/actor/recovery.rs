@@ -1,5 +1,7 @@
 //! At opening: what an earlier boot left registered is in doubt, and says so in the store before anything is served.
 
+use std::sync::Arc;
+
 use crate::key::Key;
 use crate::machine;
 use crate::observe::{Event, Observers};
@@ -55,7 +57,7 @@ impl Marks {
         self.entries += 1;
         if let Some(put) = machine::interrupt(&record, now) {
             self.bytes += record.request.len() + record.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.len());
-            let (put, expected) = (Some(Box::new(put)), Some(Version::of(&record)));
+            let (put, expected) = (Some(Arc::new(put)), Some(Version::of(&record)));
             self.changes.push(Change { key: key.clone(), expected, put, rows: Vec::new() });
         }
         if matches!(record.state.status(), Status::Registered | Status::InDoubt) {
@@ -108,7 +110,7 @@ mod tests {
         let store = MemoryStore::new();
         let changes = (0..count).map(|number| {
             let key = Key::new("flow", b"scope", &number.to_be_bytes()).unwrap();
-            Change { key, expected: None, put: Some(Box::new(registered(request_bytes))), rows: Vec::new() }
+            Change { key, expected: None, put: Some(Arc::new(registered(request_bytes))), rows: Vec::new() }
         });
         let now = UnixMillis(1);
         let batch = Batch { now, records_per_scope: u64::MAX, changes: changes.collect(), ..Batch::default() };

@@ -2,7 +2,6 @@
 
 use std::collections::hash_map;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use actix::{Actor, ActorContext, Addr, Context, Handler};
 use tokio::sync::oneshot;
@@ -184,11 +183,13 @@ impl Handler<Lost> for Router {
 
     fn handle(&mut self, Lost(mut question): Lost, _: &mut Self::Context) {
         question.found_absent = false;
-        let Some(around) = &self.around else { return };
+        if self.around.is_none() {
+            return;
+        }
         if question.tries > TRIES {
             return question.refuse(ErrorKind::Internal);
         }
-        let (key, ticket) = (question.key.clone(), Ticket::new(question, Arc::clone(&around.router)));
+        let (key, ticket) = (question.key.clone(), Ticket::new(question));
         self.forward(&key, ToKey::Ticket(ticket));
     }
 }
@@ -211,7 +212,7 @@ impl Handler<Box<Finish>> for Router {
             }
             return self.tell_when_drained();
         }
-        let report = Report::of(finish, Arc::clone(&around.router));
+        let report = Report::of(finish);
         self.forward(&key, ToKey::Report(report));
     }
 }
@@ -230,7 +231,7 @@ impl Handler<Box<Heard>> for Router {
             return around.inquiries.remove(&heard.key);
         }
         let key = heard.key.clone();
-        let answer = Answer::of(heard, Arc::clone(&around.router));
+        let answer = Answer::of(heard);
         self.forward(&key, ToKey::Answer(answer));
     }
 }
@@ -241,7 +242,7 @@ impl Handler<Recover> for Router {
     fn handle(&mut self, recover: Recover, _: &mut Self::Context) {
         if !self.draining {
             let key = recover.key.clone();
-            self.forward(&key, ToKey::Recover(recover));
+            self.forward(&key, ToKey::Recover(Box::new(recover)));
         }
     }
 }

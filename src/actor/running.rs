@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::message::{InMemory, Report, RouterAddr};
+use super::message::{InMemory, RouterAddr, Unreported};
 use super::operation::Operation;
 use super::permits::Permit;
 use crate::attempt::Attempt;
@@ -36,15 +36,11 @@ pub(super) struct Running {
 }
 
 /// An attempt that runs in this process, and the flow it runs under.
-#[derive(Clone)]
-pub(super) struct Live {
-    pub(super) attempt: AttemptId,
-    pub(super) flow: Flow,
-}
-
 struct Started {
-    live: Live,
-    run: Run,
+    attempt: AttemptId,
+    flow: Flow,
+    /// Whether those who watch have been told that this run of the operation has ended.
+    has_ended: bool,
     /// The attempt's record, while nothing of it is stored.
     held: Option<Arc<Record>>,
     is_unsaved: bool,
@@ -53,30 +49,16 @@ struct Started {
     _permit: Option<Permit>,
 }
 
-/// One run of an operation, for those who watch. Dropped, it has ended.
-struct Run {
-    key: Key,
+/// A run whose start has panicked has ended, for those who watch.
+struct Unstarted<'a> {
+    key: &'a Key,
     attempt: u32,
-    observers: Arc<Observers>,
-    has_ended: bool,
+    observers: &'a Observers,
 }
 
-impl Run {
-    fn begin(key: &Key, attempt: u32, observers: &Arc<Observers>) -> Self {
-        observers.tell(Event::Started { key, attempt });
-        Self { key: key.clone(), attempt, observers: Arc::clone(observers), has_ended: false }
-    }
-
-    fn end(&mut self) {
-        if !std::mem::replace(&mut self.has_ended, true) {
-            self.observers.tell(Event::Ended { key: &self.key, attempt: self.attempt });
-        }
-    }
-}
-
-impl Drop for Run {
+impl Drop for Unstarted<'_> {
     fn drop(&mut self) {
-        self.end();
+        self.observers.tell(Event::Ended { key: self.key, attempt: self.attempt });
     }
 }
 
@@ -102,13 +84,19 @@ impl Running {
         held: Option<Arc<Record>>,
         router: &RouterAddr,
     ) {
-        let live = Live { attempt: attempt.id(), flow: flow.clone() };
-        let run = Run::begin(key, live.attempt.number, &self.observers);
-        let report = Report::pending(key.clone(), live.attempt, Arc::clone(router));
-        let abort = operation.start(&self.runtime, attempt, report);
-        self.attempts
-            .borrow_mut()
-            .insert(key.clone(), Started { live, run, held, is_unsaved: false, abort, _permit: permit });
+        let (id, flow) = (attempt.id(), flow.clone());
+        self.observers.tell(Event::Started { key, attempt: id.number });
+        let unstarted = Unstarted { key, attempt: id.number, observers: &self.observers };
+        let abort = operation.start(&self.runtime, attempt, Unreported::new(key.clone(), id, Arc::clone(router)));
+        std::mem::forget(unstarted);
+        let started = Started { attempt: id, flow, has_ended: false, held, is_unsaved: false, abort, _permit: permit };
+        self.attempts.borrow_mut().insert(key.clone(), started);
+    }
+
+    fn tell_end(&self, key: &Key, started: &mut Started) {
+        if !std::mem::replace(&mut started.has_ended, true) {
+            self.observers.tell(Event::Ended { key, attempt: started.attempt.number });
+        }
     }
 
     /// The record of the attempt that runs, if nothing of it is stored.
@@ -126,9 +114,9 @@ impl Running {
     /// The operation of this attempt has ended, and what it came to is on its way to the store.
     pub(super) fn note_end(&self, key: &Key, attempt: &AttemptId) {
         if let Some(started) = self.attempts.borrow_mut().get_mut(key)
-            && started.live.attempt.is_same(attempt)
+            && started.attempt.is_same(attempt)
         {
-            started.run.end();
+            self.tell_end(key, started);
         }
     }
 
@@ -171,11 +159,12 @@ impl Running {
 
     /// Nobody will hear of their ends.
     pub(super) fn note_all_ends(&self) {
-        self.attempts.borrow_mut().values_mut().for_each(|started| started.run.end());
+        self.attempts.borrow_mut().iter_mut().for_each(|(key, started)| self.tell_end(key, started));
     }
 
-    pub(super) fn live(&self, key: &Key) -> Option<Live> {
-        self.attempts.borrow().get(key).map(|started| started.live.clone())
+    /// The flow of the attempt that runs.
+    pub(super) fn flow(&self, key: &Key) -> Option<Flow> {
+        self.attempts.borrow().get(key).map(|started| started.flow.clone())
     }
 
     /// For people.
@@ -191,9 +180,10 @@ impl Running {
     /// The attempt's end is recorded, or its fate is out of our hands.
     pub(super) fn remove(&self, key: &Key, attempt: &AttemptId) {
         let mut attempts = self.attempts.borrow_mut();
-        if attempts.get(key).is_some_and(|started| started.live.attempt.is_same(attempt))
-            && let Some(removed) = attempts.remove(key)
+        if attempts.get(key).is_some_and(|started| started.attempt.is_same(attempt))
+            && let Some(mut removed) = attempts.remove(key)
         {
+            self.tell_end(key, &mut removed);
             self.unsaved.set(self.unsaved.get().saturating_sub(usize::from(removed.is_unsaved)));
         }
     }
@@ -222,5 +212,11 @@ impl Running {
         // In an order that the same run has again: a simulation must repeat.
         started.sort_by_key(|(key, _)| *key);
         started.iter().for_each(|(_, started)| started.abort.abort());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.note_all_ends();
     }
 }

@@ -35,8 +35,8 @@ impl SaveCheckpoint for Saver {
         let (reply, heard) = oneshot::channel();
         let ask = Ask::Checkpoint { attempt, bytes, expires_at };
         let (flow, key) = (self.flow.clone(), self.key.clone());
-        let question = Question::new(flow, key, ask, reply, 0);
-        self.router.do_send(Submit(Ticket::new(Box::new(question), Arc::clone(&self.router))));
+        let question = Question::new((flow, key), ask, reply, 0, Arc::clone(&self.router));
+        self.router.do_send(Submit(Ticket::new(Box::new(question))));
         Box::pin(async move {
             match heard.await {
                 Ok(Said::Saved) => Ok(()),

@@ -1,5 +1,7 @@
 //! A request arrives, somebody asks how it stands, or the key is forbidden.
 
+use std::sync::Arc;
+
 use super::expire::{self, Seen, is_given_up, next, prune};
 use super::recover::is_exhausted;
 use super::{Admission, Context, Said, Step, Write, failure};
@@ -112,7 +114,7 @@ fn register(stored: Option<&Record>, admission: &Admission, cx: Context<'_>) -> 
             let start = Step::say(Said::Start);
             // In place of a dead record it is written: until then that one would go on answering.
             match stored {
-                None if cx.policy.replay_safe => start.writing(Write::Hold(Box::new(record))),
+                None if cx.policy.replay_safe => start.writing(Write::Hold(Arc::new(record))),
                 None | Some(_) => start.putting(record),
             }
         }

@@ -1,5 +1,7 @@
 //! Time: expiry, grace, lapse by the clock or by ticks, tombstone.
 
+use std::sync::Arc;
+
 use super::recover::is_exhausted;
 use super::{Context, Write};
 use crate::policy::{InDoubt, Policy, Retention};
@@ -106,7 +108,7 @@ pub(crate) fn expire(record: &Record, now: UnixMillis, tick: u64) -> Write {
     }
     match record.removable_at() {
         Some(end) if now >= end => match record.tombstone_until {
-            Some(until) if now < until => Write::Put(Box::new(tombstone(record, Mark::Expired, Some(until), now))),
+            Some(until) if now < until => Write::Put(Arc::new(tombstone(record, Mark::Expired, Some(until), now))),
             Some(_) | None => Write::Remove,
         },
         Some(_) | None => Write::Keep,
@@ -137,7 +139,7 @@ pub(super) fn prune(record: &Record, cx: Context<'_>) -> Write {
 
 pub(super) fn end(record: &Record, tombstone_until: Option<UnixMillis>, now: UnixMillis) -> Write {
     match tombstone_until {
-        Some(until) => Write::Put(Box::new(tombstone(record, Mark::Expired, Some(until), now))),
+        Some(until) => Write::Put(Arc::new(tombstone(record, Mark::Expired, Some(until), now))),
         None => Write::Remove,
     }
 }

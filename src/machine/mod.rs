@@ -81,6 +81,7 @@ mod release;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
@@ -199,9 +200,9 @@ pub(crate) enum Write {
     Keep,
     /// Nothing but the clock mark: an answer depends on how late it is.
     Touch,
-    Put(Box<Record>),
+    Put(Arc<Record>),
     /// Nothing: the record is held in memory for as long as its operation runs. What comes of it is the first to be written.
-    Hold(Box<Record>),
+    Hold(Arc<Record>),
     Remove,
     /// Nothing but the step's rows.
     Rows,
@@ -318,19 +319,19 @@ impl Step {
     }
 
     fn putting(self, record: Record) -> Self {
-        self.writing(Write::Put(Box::new(record)))
+        self.writing(Write::Put(Arc::new(record)))
     }
 
     /// What may leave although the step's write cannot be made durable: what the operation itself has decided, if the policy
     /// says so and nothing in the store can decide otherwise. `None`: nothing may.
-    pub(crate) fn unsaved(&self, policy: &Policy) -> Option<Result<Bytes, Error>> {
+    pub(crate) fn unsaved(&self, policy: &Policy) -> Option<&Result<Bytes, Error>> {
         let is_conditional = self.rows.iter().any(|row| row.guard != Guard::Any);
         let end = match (&self.waiters, policy.on_store_failure) {
             (Release::All(end), OnStoreFailure::Reply) if !is_conditional => end,
             (Release::All(_) | Release::Starter(_) | Release::Nobody, _) => return None,
         };
         let is_decided = end.as_ref().map_or_else(|error| matches!(error.kind(), ErrorKind::Failed(_)), |_| true);
-        is_decided.then(|| end.clone())
+        is_decided.then_some(end)
     }
 
     fn with_rows(mut self, rows: &[Row]) -> Self {

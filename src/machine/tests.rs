@@ -15,6 +15,7 @@ mod model;
 mod show;
 mod table;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Admission, Context};

@@ -190,7 +190,7 @@ pub struct Change {
     /// The version it was decided on; `None`: there was none.
     pub expected: Option<Version>,
     /// The new record; `None`: it goes.
-    pub put: Option<Box<Record>>,
+    pub put: Option<Arc<Record>>,
     /// Ledger rows of the same transaction, to write or to remove. All guards are checked at [`Batch::now`], on what was there before the change,
     /// earlier changes of the batch included; if one does not hold, nothing of the change is applied. Of two rows under
     /// the same table and key, the later counts. Removing a row that is not there changes nothing.

@@ -532,7 +532,7 @@ fn put(key: &Key, expected: Option<&Record>, record: &Record) -> Change {
     Change {
         key: key.clone(),
         expected: expected.map(Version::of),
-        put: Some(Box::new(record.clone())),
+        put: Some(Arc::new(record.clone())),
         rows: Vec::new(),
     }
 }

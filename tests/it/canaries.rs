@@ -9,7 +9,7 @@ use ibid::{
     OnFailure, Operation, Policy, Reason, Row, Token, UnixMillis,
 };
 use std::fmt::{Debug, Write};
-use std::sync::{Mutex, Once};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::span;
@@ -143,11 +143,8 @@ fn done() -> Operation {
 }
 
 /// Saves a checkpoint, hands out its token, and completes with a row.
-fn with_everything(
-    token: &std::sync::Arc<Mutex<Option<Token>>>,
-    shown: std::sync::Arc<Mutex<Vec<String>>>,
-) -> Operation {
-    let token = std::sync::Arc::clone(token);
+fn with_everything(token: &Arc<Mutex<Option<Token>>>, shown: Arc<Mutex<Vec<String>>>) -> Operation {
+    let token = Arc::clone(token);
     Operation::new(async move |attempt| {
         attempt.checkpoint(secret("checkpoint"), None).await.unwrap();
         *token.lock().unwrap() = Some(*attempt.token());
@@ -178,9 +175,7 @@ async fn what_runs_replays_joins_and_is_refused_shows_nothing() {
     });
     let (token, texts) = Default::default();
     shown.value((call_of(&flow, "a", "request"), done(), &engine, key_of(&flow, "a")));
-    shown.heard(
-        &engine.submit(call_of(&flow, "a", "request"), with_everything(&token, std::sync::Arc::clone(&texts))).await,
-    );
+    shown.heard(&engine.submit(call_of(&flow, "a", "request"), with_everything(&token, Arc::clone(&texts))).await);
     shown.texts.append(&mut texts.lock().unwrap());
     shown.words.push(token.lock().unwrap().unwrap().0[..6].to_vec());
     shown.heard(&engine.submit(call_of(&flow, "a", "request"), done()).await);
@@ -325,7 +320,7 @@ fn the_values_of_a_store_show_nothing() {
     let change = Change {
         key: key_of(&flow, "a"),
         expected: Some(Version::of(&record)),
-        put: Some(Box::new(record.clone())),
+        put: Some(Arc::new(record.clone())),
         rows,
     };
     shown.words.push(record.attempt.token.0[..6].to_vec());
@@ -377,7 +372,7 @@ async fn the_events_of_a_payment_that_do_not_fit_its_record_show_no_payment_id()
     use ibid::lightning::send_payment::{Handled, SendPaymentSetup, Sent};
     const ID: [u8; 32] = *b"CANARY-CANARY-CANARY-CANARY-CANA";
     let (shown, ldk) = (Shown::new(), Ldk::new());
-    let setup = SendPaymentSetup::new(flow(), own_node_id(), std::sync::Arc::new(ldk.clone()));
+    let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
     let engine = setup.recover(Engine::builder()).open_in_memory().unwrap();
     let payments = setup.bind(engine.clone());
     let failed = |payment_hash| Event::Failed { id: ID, payment_hash, reason: "RetriesExhausted" };

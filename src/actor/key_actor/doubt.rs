@@ -37,7 +37,8 @@ impl KeyActor {
         if self.load().is_err() {
             return self.wake_in_time();
         }
-        if let Some(record) = self.unended().filter(|_| self.revision() == Some(revision)) {
+        let is_as_found = self.stored().is_some_and(|record| record.revision == revision);
+        if let Some(record) = self.unended().filter(|_| is_as_found) {
             self.ask(&record, is_first, Some(turn));
         }
     }
@@ -50,13 +51,6 @@ impl KeyActor {
         }
         let now = self.around.clock.now();
         Some(machine::interrupt(record, now).unwrap_or_else(|| (**record).clone()))
-    }
-
-    fn revision(&self) -> Option<u64> {
-        match &self.record {
-            Loaded::Is(Some(record)) => Some(record.revision),
-            Loaded::Is(None) | Loaded::NotYet => None,
-        }
     }
 
     fn in_doubt(&self) -> Option<Record> {

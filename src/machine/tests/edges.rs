@@ -766,8 +766,8 @@ fn what_may_leave_unsaved_is_what_the_operation_decided_and_the_store_cannot_cha
         let step = step(Some(&registered), finish, live(&reply, 20));
         assert!(step.unsaved(&policy()).is_none(), "{end:?}: Withhold");
         let unsaved = step.unsaved(&reply).map(|end| match end {
-            Ok(answer) => String::from_utf8_lossy(&answer).into_owned(),
-            Err(error) => show::kind(&error),
+            Ok(answer) => String::from_utf8_lossy(answer).into_owned(),
+            Err(error) => show::kind(error),
         });
         assert_eq!(unsaved.as_deref(), told, "{end:?}");
     }

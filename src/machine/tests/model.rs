@@ -255,7 +255,7 @@ impl World {
         if let Some(stored) = &self.stored {
             let swept = match expire(stored, at(self.now), self.tick) {
                 Write::Keep | Write::Touch | Write::Rows | Write::Hold(_) => self.stored.clone(),
-                Write::Put(record) => Some(*record),
+                Write::Put(record) => Some((*record).clone()),
                 Write::Remove => None,
             };
             assert_eq!(said(&step), said(&decide(swept.as_ref())), "an expiry sweep changed the answer");
@@ -691,7 +691,7 @@ impl World {
         }
         let doubted = self.stored.as_ref().and_then(|record| interrupt(record, at(self.now)));
         if let Some(doubted) = doubted.filter(|_| recorded) {
-            self.write(&Write::Put(Box::new(doubted)));
+            self.write(&Write::Put(Arc::new(doubted)));
         }
     }
 }

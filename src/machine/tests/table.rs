@@ -1286,7 +1286,7 @@ fn run(does: Does, stored: Option<&Record>, cx: Context<'_>) -> Step {
         Disturb => step(stored, Event::Disturb, cx),
         Interrupt => {
             let write = stored.and_then(|record| interrupt(record, cx.now));
-            Step::say(Said::Nothing).writing(write.map_or(Write::Keep, |record| Write::Put(Box::new(record))))
+            Step::say(Said::Nothing).writing(write.map_or(Write::Keep, |record| Write::Put(Arc::new(record))))
         }
         Expire => {
             Step::say(Said::Nothing).writing(stored.map_or(Write::Keep, |record| expire(record, cx.now, cx.tick)))

@@ -2,7 +2,7 @@
 //! was written there once, or an error.
 #![no_main]
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use ibid::store::{Batch, Change, IntegrityCheck, RedbOptions, Store, StoreError, Version};
 use ibid::testing::SimulatedDisk;
@@ -83,7 +83,7 @@ impl Image {
             let change = |(key, versions): &(Key, [Record; 2])| Change {
                 key: key.clone(),
                 expected: version.checked_sub(1).map(|before| Version::of(&versions[before])),
-                put: Some(Box::new(versions[version].clone())),
+                put: Some(Arc::new(versions[version].clone())),
                 rows: vec![Row::new("table", key.id(), *b"value").unwrap().expires_at(UnixMillis(9))],
             };
             store.commit(&Batch { changes: records.iter().map(change).collect(), ..batch() }).unwrap();

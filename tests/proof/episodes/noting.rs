@@ -60,7 +60,7 @@ impl Layer for Durable {
         let verdicts = self.disk.commit(batch)?;
         let changed = |(change, verdict): (&ibid::store::Change, &Verdict)| Changed {
             key: self.plan.find(&change.key),
-            put: change.put.clone(),
+            put: change.put.as_deref().cloned().map(Box::new),
             rows: change.rows.clone(),
             verdict: *verdict,
         };

@@ -86,7 +86,7 @@ pub(super) fn change(content: &mut Content, dice: &mut Dice, now: u64) -> Change
             None => content.rows.remove(&joined),
         };
     }
-    Change { key, expected: before.as_ref().map(Version::of), put: after.map(Box::new), rows }
+    Change { key, expected: before.as_ref().map(Version::of), put: after.map(Arc::new), rows }
 }
 
 fn ledger_table(dice: &mut Dice) -> &'static str {

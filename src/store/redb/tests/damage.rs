@@ -38,7 +38,7 @@ fn quarantines(store: &RedbStore, key: &Key) {
     assert!(matches!(store.get(key), Err(StoreError::Quarantined)));
     let version = Some(Version::of(&registered(1)));
     for expected in [None, version] {
-        for put in [None, Some(Box::new(registered(9)))] {
+        for put in [None, Some(Arc::new(registered(9)))] {
             let change = Change { key: key.clone(), expected, put, rows: Vec::new() };
             assert_eq!(store.commit(&batch(2, vec![change])).unwrap(), [Verdict::Quarantined]);
         }

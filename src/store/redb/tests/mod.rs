@@ -13,6 +13,7 @@ mod readers;
 mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ::redb::ReadableTable;
 
@@ -77,7 +78,7 @@ fn put(key: &Key, expected: Option<&Record>, record: &Record) -> Change {
     Change {
         key: key.clone(),
         expected: expected.map(Version::of),
-        put: Some(Box::new(record.clone())),
+        put: Some(Arc::new(record.clone())),
         rows: Vec::new(),
     }
 }

@@ -1,6 +1,7 @@
 //! ibid itself, called in process.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ibid::store::{Batch, Change, RedbOptions, RedbStore, Store, Verdict};
@@ -70,7 +71,7 @@ impl Ibid {
             abandoned: false,
         };
         let key = self.flow.key(payload::scope(number), payload::id(number))?;
-        Ok(Change { key, expected: None, put: Some(Box::new(record)), rows: Vec::new() })
+        Ok(Change { key, expected: None, put: Some(Arc::new(record)), rows: Vec::new() })
     }
 }
 
