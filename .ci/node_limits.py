@@ -47,7 +47,7 @@ def a_newer_format(binary, root):
     with open(bench.db, "wb") as file:
         file.write(image)
     for _ in range(2):
-        refused(bench.node(), "the store has format 255, this version reads up to 2")
+        refused(bench.node(), "the store has format 255, this version reads up to 3")
         with open(bench.db, "rb") as file:
             expect("the file is untouched", file.read() == image, True)
         expect("and alone", [name for name in os.listdir(bench.dir) if not name.startswith("effects")], ["node.redb"])

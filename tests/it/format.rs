@@ -54,7 +54,7 @@ fn fixture_records() -> Vec<(Key, Record)> {
     (0..).zip(states).map(record).collect()
 }
 
-/// The records that the fixture of format 2 holds. Never changed, either.
+/// The records that the fixtures of format 2 and 3 hold. Never changed, either.
 fn fixture_records_2() -> Vec<(Key, Record)> {
     let lapse = |(id, (key, record)): (usize, (Key, Record))| {
         let lapses_at_tick = [None, Some(7), Some(u64::MAX)][id % 3];
@@ -63,7 +63,7 @@ fn fixture_records_2() -> Vec<(Key, Record)> {
     fixture_records().into_iter().enumerate().map(lapse).collect()
 }
 
-/// The ledger rows that it holds, by table and key.
+/// The ledger rows that they hold, by table and key.
 fn fixture_rows_2() -> Vec<(&'static str, Bytes, StoredRow)> {
     let row = |value: &str, end: Option<u64>| StoredRow { value: bytes(value), expires_at: end.map(UnixMillis) };
     vec![
@@ -71,6 +71,29 @@ fn fixture_rows_2() -> Vec<(&'static str, Bytes, StoredRow)> {
         ("hashes", bytes("key"), row("value", None)),
         ("names", [0xab; 512].as_slice().into(), row("long", None)),
     ]
+}
+
+/// Holds the store against what these fixtures were given.
+fn holds_fixture_2(store: &RedbStore) {
+    store.verify().unwrap();
+    let records = fixture_records_2();
+    for (key, record) in &records {
+        assert_eq!(store.get(key).unwrap().as_ref(), Some(record));
+    }
+    for (table, key, row) in fixture_rows_2() {
+        assert_eq!(store.row(table, &key).unwrap(), Some(row));
+    }
+    let expected = Totals { registered: 1, dispatched: 1, in_doubt: 1, completed: 3, failed: 2, tombstone: 2 };
+    assert_eq!(store.totals().unwrap(), expected);
+    assert_eq!(store.tick_mark().unwrap(), 11);
+    let in_flight = store.in_flight(None, 9).unwrap().into_iter().map(|entry| entry.found.unwrap());
+    assert_eq!(in_flight.collect::<Vec<_>>(), records[..3]);
+    assert_eq!(store.removable(UnixMillis(u64::MAX), 0, 99).unwrap().len(), 6);
+    assert_eq!(store.removable(UnixMillis(0), 6, 99).unwrap(), vec![]);
+    assert_eq!(store.removable(UnixMillis(0), 7, 99).unwrap(), records[4..5]);
+    assert_eq!(store.removable(UnixMillis(0), u64::MAX, 99).unwrap(), records[4..6]);
+    assert_eq!(store.rows("hashes", None, 9).unwrap().len(), 2, "one was removed");
+    assert_eq!(store.expired_rows(UnixMillis(u64::MAX), 9).unwrap().len(), 1);
 }
 
 /// Reads a fixture: its length, then lines of an offset and the bytes there, in hex; everything else is zero.
@@ -124,7 +147,7 @@ fn a_file_of_format_1_opens_with_every_record_it_was_given() {
     assert_eq!(store.commit(&batch).unwrap(), [Verdict::Applied]);
     store.close().unwrap();
 
-    // Now it is one of format 2, with what it held before.
+    // Now it is one of format 3, with what it held before.
     let store = open(&path).unwrap();
     store.verify().unwrap();
     assert!(store.row("hashes", b"key").unwrap().is_some());
@@ -132,6 +155,8 @@ fn a_file_of_format_1_opens_with_every_record_it_was_given() {
     for (key, record) in fixture_records() {
         assert_eq!(store.get(&key).unwrap(), Some(record));
     }
+    let in_flight = store.in_flight(None, 9).unwrap().into_iter().map(|entry| entry.found.unwrap());
+    assert_eq!(in_flight.collect::<Vec<_>>(), fixture_records()[..3]);
 }
 
 #[test]
@@ -143,7 +168,7 @@ fn a_first_commit_that_needs_none_of_the_missing_tables_creates_them_all_the_sam
     let mark = UnixMillis(1_700_000_000_010);
     assert_eq!(store.commit(&Batch { now: mark, ..Batch::default() }).unwrap(), []);
     store.close().unwrap();
-    // Of a file of format 2 the opening demands every table.
+    // Of a file of format 3 the opening demands every table.
     let store = open(&path).unwrap();
     store.verify().unwrap();
     assert_eq!(store.clock_mark().unwrap(), mark);
@@ -156,26 +181,30 @@ fn a_file_of_format_2_opens_with_every_record_and_row_it_was_given() {
     let path = directory.path().join("ibid.redb");
     fs::write(&path, unpack(include_str!("fixtures/format-2.hex"))).unwrap();
     let store = open(&path).unwrap();
-    store.verify().unwrap();
-    let records = fixture_records_2();
-    for (key, record) in &records {
-        assert_eq!(store.get(key).unwrap().as_ref(), Some(record));
-    }
-    for (table, key, row) in fixture_rows_2() {
-        assert_eq!(store.row(table, &key).unwrap(), Some(row));
-    }
-    let expected = Totals { registered: 1, dispatched: 1, in_doubt: 1, completed: 3, failed: 2, tombstone: 2 };
-    assert_eq!(store.totals().unwrap(), expected);
+    holds_fixture_2(&store);
     assert_eq!(store.clock_mark().unwrap(), UnixMillis(1_700_000_000_009));
-    assert_eq!(store.tick_mark().unwrap(), 11);
     assert_eq!(store.generation().unwrap(), 12);
-    assert_eq!(store.in_flight(None, 9).unwrap().len(), 3);
-    assert_eq!(store.removable(UnixMillis(u64::MAX), 0, 99).unwrap().len(), 6);
-    assert_eq!(store.removable(UnixMillis(0), 6, 99).unwrap(), vec![]);
-    assert_eq!(store.removable(UnixMillis(0), 7, 99).unwrap(), records[4..5]);
-    assert_eq!(store.removable(UnixMillis(0), u64::MAX, 99).unwrap(), records[4..6]);
-    assert_eq!(store.rows("hashes", None, 9).unwrap().len(), 2, "one was removed");
-    assert_eq!(store.expired_rows(UnixMillis(u64::MAX), 9).unwrap().len(), 1);
+
+    // The first commit makes it one of format 3, with records in flight of every kind.
+    let mark = UnixMillis(1_700_000_000_010);
+    assert_eq!(store.commit(&Batch { now: mark, ..Batch::default() }).unwrap(), []);
+    holds_fixture_2(&store);
+    store.close().unwrap();
+    let store = open(&path).unwrap();
+    holds_fixture_2(&store);
+    assert_eq!(store.clock_mark().unwrap(), mark);
+    assert_eq!(store.generation().unwrap(), 13);
+}
+
+#[test]
+fn a_file_of_format_3_opens_with_every_record_and_row_it_was_given() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ibid.redb");
+    fs::write(&path, unpack(include_str!("fixtures/format-3.hex"))).unwrap();
+    let store = open(&path).unwrap();
+    holds_fixture_2(&store);
+    assert_eq!(store.clock_mark().unwrap(), UnixMillis(1_700_000_000_009));
+    assert_eq!(store.generation().unwrap(), 12);
 }
 
 #[test]
@@ -185,8 +214,8 @@ fn a_file_of_a_newer_format_is_refused_by_name_and_left_as_it_is() {
     let content = unpack(include_str!("fixtures/newer-format.hex"));
     fs::write(&path, &content).unwrap();
     let error = open(&path).unwrap_err();
-    assert!(matches!(error, StoreError::UnsupportedVersion { found: 255, supported: 2 }), "{error:?}");
-    assert_eq!(error.to_string(), "the store has format 255, this version reads up to 2");
+    assert!(matches!(error, StoreError::UnsupportedVersion { found: 255, supported: 3 }), "{error:?}");
+    assert_eq!(error.to_string(), "the store has format 255, this version reads up to 3");
     assert!(fs::read(&path).unwrap() == content);
 }
 

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use ::redb::{Table, TableDefinition, WriteTransaction};
+use ::redb::{ReadableTable, Table, WriteTransaction};
 
 use super::error::{storage, table};
 use super::ledger::Ledger;
 use super::open::Contents;
+use super::rows::Rows;
 use super::tables::{
-    CLOCK_MARK, COUNTERS, EXPIRY, FORMAT, FORMAT_KEY, Found, GENERATION, IN_FLIGHT, KEYS, KeyHash, LEDGER,
-    LEDGER_EXPIRY, META, QUIET, RECORDS, TICK_MARK, TOTALS, damaged, encode_totals, find, hash_of, read_counter,
-    read_totals, scope_counter,
+    CLOCK_MARK, COUNTERS, FORMAT, FORMAT_KEY, GENERATION, IN_FLIGHT, LEDGER, LEDGER_EXPIRY, META, QUIET, RECORDS,
+    TICK_MARK, TOTALS, damaged, encode_totals, in_flight_name, read_counter, read_totals, scope_counter,
 };
-use crate::key::Key;
 use crate::record::Record;
 use crate::store::codec::encode_row;
 use crate::store::decide::{Current, decide, row_writes};
@@ -28,9 +27,12 @@ pub(super) struct Applied {
 /// Writes the batch into the transaction. New records get their places from `next_seq` on; a place that is given out and
 /// not committed stays a gap, which harms nothing.
 pub(super) fn apply(txn: &WriteTransaction, batch: &Batch, contents: &mut Contents) -> Result<Applied, StoreError> {
-    let is_old = contents.is_old;
+    if contents.is_old {
+        // First, so that the changes meet one layout. If they come to nothing, nothing of this is committed.
+        raise_format(txn)?;
+    }
     let mut work = Work {
-        rows: Rows::open(txn)?,
+        rows: Rows::new(txn),
         counters: Counters::open(txn)?,
         ledger: Ledger::new(txn),
         batch,
@@ -41,22 +43,34 @@ pub(super) fn apply(txn: &WriteTransaction, batch: &Batch, contents: &mut Conten
     for expired in &batch.expired_rows {
         work.wrote |= work.ledger.remove_expired(expired)?;
     }
+    work.rows.finish()?;
     let wrote = work.counters.finish(batch, work.wrote)?;
-    // Tables that the batch has opened can't be opened once more.
-    drop((work.rows, work.ledger));
-    if is_old && wrote {
-        raise_format(txn)?;
-    }
     Ok(Applied { verdicts, wrote })
 }
 
-/// From here on the file holds what older versions can't read, and has every table.
+/// Makes a file of an older format one of this version's.
 fn raise_format(txn: &WriteTransaction) -> Result<(), StoreError> {
     txn.open_table(QUIET).map_err(table)?;
     txn.open_table(LEDGER).map_err(table)?;
     txn.open_table(LEDGER_EXPIRY).map_err(table)?;
+    move_in_flight(txn)?;
+    txn.delete_table(IN_FLIGHT).map_err(table)?;
     let mut meta = txn.open_table(META).map_err(table)?;
     meta.insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice()).map_err(storage)?;
+    Ok(())
+}
+
+/// Moves the rows as they are, so that what does not decode is still listed as such.
+fn move_in_flight(txn: &WriteTransaction) -> Result<(), StoreError> {
+    let in_flight = txn.open_table(IN_FLIGHT).map_err(table)?;
+    let mut records = txn.open_table(RECORDS).map_err(table)?;
+    let mut counters = txn.open_table(COUNTERS).map_err(table)?;
+    for entry in in_flight.iter().map_err(storage)? {
+        let seq = entry.map_err(storage)?.0.value();
+        // An entry without a row is damage, and so is a row without a byte.
+        let row = records.remove(seq).map_err(storage)?.map(|row| row.value().to_vec()).unwrap_or_default();
+        counters.insert(in_flight_name(seq).as_slice(), row.as_slice()).map_err(storage)?;
+    }
     Ok(())
 }
 
@@ -71,7 +85,7 @@ struct Work<'txn, 'seq> {
 
 impl Work<'_, '_> {
     fn change(&mut self, change: &Change) -> Result<Verdict, StoreError> {
-        let found = match find(&self.rows.keys, &self.rows.records, &change.key) {
+        let found = match self.rows.find(&self.counters.table, &change.key) {
             Err(StoreError::Quarantined) => return Ok(Verdict::Quarantined),
             found => found?,
         };
@@ -89,14 +103,16 @@ impl Work<'_, '_> {
             self.wrote = true;
         }
         let row = change.put.as_deref().map(|record| encode_row(&change.key, record)).transpose()?;
-        match (&found, change.put.as_deref().zip(row)) {
+        let put = change.put.as_deref().zip(row);
+        let counters = &mut self.counters.table;
+        match (&found, put) {
             (None, None) => return Ok(Verdict::Applied),
-            (None, Some((record, row))) => {
-                self.rows.insert(*self.next_seq, &change.key, record, &row)?;
+            (None, Some(put)) => {
+                self.rows.insert(counters, *self.next_seq, &change.key, put)?;
                 *self.next_seq = self.next_seq.saturating_add(1);
             }
-            (Some(found), Some((record, row))) => self.rows.replace(found, record, &row)?,
-            (Some(found), None) => self.rows.remove(found, &change.key)?,
+            (Some(found), Some(put)) => self.rows.replace(counters, found, put)?,
+            (Some(found), None) => self.rows.remove(counters, found, &change.key)?,
         }
         self.counters.count(change.key.scope(), current, change.put.as_deref())?;
         self.wrote = true;
@@ -104,85 +120,7 @@ impl Work<'_, '_> {
     }
 }
 
-/// The records and their indexes.
-struct Rows<'txn> {
-    records: Table<'txn, u64, &'static [u8]>,
-    keys: Table<'txn, &'static KeyHash, u64>,
-    expiry: Index<'txn>,
-    quiet: Index<'txn>,
-    in_flight: Table<'txn, u64, ()>,
-}
-
-impl<'txn> Rows<'txn> {
-    fn open(txn: &'txn WriteTransaction) -> Result<Self, StoreError> {
-        Ok(Self {
-            records: txn.open_table(RECORDS).map_err(table)?,
-            keys: txn.open_table(KEYS).map_err(table)?,
-            expiry: Index { txn, definition: EXPIRY, table: None },
-            quiet: Index { txn, definition: QUIET, table: None },
-            in_flight: txn.open_table(IN_FLIGHT).map_err(table)?,
-        })
-    }
-
-    fn insert(&mut self, seq: u64, key: &Key, record: &Record, row: &[u8]) -> Result<(), StoreError> {
-        self.records.insert(seq, row).map_err(storage)?;
-        self.keys.insert(&hash_of(key), seq).map_err(storage)?;
-        self.index(seq, None, Some(record))
-    }
-
-    fn replace(&mut self, found: &Found, record: &Record, row: &[u8]) -> Result<(), StoreError> {
-        self.records.insert(found.seq, row).map_err(storage)?;
-        self.index(found.seq, Some(&found.record), Some(record))
-    }
-
-    fn remove(&mut self, found: &Found, key: &Key) -> Result<(), StoreError> {
-        self.records.remove(found.seq).map_err(storage)?;
-        self.keys.remove(&hash_of(key)).map_err(storage)?;
-        self.index(found.seq, Some(&found.record), None)
-    }
-
-    /// Moves the entries of the indexes that the change touches, and no others: an entry that stays costs no page.
-    fn index(&mut self, seq: u64, old: Option<&Record>, new: Option<&Record>) -> Result<(), StoreError> {
-        let removable = |record: Option<&Record>| record.and_then(Record::removable_at).map(|at| (at.0, seq));
-        self.expiry.move_entry(removable(old), removable(new))?;
-        let lapses = |record: Option<&Record>| record.and_then(Record::lapse_tick).map(|tick| (tick, seq));
-        self.quiet.move_entry(lapses(old), lapses(new))?;
-        let in_flight = |record: Option<&Record>| record.is_some_and(|record| record.state.status().is_in_flight());
-        match (in_flight(old), in_flight(new)) {
-            (true, false) => self.in_flight.remove(seq).map_err(storage).map(|_| ()),
-            (false, true) => self.in_flight.insert(seq, ()).map_err(storage).map(|_| ()),
-            (true, true) | (false, false) => Ok(()),
-        }
-    }
-}
-
-/// An index by time or by tick. Opened when an entry moves: a transaction pays for each table that it opens, used or not.
-struct Index<'txn> {
-    txn: &'txn WriteTransaction,
-    definition: TableDefinition<'static, (u64, u64), ()>,
-    table: Option<Table<'txn, (u64, u64), ()>>,
-}
-
-impl Index<'_> {
-    fn move_entry(&mut self, old: Option<(u64, u64)>, new: Option<(u64, u64)>) -> Result<(), StoreError> {
-        if old == new {
-            return Ok(());
-        }
-        let index = match &mut self.table {
-            Some(index) => index,
-            none => none.insert(self.txn.open_table(self.definition).map_err(table)?),
-        };
-        if let Some(entry) = old {
-            index.remove(entry).map_err(storage)?;
-        }
-        if let Some(entry) = new {
-            index.insert(entry, ()).map_err(storage)?;
-        }
-        Ok(())
-    }
-}
-
-/// The counters, read once and written once per transaction, and only where they have moved.
+/// The counters, read once and written once per transaction, and only where they have moved; and the rows beside them.
 struct Counters<'txn> {
     table: Table<'txn, &'static [u8], &'static [u8]>,
     stored_totals: Totals,

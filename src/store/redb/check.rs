@@ -1,7 +1,8 @@
 //! Whether the tables agree: every index and every counter against the records and rows that it is about.
 //!
 //! Each record and row is looked up in its indexes; that an index has nothing else is shown by its number of entries. So
-//! one pass over each table is enough, and nothing is remembered but the counts.
+//! one pass over each table is enough, and nothing is remembered but the counts. That no record stands in both tables is
+//! shown by a look into the other one for each that is in flight.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -11,8 +12,9 @@ use ::redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, Value};
 use super::error::{storage, table};
 use super::ledger::{expiry_key, if_there};
 use super::tables::{
-    CLOCK_MARK, COUNTERS, EXPIRY, GENERATION, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, QUIET, RECORDS, TICK_MARK,
-    TOTALS, hash_of, read_clock_mark, read_counter, read_totals, scope_counter,
+    CLOCK_MARK, COUNTERS, EXPIRY, FORMAT, GENERATION, Home, IN_FLIGHT, KEYS, KeyHash, LEDGER, LEDGER_EXPIRY, META,
+    QUIET, RECORDS, TICK_MARK, TOTALS, hash_of, in_flight_place, in_flight_rows, read_clock_mark, read_counter,
+    read_format, read_totals, scope_counter,
 };
 use crate::store::codec::{decode_ledger_row, decode_row};
 use crate::store::{StoreError, Totals, row_key};
@@ -35,49 +37,103 @@ pub(super) fn verify(txn: &ReadTransaction) -> Result<(), StoreError> {
 /// Checks the records against the indexes. Returns how many there are in each state.
 fn records(txn: &ReadTransaction) -> Result<Totals, StoreError> {
     let records = txn.open_table(RECORDS).map_err(table)?;
-    let keys = txn.open_table(KEYS).map_err(table)?;
-    let expiry = txn.open_table(EXPIRY).map_err(table)?;
-    let quiet = if_there(txn, QUIET)?;
-    let in_flight = txn.open_table(IN_FLIGHT).map_err(table)?;
-    let (mut totals, mut may_expire, mut may_lapse, mut are_in_flight) = (Totals::default(), 0, 0, 0);
+    let counters = txn.open_table(COUNTERS).map_err(table)?;
+    let indexes = Indexes::open(txn)?;
+    let mut seen = Seen::default();
     for entry in ReadableTable::iter(&records).map_err(storage)? {
         let (seq, row) = entry.map_err(storage)?;
-        let seq = seq.value();
-        let at_fault = |what: &str| disagree(format!("record {seq} {what}"));
-        let (key, record) = decode_row(row.value()).map_err(|_| at_fault("does not decode"))?;
-        let found = ReadableTable::get(&keys, &hash_of(&key)).map_err(storage)?.map(|seq| seq.value());
+        indexes.check(seq.value(), row.value(), Home::Records, &mut seen)?;
+    }
+    for entry in in_flight_rows(&counters, None)? {
+        let (seq, row) = entry?;
+        if ReadableTable::get(&records, seq).map_err(storage)?.is_some() {
+            return Err(at_fault(seq, "is among those in flight and among those that have ended"));
+        }
+        indexes.check(seq, row.value(), Home::Counters, &mut seen)?;
+    }
+    indexes.hold_nothing_else(&seen)?;
+    Ok(seen.totals)
+}
+
+/// What the records have shown so far.
+#[derive(Default)]
+struct Seen {
+    totals: Totals,
+    may_expire: u64,
+    may_lapse: u64,
+}
+
+struct Indexes {
+    keys: ReadOnlyTable<&'static KeyHash, u64>,
+    expiry: ReadOnlyTable<(u64, u64), ()>,
+    quiet: Option<ReadOnlyTable<(u64, u64), ()>>,
+    /// Which records are in flight, in a file of an older format.
+    in_flight: Option<ReadOnlyTable<u64, ()>>,
+}
+
+impl Indexes {
+    fn open(txn: &ReadTransaction) -> Result<Self, StoreError> {
+        let is_old = read_format(&txn.open_table(META).map_err(table)?)? < FORMAT;
+        let in_flight = if_there(txn, IN_FLIGHT)?;
+        if in_flight.is_some() != is_old {
+            return Err(disagree("the in-flight index is not of the file's format".to_owned()));
+        }
+        Ok(Self {
+            keys: txn.open_table(KEYS).map_err(table)?,
+            expiry: txn.open_table(EXPIRY).map_err(table)?,
+            quiet: if_there(txn, QUIET)?,
+            in_flight,
+        })
+    }
+
+    fn check(&self, seq: u64, row: &[u8], home: Home, seen: &mut Seen) -> Result<(), StoreError> {
+        let (key, record) = decode_row(row).map_err(|_| at_fault(seq, "does not decode"))?;
+        let found = ReadableTable::get(&self.keys, &hash_of(&key)).map_err(storage)?.map(|seq| seq.value());
         if found != Some(seq) {
-            return Err(at_fault("is not found under its key"));
+            return Err(at_fault(seq, "is not found under its key"));
         }
         if let Some(at) = record.removable_at() {
-            may_expire += 1;
-            if ReadableTable::get(&expiry, (at.0, seq)).map_err(storage)?.is_none() {
-                return Err(at_fault("is missing from the expiry index"));
+            seen.may_expire += 1;
+            if ReadableTable::get(&self.expiry, (at.0, seq)).map_err(storage)?.is_none() {
+                return Err(at_fault(seq, "is missing from the expiry index"));
             }
         }
         if let Some(tick) = record.lapse_tick() {
-            may_lapse += 1;
-            let entry =
-                quiet.as_ref().map(|quiet| ReadableTable::get(quiet, (tick, seq))).transpose().map_err(storage)?;
+            seen.may_lapse += 1;
+            let quiet = self.quiet.as_ref();
+            let entry = quiet.map(|quiet| ReadableTable::get(quiet, (tick, seq))).transpose().map_err(storage)?;
             if entry.flatten().is_none() {
-                return Err(at_fault("is missing from the tick index"));
+                return Err(at_fault(seq, "is missing from the tick index"));
             }
         }
-        if record.state.status().is_in_flight() {
-            are_in_flight += 1;
-            if ReadableTable::get(&in_flight, seq).map_err(storage)?.is_none() {
-                return Err(at_fault("is missing from the in-flight index"));
+        *seen.totals.of_mut(record.state.status()) += 1;
+        self.check_home(seq, record.state.status().is_in_flight(), home)
+    }
+
+    fn check_home(&self, seq: u64, is_in_flight: bool, home: Home) -> Result<(), StoreError> {
+        match (&self.in_flight, home, is_in_flight) {
+            (Some(index), Home::Records, true) if ReadableTable::get(index, seq).map_err(storage)?.is_none() => {
+                Err(at_fault(seq, "is missing from the in-flight index"))
             }
+            (Some(_), Home::Counters, _) => Err(at_fault(seq, "is in a place that its file's format does not have")),
+            (None, Home::Records, true) => Err(at_fault(seq, "is in flight, and among those that have ended")),
+            (None, Home::Counters, false) => Err(at_fault(seq, "has ended, and is among those in flight")),
+            (Some(_), Home::Records, _) | (None, Home::Records, false) | (None, Home::Counters, true) => Ok(()),
         }
-        *totals.of_mut(record.state.status()) += 1;
     }
-    has(&keys, all(&totals), "the index of keys")?;
-    has(&expiry, may_expire, "the expiry index")?;
-    if let Some(quiet) = quiet {
-        has(&quiet, may_lapse, "the tick index")?;
+
+    fn hold_nothing_else(&self, seen: &Seen) -> Result<(), StoreError> {
+        has(&self.keys, all(&seen.totals), "the index of keys")?;
+        has(&self.expiry, seen.may_expire, "the expiry index")?;
+        if let Some(quiet) = &self.quiet {
+            has(quiet, seen.may_lapse, "the tick index")?;
+        }
+        if let Some(in_flight) = &self.in_flight {
+            let Totals { registered, dispatched, in_doubt, .. } = seen.totals;
+            has(in_flight, registered + dispatched + in_doubt, "the in-flight index")?;
+        }
+        Ok(())
     }
-    has(&in_flight, are_in_flight, "the in-flight index")?;
-    Ok(totals)
 }
 
 /// Checks the numbers of records per scope, some scopes at a time, and that `counters` holds nothing else.
@@ -91,7 +147,10 @@ fn scopes(
     loop {
         let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut slice = BTreeMap::new();
-        for entry in ReadableTable::range::<&[u8]>(counters, (start, Bound::Unbounded)).map_err(storage)?.take(SCOPES) {
+        let entries = ReadableTable::range::<&[u8]>(counters, (start, Bound::Unbounded)).map_err(storage)?;
+        let is_counter = |name: &[u8]| in_flight_place(name).is_none();
+        let entries = entries.filter(|entry| entry.as_ref().map_or(true, |(name, _)| is_counter(name.value())));
+        for entry in entries.take(SCOPES) {
             let (name, count) = entry.map_err(storage)?;
             after = Some(name.value().to_vec());
             if [CLOCK_MARK, TICK_MARK, TOTALS, GENERATION].contains(&name.value()) {
@@ -107,9 +166,11 @@ fn scopes(
         if slice.is_empty() {
             break;
         }
-        for entry in ReadableTable::iter(&records).map_err(storage)? {
-            let (_, row) = entry.map_err(storage)?;
-            let Ok((key, _)) = decode_row(row.value()) else { continue };
+        let ended = ReadableTable::iter(&records).map_err(storage)?;
+        let ended = ended.map(|entry| entry.map(|(_, row)| row).map_err(storage));
+        let in_flight = in_flight_rows(counters, None)?.map(|entry| entry.map(|(_, row)| row));
+        for row in ended.chain(in_flight) {
+            let Ok((key, _)) = decode_row(row?.value()) else { continue };
             if let Some(left) = slice.get_mut(&scope_counter(key.scope())) {
                 *left = left.checked_sub(1).ok_or_else(miscounted)?;
             }
@@ -163,6 +224,10 @@ fn all(totals: &Totals) -> u64 {
 
 fn miscounted() -> StoreError {
     disagree("a scope's counter is not the number of its records".to_owned())
+}
+
+fn at_fault(seq: u64, what: &str) -> StoreError {
+    disagree(format!("record {seq} {what}"))
 }
 
 fn disagree(what: String) -> StoreError {

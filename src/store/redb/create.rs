@@ -16,9 +16,7 @@ use super::error::{self, table};
 use super::file::sync_directory;
 use super::image::Image;
 use super::open::builder;
-use super::tables::{
-    COUNTERS, EXPIRY, FORMAT, FORMAT_KEY, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, META, QUIET, RECORDS,
-};
+use super::tables::{COUNTERS, EXPIRY, FORMAT, FORMAT_KEY, KEYS, LEDGER, LEDGER_EXPIRY, META, QUIET, RECORDS};
 use crate::store::StoreError;
 
 /// How often taking the name aside is tried again, when others take it and give it up at the same time.
@@ -70,7 +68,6 @@ pub(super) fn first_commit(options: &RedbOptions) -> Result<Vec<u8>, StoreError>
     txn.open_table(KEYS).map_err(table)?;
     txn.open_table(EXPIRY).map_err(table)?;
     txn.open_table(QUIET).map_err(table)?;
-    txn.open_table(IN_FLIGHT).map_err(table)?;
     txn.open_table(COUNTERS).map_err(table)?;
     txn.open_table(LEDGER).map_err(table)?;
     txn.open_table(LEDGER_EXPIRY).map_err(table)?;

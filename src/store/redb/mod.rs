@@ -27,6 +27,7 @@ mod ledger;
 mod open;
 mod place;
 mod renew;
+mod rows;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -37,7 +38,8 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use ::redb::{
-    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, WriteTransaction,
+    AccessGuard, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
+    WriteTransaction,
 };
 
 #[cfg(feature = "testing")]
@@ -47,9 +49,10 @@ use self::file::StoreFile;
 use self::open::{Contents, open_lease};
 use self::place::{Lease, Place};
 use self::tables::{
-    COUNTERS, EXPIRY, GENERATION, IN_FLIGHT, KEYS, QUIET, RECORDS, TICK_MARK, place_of, read_clock_mark, read_counter,
-    read_totals, record_at, row, scope_counter,
+    COUNTERS, EXPIRY, FORMAT, GENERATION, IN_FLIGHT, KEYS, META, QUIET, RECORDS, TICK_MARK, in_flight_name,
+    in_flight_rows, place_of, read_clock_mark, read_counter, read_format, read_totals, record_of, row, scope_counter,
 };
+use super::codec::decode_row;
 use super::{Batch, Cursor, Entry, ExpiredRow, Store, StoreError, Totals, Verdict};
 use crate::key::Key;
 use crate::ledger::StoredRow;
@@ -205,11 +208,21 @@ impl RedbStore {
         shielded(|| {
             let txn = self.begin_write()?;
             {
-                let mut records = txn.open_table(RECORDS).map_err(table)?;
                 let Some(seq) = place_of(&txn.open_table(KEYS).map_err(table)?, key)? else { return Ok(false) };
-                record_at(&records, seq, key)?;
-                let bytes = records.get(seq).map_err(storage)?.map_or(0, |row| row.value().len());
-                records.insert(seq, vec![0xff; bytes].as_slice()).map_err(storage)?;
+                let mut records = txn.open_table(RECORDS).map_err(table)?;
+                let mut counters = txn.open_table(COUNTERS).map_err(table)?;
+                let name = in_flight_name(seq);
+                let bytes = |row: Option<AccessGuard<'_, &'static [u8]>>| row.map(|row| row.value().to_vec());
+                let ended = bytes(records.get(seq).map_err(storage)?);
+                let in_flight = bytes(counters.get(name.as_slice()).map_err(storage)?);
+                let row = ended.as_deref().or(in_flight.as_deref());
+                record_of(row, key)?;
+                let damaged = vec![0xff; row.map_or(0, <[u8]>::len)];
+                if ended.is_some() {
+                    records.insert(seq, damaged.as_slice()).map_err(storage)?;
+                } else {
+                    counters.insert(name.as_slice(), damaged.as_slice()).map_err(storage)?;
+                }
             }
             txn.commit().map_err(error::commit)?;
             writer.restless = true;
@@ -279,21 +292,28 @@ impl Store for RedbStore {
             let Some(seq) = place_of(&txn.open_table(KEYS).map_err(table)?, key)? else { return Ok(None) };
             // Opened only now: that costs as much as the look-up, and most of those who ask first find nothing.
             let records = txn.open_table(RECORDS).map_err(table)?;
-            Ok(Some(record_at(&records, seq, key)?.record))
+            let ended = ReadableTable::get(&records, seq).map_err(storage)?;
+            if let Some(row) = ended {
+                return record_of(Some(row.value()), key).map(Some);
+            }
+            let counters = txn.open_table(COUNTERS).map_err(table)?;
+            let in_flight = ReadableTable::get(&counters, in_flight_name(seq).as_slice()).map_err(storage)?;
+            record_of(in_flight.as_ref().map(AccessGuard::value), key).map(Some)
         })
     }
 
     fn in_flight(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        let start = after.map_or(Bound::Unbounded, |Cursor(seq)| Bound::Excluded(seq));
         self.read(|txn| {
-            let index = txn.open_table(IN_FLIGHT).map_err(table)?;
-            let records = txn.open_table(RECORDS).map_err(table)?;
-            let mut entries = Vec::new();
-            for entry in ReadableTable::range(&index, (start, Bound::Unbounded)).map_err(storage)?.take(limit) {
-                let seq = entry.map_err(storage)?.0.value();
-                entries.push(Entry { cursor: Cursor(seq), found: row(&records, seq)? });
+            if read_format(&txn.open_table(META).map_err(table)?)? < FORMAT {
+                return in_flight_by_index(txn, after, limit);
             }
-            Ok(entries)
+            let counters = txn.open_table(COUNTERS).map_err(table)?;
+            let rows = in_flight_rows(&counters, after.map(|Cursor(seq)| seq))?.take(limit);
+            rows.map(|entry| {
+                let (seq, row) = entry?;
+                Ok(Entry { cursor: Cursor(seq), found: decode_row(row.value()).ok() })
+            })
+            .collect()
         })
     }
 
@@ -399,6 +419,20 @@ impl Store for RedbStore {
         writer.lease = None;
         closed
     }
+}
+
+/// What is in flight in a file of an older format.
+fn in_flight_by_index(txn: &ReadTransaction, after: Option<Cursor>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    let start = after.map_or(Bound::Unbounded, |Cursor(seq)| Bound::Excluded(seq));
+    let index = txn.open_table(IN_FLIGHT).map_err(table)?;
+    let records = txn.open_table(RECORDS).map_err(table)?;
+    let entries = ReadableTable::range(&index, (start, Bound::Unbounded)).map_err(storage)?.take(limit);
+    entries
+        .map(|entry| {
+            let seq = entry.map_err(storage)?.0.value();
+            Ok(Entry { cursor: Cursor(seq), found: row(&records, seq)? })
+        })
+        .collect()
 }
 
 /// Records in the order of an index by time or by tick, up to `end`, as long as they are due and there are less than `limit`.

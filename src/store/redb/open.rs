@@ -11,7 +11,7 @@ use super::place::{Lease, Place};
 use super::renew::renew;
 use super::tables::{
     COUNTERS, EXPIRY, FORMAT, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, META, OLDEST_FORMAT, QUIET, RECORDS, damaged,
-    read_format,
+    in_flight_rows, read_format,
 };
 use super::{IntegrityCheck, RedbOptions};
 use crate::store::StoreError;
@@ -31,7 +31,7 @@ pub(super) struct Opened {
 pub(super) struct Contents {
     /// The place of the next new record.
     pub(super) next_seq: u64,
-    /// The format is an older one, and tables may be missing.
+    /// The format is an older one: what is in flight stands elsewhere, and tables may be missing.
     pub(super) is_old: bool,
 }
 
@@ -124,8 +124,10 @@ pub(super) fn inspect(txn: &ReadTransaction) -> Result<Contents, StoreError> {
     }
     txn.open_table(KEYS).map_err(table)?;
     txn.open_table(EXPIRY).map_err(table)?;
-    txn.open_table(IN_FLIGHT).map_err(table)?;
-    txn.open_table(COUNTERS).map_err(table)?;
+    let counters = txn.open_table(COUNTERS).map_err(table)?;
+    if format < FORMAT {
+        txn.open_table(IN_FLIGHT).map_err(table)?;
+    }
     if format == OLDEST_FORMAT {
         if_there(txn, QUIET)?;
         if_there(txn, LEDGER)?;
@@ -136,7 +138,8 @@ pub(super) fn inspect(txn: &ReadTransaction) -> Result<Contents, StoreError> {
         txn.open_table(LEDGER_EXPIRY).map_err(table)?;
     }
     let records = txn.open_table(RECORDS).map_err(table)?;
-    let last = ReadableTable::last(&records).map_err(storage)?;
-    let next_seq = last.map_or(0, |(seq, _)| seq.value()).saturating_add(1);
-    Ok(Contents { next_seq, is_old: format < FORMAT })
+    let last = ReadableTable::last(&records).map_err(storage)?.map_or(0, |(seq, _)| seq.value());
+    // The last to arrive may be in flight, or have ended before one that arrived earlier.
+    let last_in_flight = in_flight_rows(&counters, None)?.next_back().transpose()?.map_or(0, |(seq, _)| seq);
+    Ok(Contents { next_seq: last.max(last_in_flight).saturating_add(1), is_old: format < FORMAT })
 }

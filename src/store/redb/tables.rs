@@ -1,35 +1,44 @@
 //! Layout: the tables, and how a record is found.
 //!
 //! ```text
-//! records    seq                      -> row (see codec)        in order of arrival
+//! records    seq                      -> row (see codec)        records whose end is known, in order of arrival
 //! keys       first 16 B of SHA-256    -> seq
 //! expiry     (removable_at ms, seq)   -> ()                     records that may be removed one day
 //! quiet      (lapse_tick, seq)        -> ()                     completed records that so many ticks release
-//! in_flight  seq                      -> ()                     records whose end is to come
 //! counters   b"c"                     -> clock mark, 8 B
-//!            b"k"                     -> tick mark, 8 B; none before the first tick
-//!            b"t"                     -> totals by state, 6 * 8 B
 //!            b"g"                     -> generation, 8 B
+//!            b"k"                     -> tick mark, 8 B; none before the first tick
 //!            b"s" scope               -> records of the scope, 8 B; none at zero
+//!            b"t"                     -> totals by state, 6 * 8 B
+//!            b"u" seq 8 B             -> row (see codec)        records in flight: their end is to come
 //! ledger     len(table) table key     -> row (see codec)        the host's rows; len is 1 B
 //! ledger_expiry  end 8 B, ledger key  -> ()                     rows that have an end, and only those
 //! meta       "format"                 -> 4 B
 //! ```
-//! A commit costs pages, not rows. A finish rewrites the page that its registration has written a moment ago, since both
-//! are at the end of `records`; the keys, which no order can be made of, are cut to 16 bytes and point there. Everything
-//! that every commit writes stands in `counters`. Numbers are big-endian where we encode them.
+//! A commit costs pages, not rows. Everything that every commit writes stands in `counters`, which is a page or a few: a
+//! registration writes its row there, and an end takes it away. So `records` gets each row once, at its final length: where rows
+//! grew in place, full pages split, and stayed half full. A place is given out at the registration, and is that of the row in
+//! either table, so that an end does not touch `keys`, which no order can be made of. A record is in exactly one of the two.
+//! Numbers are big-endian where we encode them.
 //!
 //! A file says which format it has:
 //!
 //! - *1* has rows of version 1 and no `quiet`. Files that were created before there was a ledger lack its two tables, too.
 //! - *2* may have rows of version 2, and has every table.
+//! - *3* keeps records in flight apart. In the older ones they are in `records` like all others, and a table `in_flight` says which:
 //!
-//! A file of format 1 is opened and read as it is. The first commit that changes anything makes it one of format 2, in the
-//! same transaction: it creates the missing tables, and writes rows that an older version of the crate can't read. So that
-//! one refuses the file as a whole and leaves it alone ([`StoreError::UnsupportedVersion`]). It would never take such a row for
-//! absent, but it would answer for some keys only, and lose `quiet` when it copies the file after a failed sync.
+//! ```text
+//! in_flight  seq                      -> ()                     in files of format 1 and 2
+//! ```
+//! A file of format 1 or 2 is opened and read as it is. The first commit that changes anything makes it one of format 3, in the
+//! same transaction: it creates the missing tables and moves what is in flight. From then on an older version of the crate
+//! refuses the file as a whole and leaves it alone ([`StoreError::UnsupportedVersion`]). It would never take a record for
+//! absent, but it would quarantine what is in flight, and lose the tables that it does not know when it copies the file after a
+//! failed sync.
 
-use ::redb::{ReadableTable, TableDefinition};
+use std::ops::Bound;
+
+use ::redb::{AccessGuard, ReadableTable, TableDefinition};
 use sha2::{Digest, Sha256};
 
 use super::error::storage;
@@ -40,7 +49,7 @@ use crate::store::{StoreError, Totals};
 use crate::time::UnixMillis;
 
 /// The format this version writes, and the newest it reads.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 /// The oldest it reads.
 pub(super) const OLDEST_FORMAT: u32 = 1;
 pub(super) const FORMAT_KEY: &str = "format";
@@ -49,6 +58,7 @@ pub(super) const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new
 pub(super) const KEYS: TableDefinition<'_, &KeyHash, u64> = TableDefinition::new("keys");
 pub(super) const EXPIRY: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("expiry");
 pub(super) const QUIET: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("quiet");
+/// In files of an older format.
 pub(super) const IN_FLIGHT: TableDefinition<'_, u64, ()> = TableDefinition::new("in_flight");
 pub(super) const COUNTERS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("counters");
 pub(super) const LEDGER: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("ledger");
@@ -77,19 +87,55 @@ pub(super) fn scope_counter(scope: &[u8]) -> Vec<u8> {
     [b"s", scope].concat()
 }
 
-/// A record and its place.
-pub(super) struct Found {
-    pub(super) seq: u64,
-    pub(super) record: Record,
+/// Which table the row of a record is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Home {
+    Records,
+    /// It is in flight.
+    Counters,
 }
 
-/// The record of `key`, through the index. A row that does not decode, is gone, or belongs to another key is quarantined.
-pub(super) fn find(
-    keys: &impl ReadableTable<&'static KeyHash, u64>,
-    records: &impl ReadableTable<u64, &'static [u8]>,
-    key: &Key,
-) -> Result<Option<Found>, StoreError> {
-    place_of(keys, key)?.map(|seq| record_at(records, seq, key)).transpose()
+impl Home {
+    pub(super) fn of(record: &Record) -> Self {
+        if record.state.status().is_in_flight() { Self::Counters } else { Self::Records }
+    }
+}
+
+/// What the names of records in flight begin with in `counters`. They are behind all others: there redb gives a row that does
+/// not fit on the last page one of its own, where between others it would cut the page in halves, and a long row would
+/// share one with the numbers that every commit writes.
+const IN_FLIGHT_NAMES: u8 = b'u';
+
+/// The name of a record in flight in `counters`.
+pub(super) fn in_flight_name(seq: u64) -> [u8; 9] {
+    let [a, b, c, d, e, f, g, h] = seq.to_be_bytes();
+    [IN_FLIGHT_NAMES, a, b, c, d, e, f, g, h]
+}
+
+/// The place of a record in flight by its name; `None`: it is another counter's.
+pub(super) fn in_flight_place(name: &[u8]) -> Option<u64> {
+    match name {
+        [IN_FLIGHT_NAMES, place @ ..] => place.try_into().map(u64::from_be_bytes).ok(),
+        _ => None,
+    }
+}
+
+/// A record's place and its row.
+pub(super) type PlacedRow<'a> = (u64, AccessGuard<'a, &'static [u8]>);
+
+/// Rows of records in flight, in order of arrival.
+pub(super) fn in_flight_rows<'a>(
+    counters: &'a impl ReadableTable<&'static [u8], &'static [u8]>,
+    after: Option<u64>,
+) -> Result<impl DoubleEndedIterator<Item = Result<PlacedRow<'a>, StoreError>>, StoreError> {
+    let start = in_flight_name(after.unwrap_or_default());
+    let start = if after.is_some() { Bound::Excluded(start.as_slice()) } else { Bound::Included(start.as_slice()) };
+    let end = [IN_FLIGHT_NAMES + 1];
+    let rows = counters.range::<&[u8]>((start, Bound::Excluded(end.as_slice()))).map_err(storage)?;
+    Ok(rows.filter_map(|entry| match entry {
+        Ok((name, row)) => Some(Ok((in_flight_place(name.value())?, row))),
+        Err(error) => Some(Err(storage(error))),
+    }))
 }
 
 /// Where the record of `key` stands, if there is one.
@@ -97,14 +143,11 @@ pub(super) fn place_of(keys: &impl ReadableTable<&'static KeyHash, u64>, key: &K
     Ok(keys.get(&hash_of(key)).map_err(storage)?.map(|seq| seq.value()))
 }
 
-/// The record of `key` at the place where the index has it.
-pub(super) fn record_at(
-    records: &impl ReadableTable<u64, &'static [u8]>,
-    seq: u64,
-    key: &Key,
-) -> Result<Found, StoreError> {
-    match row(records, seq)? {
-        Some((stored, record)) if stored == *key => Ok(Found { seq, record }),
+/// The record of `key` by the row that the index leads to. A row that does not decode, is gone, or belongs to another key is
+/// quarantined.
+pub(super) fn record_of(row: Option<&[u8]>, key: &Key) -> Result<Record, StoreError> {
+    match row.map(decode_row) {
+        Some(Ok((stored, record))) if stored == *key => Ok(record),
         _ => Err(StoreError::Quarantined),
     }
 }

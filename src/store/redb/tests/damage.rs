@@ -2,7 +2,6 @@
 
 use super::super::disk::SimulatedDisk;
 use super::super::open::builder;
-use super::super::tables::{FORMAT_KEY, META, read_format};
 use super::*;
 
 /// A store with three records of scope 1: two in flight, the last completed.
@@ -20,18 +19,34 @@ fn three_records() -> (SimulatedDisk, RedbStore) {
     (disk, store)
 }
 
-/// Changes the rows behind the store's back.
-fn tamper(store: &RedbStore, change: impl FnOnce(&WriteTransaction)) {
-    let txn = store.begin_write().unwrap();
-    change(&txn);
-    txn.commit().unwrap();
-}
-
 fn flip_a_bit(txn: &WriteTransaction, seq: u64) {
     let mut records = txn.open_table(RECORDS).unwrap();
-    let mut row = records.get(seq).unwrap().unwrap().value().to_vec();
-    row[20] ^= 1;
-    records.insert(seq, row.as_slice()).unwrap();
+    let mut counters = txn.open_table(COUNTERS).unwrap();
+    let name = in_flight_name(seq);
+    let flipped = |mut row: Vec<u8>| {
+        row[20] ^= 1;
+        row
+    };
+    let ended = records.get(seq).unwrap().map(|row| flipped(row.value().to_vec()));
+    match ended {
+        Some(row) => drop(records.insert(seq, row.as_slice()).unwrap()),
+        None => {
+            let row = flipped(counters.get(name.as_slice()).unwrap().unwrap().value().to_vec());
+            counters.insert(name.as_slice(), row.as_slice()).unwrap();
+        }
+    }
+}
+
+/// The row of a record, wherever it is.
+fn stored(store: &RedbStore, seq: u64) -> Option<Vec<u8>> {
+    let read = store.read(|txn| {
+        let ended = txn.open_table(RECORDS).unwrap().get(seq).unwrap().map(|row| row.value().to_vec());
+        let counters = txn.open_table(COUNTERS).unwrap();
+        let in_flight = counters.get(in_flight_name(seq).as_slice()).unwrap().map(|row| row.value().to_vec());
+        assert!(ended.is_none() || in_flight.is_none(), "never in both");
+        Ok(ended.or(in_flight))
+    });
+    read.unwrap()
 }
 
 fn quarantines(store: &RedbStore, key: &Key) {
@@ -65,11 +80,6 @@ fn a_damaged_row_is_quarantined_and_the_others_are_not_touched() {
 #[cfg(feature = "testing")]
 fn a_record_damaged_on_purpose_is_quarantined_also_after_a_restart_and_the_others_are_as_before() {
     let (disk, store) = three_records();
-    let stored = |store: &RedbStore, seq| {
-        store
-            .read(|txn| Ok(txn.open_table(RECORDS).unwrap().get(seq).unwrap().map(|row| row.value().to_vec())))
-            .unwrap()
-    };
     let before: Vec<_> = (0..4).filter_map(|seq| Some((seq, stored(&store, seq)?))).collect();
     assert_eq!((before.len(), store.damage(&key(1, 9)).unwrap()), (3, false));
     assert!(store.damage(&key(1, 2)).unwrap());
@@ -84,6 +94,11 @@ fn a_record_damaged_on_purpose_is_quarantined_also_after_a_restart_and_the_other
     assert_eq!(store.get(&key(1, 3)).unwrap(), Some(completed(&registered(3), b"answer", 5)));
     let verdicts = store.commit(&batch(3, vec![put(&key(1, 4), None, &registered(4))])).unwrap();
     assert_eq!(verdicts, [Verdict::Applied]);
+
+    let row = stored(&store, 3).unwrap();
+    assert!(store.damage(&key(1, 3)).unwrap(), "one that has ended");
+    assert_eq!(stored(&store, 3), Some(vec![0xff; row.len()]));
+    quarantines(&store, &key(1, 3));
 }
 
 #[test]
@@ -195,23 +210,8 @@ fn a_ledger_row_in_anothers_place_is_quarantined() {
     assert!(store.row("hashes", b"good").unwrap().is_some());
 }
 
-fn set_format(txn: &WriteTransaction, format: u32) {
-    txn.open_table(META).unwrap().insert(FORMAT_KEY, format.to_be_bytes().as_slice()).unwrap();
-}
-
-fn format_of(store: &RedbStore) -> u32 {
-    store.read(|txn| read_format(&txn.open_table(META).map_err(table)?)).unwrap()
-}
-
-/// Removes what is younger than the first format.
-fn make_first_format(txn: &WriteTransaction) {
-    set_format(txn, 1);
-    assert!(txn.delete_table(QUIET).unwrap());
-    assert!(txn.delete_table(LEDGER).unwrap() && txn.delete_table(LEDGER_EXPIRY).unwrap());
-}
-
 #[test]
-fn a_file_of_format_1_reads_as_it_is_and_becomes_one_of_format_2_with_the_first_commit_that_changes_anything() {
+fn a_file_of_format_1_reads_as_it_is_and_becomes_one_of_format_3_with_the_first_commit_that_changes_anything() {
     let (disk, store) = three_records();
     tamper(&store, make_first_format);
     store.close().unwrap();
@@ -234,7 +234,7 @@ fn a_file_of_format_1_reads_as_it_is_and_becomes_one_of_format_2_with_the_first_
     let row = Row::new("hashes", *b"key", *b"value").unwrap().expires_at(UnixMillis(7)).guard(Guard::Absent);
     let record = Record { lapses_at_tick: Some(3), ..completed(&registered(4), b"answer", 9) };
     store.commit(&batch(2, vec![Change { rows: vec![row], ..put(&key(2, 1), None, &record) }])).unwrap();
-    assert_eq!(format_of(&store), 2);
+    assert_eq!(format_of(&store), 3);
     store.reopen().unwrap();
     assert_eq!(check_invariants(&store).rows.len(), 1);
     assert_eq!(store.expired_rows(UnixMillis(7), 9).unwrap().len(), 1);
@@ -242,7 +242,7 @@ fn a_file_of_format_1_reads_as_it_is_and_becomes_one_of_format_2_with_the_first_
 }
 
 #[test]
-fn whatever_a_commit_changes_makes_a_file_one_of_format_2() {
+fn whatever_a_commit_changes_makes_a_file_one_of_format_3() {
     let row = Row::new("hashes", *b"key", *b"value").unwrap();
     let (nothing, first) = (Vec::new(), registered(1));
     let removal = Change { expected: Some(Version::of(&first)), put: None, ..put(&key(1, 1), None, &first) };
@@ -258,13 +258,21 @@ fn whatever_a_commit_changes_makes_a_file_one_of_format_2() {
         store.close().unwrap();
         let store = disk.open(small()).unwrap();
         store.commit(&batch).unwrap();
-        assert_eq!(format_of(&store), 2, "{batch:?}");
+        assert_eq!(format_of(&store), 3, "{batch:?}");
     }
 }
 
 #[test]
-fn a_file_of_format_2_that_lacks_a_table_is_refused() {
-    let tampers: [fn(&WriteTransaction); 4] = [
+fn a_file_that_lacks_a_table_of_its_format_is_refused() {
+    let tampers: [fn(&WriteTransaction); 8] = [
+        |txn| assert!(txn.delete_table(COUNTERS).unwrap()),
+        // The older ones need an index more.
+        |txn| set_format(txn, 1),
+        |txn| set_format(txn, 2),
+        |txn| {
+            make_second_format(txn);
+            assert!(txn.delete_table(QUIET).unwrap());
+        },
         |txn| assert!(txn.delete_table(QUIET).unwrap()),
         |txn| assert!(txn.delete_table(LEDGER).unwrap()),
         |txn| assert!(txn.delete_table(LEDGER_EXPIRY).unwrap()),
@@ -283,7 +291,7 @@ fn a_file_of_format_2_that_lacks_a_table_is_refused() {
 fn a_newer_format_and_a_foreign_database_are_refused_and_left_as_they_are() {
     let newer = SimulatedDisk::new().unwrap();
     let foreign = SimulatedDisk::holding(&[]).unwrap();
-    for (disk, format) in [(&newer, Some(3u32)), (&foreign, None)] {
+    for (disk, format) in [(&newer, Some(4u32)), (&foreign, None)] {
         let database = builder(&small(), true).create_with_backend(disk.file().unwrap()).unwrap();
         let txn = database.begin_write().unwrap();
         if let Some(format) = format {
@@ -294,7 +302,7 @@ fn a_newer_format_and_a_foreign_database_are_refused_and_left_as_they_are() {
         let before = disk.bytes();
         let disk = SimulatedDisk::holding(&before).unwrap();
         match (disk.open(small()), format) {
-            (Err(StoreError::UnsupportedVersion { found: 3, supported: 2 }), Some(_)) => {}
+            (Err(StoreError::UnsupportedVersion { found: 4, supported: 3 }), Some(_)) => {}
             (Err(StoreError::Corrupt(_)), None) => {}
             (other, _) => panic!("{other:?}"),
         }

@@ -5,30 +5,129 @@ use ::redb::ReadableTableMetadata;
 use super::super::disk::SimulatedDisk;
 use super::*;
 
-fn places(store: &RedbStore) -> Vec<u64> {
+/// The places of the records that have ended, and of those in flight, as they lie.
+fn places(store: &RedbStore) -> (Vec<u64>, Vec<u64>) {
     store
         .read(|txn| {
             let records = txn.open_table(RECORDS).map_err(table)?;
-            Ok(ReadableTable::iter(&records).unwrap().map(|entry| entry.unwrap().0.value()).collect())
+            let ended = ReadableTable::iter(&records).unwrap().map(|entry| entry.unwrap().0.value()).collect();
+            let counters = txn.open_table(COUNTERS).map_err(table)?;
+            let in_flight = in_flight_rows(&counters, None)?.map(|entry| entry.unwrap().0).collect();
+            Ok((ended, in_flight))
         })
         .unwrap()
 }
 
+fn gone(key: &Key, record: &Record) -> Change {
+    Change { key: key.clone(), expected: Some(Version::of(record)), put: None, rows: Vec::new() }
+}
+
 #[test]
-fn records_lie_in_order_of_arrival_and_a_finish_stays_where_its_registration_was() {
+fn what_has_ended_lies_in_order_of_arrival_and_what_is_in_flight_lies_apart() {
     let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
     let records: Vec<_> = (1..=4).map(registered).collect();
     for (id, record) in (1..).zip(&records) {
         store.commit(&batch(1, vec![put(&key(1, 9 - id), None, record)])).unwrap();
     }
-    assert_eq!(places(&store), [1, 2, 3, 4]);
-    let finished = put(&key(1, 7), Some(&records[1]), &completed(&records[1], b"answer", 9));
-    store.commit(&batch(1, vec![finished])).unwrap();
-    assert_eq!(places(&store), [1, 2, 3, 4]);
-    let gone = Change { key: key(1, 8), expected: Some(Version::of(&records[0])), put: None, rows: Vec::new() };
-    store.commit(&batch(1, vec![gone, put(&key(1, 8), None, &records[0])])).unwrap();
-    assert_eq!(places(&store), [2, 3, 4, 5], "made anew, it comes last");
+    assert_eq!(places(&store), (vec![], vec![1, 2, 3, 4]));
+    for number in [3, 2] {
+        let record = &records[number - 1];
+        let finished = put(&key(1, 9 - number as u8), Some(record), &completed(record, b"answer", 9));
+        store.commit(&batch(1, vec![finished])).unwrap();
+    }
+    assert_eq!(places(&store), (vec![2, 3], vec![1, 4]));
+    store.commit(&batch(1, vec![gone(&key(1, 8), &records[0]), put(&key(1, 8), None, &records[0])])).unwrap();
+    assert_eq!(places(&store), (vec![2, 3], vec![4, 5]), "made anew, it comes last");
     check_invariants(&store);
+}
+
+#[test]
+fn a_later_change_of_a_batch_finds_the_record_where_an_earlier_one_has_put_it() {
+    let first = registered(1);
+    let done = completed(&first, b"answer", 9);
+    let again = Record { revision: 3, lapses_at: None, state: State::InDoubt, ..done.clone() };
+    let done_again = Record { lapses_at: Some(UnixMillis(7)), ..completed(&again, b"answer", 9) };
+    let key = key(1, 1);
+    let steps = [
+        put(&key, None, &first),
+        put(&key, Some(&first), &done),
+        put(&key, Some(&done), &again),
+        put(&key, Some(&again), &done_again),
+        gone(&key, &done_again),
+    ];
+    // In one batch, and cut in two anywhere.
+    for (cut, end) in (1..=steps.len()).flat_map(|end| (0..=end).map(move |cut| (cut, end))) {
+        let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
+        for part in [&steps[..cut], &steps[cut..end]] {
+            let verdicts = store.commit(&batch(1, part.to_vec())).unwrap();
+            assert_eq!(verdicts, vec![Verdict::Applied; part.len()]);
+        }
+        let left = steps[end - 1].put.as_deref().cloned();
+        assert_eq!(store.get(&key).unwrap(), left, "cut at {cut}, {end} steps");
+        assert_eq!(check_invariants(&store).records.into_values().next(), left);
+    }
+}
+
+#[test]
+fn no_place_is_given_out_twice_whichever_record_has_the_last_one() {
+    // After the reopening: what is stored, by its places.
+    for ended in [vec![], vec![1], vec![2], vec![3], vec![1, 3], vec![1, 2, 3]] {
+        let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
+        let records: Vec<_> = (1..=3).map(registered).collect();
+        let register = (1..).zip(&records).map(|(id, record)| put(&key(1, id), None, record));
+        store.commit(&batch(1, register.collect())).unwrap();
+        let finish = |id: &u8| {
+            let record = &records[usize::from(*id) - 1];
+            put(&key(1, *id), Some(record), &completed(record, b"answer", 9))
+        };
+        store.commit(&batch(1, ended.iter().map(finish).collect())).unwrap();
+        store.reopen().unwrap();
+        store.commit(&batch(1, vec![put(&key(1, 4), None, &registered(4))])).unwrap();
+        let (_, in_flight) = places(&store);
+        assert_eq!(in_flight.last(), Some(&4), "{ended:?}");
+        assert_eq!(check_invariants(&store).records.len(), 4);
+    }
+}
+
+#[test]
+fn a_long_row_in_flight_shares_no_page_with_what_every_commit_writes() {
+    let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
+    let leaves = |store: &RedbStore| {
+        let stats = store.read(|txn| Ok(txn.open_table(COUNTERS).map_err(table)?.stats().unwrap()));
+        stats.unwrap().leaf_pages()
+    };
+    let long = Record { request: vec![1; 60_000].as_slice().into(), ..registered(2) };
+    store.commit(&batch(1, vec![put(&key(1, 1), None, &registered(1))])).unwrap();
+    assert_eq!(leaves(&store), 1, "the numbers, and a short row");
+    store.commit(&batch(2, vec![put(&key(1, 2), None, &long)])).unwrap();
+    store.commit(&batch(3, vec![put(&key(1, 3), None, &registered(3))])).unwrap();
+    assert_eq!(leaves(&store), 3, "these, the long one, and what came later");
+    store.commit(&batch(4, vec![gone(&key(1, 2), &long)])).unwrap();
+    store.commit(&batch(4, vec![gone(&key(1, 3), &registered(3))])).unwrap();
+    assert_eq!(leaves(&store), 1);
+}
+
+#[test]
+fn records_fill_their_pages_whatever_order_those_of_a_batch_end_in() {
+    let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
+    let key = |n: u64| Key::new("flow", b"scope", &n.to_be_bytes()).unwrap();
+    let many = |now, changes| Batch { records_per_scope: 1_000_000, ..batch(now, changes) };
+    for first in (0..5_000).step_by(100) {
+        store.commit(&many(1, (first..first + 100).map(|n| put(&key(n), None, &registered(n))).collect())).unwrap();
+        let finish = |n: u64| {
+            let n = first + n * 37 % 100;
+            put(&key(n), Some(&registered(n)), &completed(&registered(n), &[7; 32], 9))
+        };
+        store.commit(&many(1, (0..100).map(finish).collect())).unwrap();
+    }
+    store
+        .read(|txn| {
+            let stats = txn.open_table(RECORDS).map_err(table)?.stats().map_err(storage)?;
+            let fill = stats.stored_bytes() as f64 / (stats.leaf_pages() * 4_096) as f64;
+            assert!(fill > 0.85, "full to {fill:.2}");
+            Ok(())
+        })
+        .unwrap();
 }
 
 /// The entries of the index by tick.
@@ -63,8 +162,7 @@ fn the_entry_of_a_tick_comes_moves_and_goes_with_its_record() {
         check_invariants(&store);
         before = Some(record);
     }
-    let gone = Change { key: key(1, 1), expected: before.as_ref().map(Version::of), put: None, rows: Vec::new() };
-    store.commit(&batch(1, vec![gone])).unwrap();
+    store.commit(&batch(1, vec![gone(&key(1, 1), &before.unwrap())])).unwrap();
     assert_eq!(quiet(&store), []);
 }
 
@@ -74,9 +172,7 @@ fn a_store_that_was_emptied_keeps_no_row_but_totals_clock_mark_and_generation() 
     let record = registered(1);
     let keys: Vec<_> = (1..=3).map(|scope| key(scope, 1)).collect();
     store.commit(&batch(1, keys.iter().map(|key| put(key, None, &record)).collect())).unwrap();
-    let remove =
-        |key: &Key| Change { key: key.clone(), expected: Some(Version::of(&record)), put: None, rows: Vec::new() };
-    store.commit(&batch(2, keys.iter().map(remove).collect())).unwrap();
+    store.commit(&batch(2, keys.iter().map(|key| gone(key, &record)).collect())).unwrap();
     check_invariants(&store);
     store
         .read(|txn| {

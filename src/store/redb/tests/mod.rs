@@ -9,6 +9,7 @@ mod fresh;
 mod layout;
 mod lies;
 mod matrix;
+mod raise;
 mod readers;
 mod verify;
 
@@ -19,14 +20,14 @@ use ::redb::ReadableTable;
 
 use super::ledger::{expiry_key, if_there};
 use super::tables::{
-    COUNTERS, EXPIRY, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, META, QUIET, RECORDS, TICK_MARK, hash_of,
-    read_clock_mark, read_counter, read_totals, scope_counter,
+    COUNTERS, EXPIRY, FORMAT, FORMAT_KEY, Home, IN_FLIGHT, KEYS, LEDGER, LEDGER_EXPIRY, META, QUIET, RECORDS,
+    TICK_MARK, hash_of, in_flight_rows, read_clock_mark, read_counter, read_format, read_totals, scope_counter,
 };
 use super::*;
 use crate::fingerprint::Fingerprint;
 use crate::ledger::{Guard, Row};
 use crate::record::{AttemptId, BootId, State, Token};
-use crate::store::codec::{decode_ledger_row, decode_row};
+use crate::store::codec::{decode_ledger_row, decode_row, encode_row};
 use crate::store::{Change, Version, row_key};
 
 fn small() -> RedbOptions {
@@ -87,6 +88,47 @@ fn batch(now: u64, changes: Vec<Change>) -> Batch {
     Batch { now: UnixMillis(now), records_per_scope: 1_000, changes, ..Batch::default() }
 }
 
+/// Changes the tables behind the store's back.
+fn tamper(store: &RedbStore, change: impl FnOnce(&WriteTransaction)) {
+    let txn = store.begin_write().unwrap();
+    change(&txn);
+    txn.commit().unwrap();
+}
+
+fn set_format(txn: &WriteTransaction, format: u32) {
+    txn.open_table(META).unwrap().insert(FORMAT_KEY, format.to_be_bytes().as_slice()).unwrap();
+}
+
+fn format_of(store: &RedbStore) -> u32 {
+    store.read(|txn| read_format(&txn.open_table(META).map_err(table)?)).unwrap()
+}
+
+/// Lays a file out as format 2 has it: what is in flight is in `records`, too, and an index says which.
+fn make_second_format(txn: &WriteTransaction) {
+    set_format(txn, 2);
+    let mut counters = txn.open_table(COUNTERS).unwrap();
+    let mut records = txn.open_table(RECORDS).unwrap();
+    let mut index = txn.open_table(IN_FLIGHT).unwrap();
+    let rows: Vec<_> = in_flight_rows(&counters, None)
+        .unwrap()
+        .map(|entry| entry.map(|(seq, row)| (seq, row.value().to_vec())))
+        .collect();
+    for entry in rows {
+        let (seq, row) = entry.unwrap();
+        counters.remove(in_flight_name(seq).as_slice()).unwrap();
+        records.insert(seq, row.as_slice()).unwrap();
+        index.insert(seq, ()).unwrap();
+    }
+}
+
+/// Removes what is younger than the first format.
+fn make_first_format(txn: &WriteTransaction) {
+    make_second_format(txn);
+    set_format(txn, 1);
+    assert!(txn.delete_table(QUIET).unwrap());
+    assert!(txn.delete_table(LEDGER).unwrap() && txn.delete_table(LEDGER_EXPIRY).unwrap());
+}
+
 /// Everything that is stored.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Content {
@@ -136,26 +178,18 @@ fn check_invariants(store: &RedbStore) -> Content {
     store.verify().unwrap();
     store
         .read(|txn| {
-            let records = txn.open_table(RECORDS).map_err(table)?;
             let keys = txn.open_table(KEYS).map_err(table)?;
             let expiry = txn.open_table(EXPIRY).map_err(table)?;
-            let in_flight = txn.open_table(IN_FLIGHT).map_err(table)?;
             let counters = txn.open_table(COUNTERS).map_err(table)?;
 
             let mut stored = BTreeMap::new();
             let (mut expected_keys, mut expected_expiry) = (BTreeMap::new(), BTreeSet::new());
             let mut expected_quiet = BTreeSet::new();
-            let (mut expected_in_flight, mut totals) = (BTreeSet::new(), Totals::default());
-            let mut scopes: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
-            for entry in ReadableTable::iter(&records).unwrap() {
-                let (seq, row) = entry.unwrap();
-                let (key, record) = decode_row(row.value()).expect("every row decodes");
-                expected_keys.insert(hash_of(&key), seq.value());
-                expected_expiry.extend(record.removable_at().map(|at| (at.0, seq.value())));
-                expected_quiet.extend(record.lapse_tick().map(|tick| (tick, seq.value())));
-                if record.state.status().is_in_flight() {
-                    expected_in_flight.insert(seq.value());
-                }
+            let (mut totals, mut scopes) = (Totals::default(), BTreeMap::<Vec<u8>, u64>::new());
+            for (seq, key, record) in placed(txn)? {
+                expected_keys.insert(hash_of(&key), seq);
+                expected_expiry.extend(record.removable_at().map(|at| (at.0, seq)));
+                expected_quiet.extend(record.lapse_tick().map(|tick| (tick, seq)));
                 *totals.of_mut(record.state.status()) += 1;
                 *scopes.entry(scope_counter(key.scope())).or_default() += 1;
                 assert!(stored.insert(key, record).is_none(), "one row per key");
@@ -174,9 +208,6 @@ fn check_invariants(store: &RedbStore) -> Content {
                 .flat_map(|quiet| ReadableTable::iter(quiet).unwrap().map(|entry| entry.unwrap().0.value()))
                 .collect();
             assert_eq!(found, expected_quiet, "quiet");
-            let found: BTreeSet<_> =
-                ReadableTable::iter(&in_flight).unwrap().map(|entry| entry.unwrap().0.value()).collect();
-            assert_eq!(found, expected_in_flight, "in flight");
             assert_eq!(read_totals(&counters)?, totals, "totals");
             let found: BTreeMap<_, _> = ReadableTable::range(&counters, b"s".as_slice()..b"t".as_slice())
                 .unwrap()
@@ -188,6 +219,36 @@ fn check_invariants(store: &RedbStore) -> Content {
             Ok(Content { records: stored, rows: check_ledger(txn)?, clock_mark, tick_mark })
         })
         .unwrap()
+}
+
+/// Every record and its place, after checking that it is in the table where a file of its format has it.
+fn placed(txn: &ReadTransaction) -> Result<Vec<(u64, Key, Record)>, StoreError> {
+    let records = txn.open_table(RECORDS).map_err(table)?;
+    let counters = txn.open_table(COUNTERS).map_err(table)?;
+    let in_records = ReadableTable::iter(&records).unwrap().map(|entry| {
+        let (seq, row) = entry.unwrap();
+        (Home::Records, seq.value(), row)
+    });
+    let in_counters = in_flight_rows(&counters, None)?.map(|entry| {
+        let (seq, row) = entry.unwrap();
+        (Home::Counters, seq, row)
+    });
+    let is_old = read_format(&txn.open_table(META).map_err(table)?)? < FORMAT;
+    let (mut placed, mut in_flight) = (Vec::new(), BTreeSet::new());
+    for (home, seq, row) in in_records.chain(in_counters) {
+        let (key, record) = decode_row(row.value()).expect("every row decodes");
+        assert_eq!(home, if is_old { Home::Records } else { Home::of(&record) }, "in its table");
+        if record.state.status().is_in_flight() {
+            in_flight.insert(seq);
+        }
+        placed.push((seq, key, record));
+    }
+    let index = if_there(txn, IN_FLIGHT)?;
+    let listed = |index: &ReadOnlyTable<u64, ()>| {
+        ReadableTable::iter(index).unwrap().map(|entry| entry.unwrap().0.value()).collect()
+    };
+    assert_eq!(index.as_ref().map(listed), is_old.then_some(in_flight), "the index of an older format");
+    Ok(placed)
 }
 
 /// The rows, after checking that the index has an entry for each that has an end, and no other.

@@ -9,7 +9,8 @@ use super::*;
 fn a_snapshot_that_outlives_its_file_says_closed_or_being_reopened() {
     for close in [true, false] {
         let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
-        let rows: Vec<_> = (0..200).map(|id| put(&key(1, id), None, &registered(id.into()))).collect();
+        let done = |id| completed(&registered(u64::from(id)), b"answer", 9);
+        let rows: Vec<_> = (0..200).map(|id| put(&key(1, id), None, &done(id))).collect();
         store.commit(&batch(1, rows)).unwrap();
         let result = store.read(|txn| {
             if close {

@@ -19,13 +19,26 @@ fn insert(txn: &WriteTransaction, name: &[u8], value: &[u8]) {
     txn.open_table(COUNTERS).unwrap().insert(name, value).unwrap();
 }
 
+fn in_flight_row(txn: &WriteTransaction, seq: u64) -> Vec<u8> {
+    let counters = txn.open_table(COUNTERS).unwrap();
+    counters.get(in_flight_name(seq).as_slice()).unwrap().unwrap().value().to_vec()
+}
+
+fn remove_in_flight(txn: &WriteTransaction, seq: u64) {
+    assert!(txn.open_table(COUNTERS).unwrap().remove(in_flight_name(seq).as_slice()).unwrap().is_some());
+}
+
+fn put_ended(txn: &WriteTransaction, seq: u64, row: &[u8]) {
+    assert!(txn.open_table(RECORDS).unwrap().insert(seq, row).unwrap().is_none());
+}
+
 type Tamper = fn(&WriteTransaction);
 
 #[test]
 fn every_disagreement_is_found_and_none_is_seen_where_there_is_none() {
     let one = 1u64.to_be_bytes();
     assert_eq!(one.len(), 8);
-    let tampers: [(&str, Tamper); 21] = [
+    let tampers: [(&str, Tamper); 26] = [
         ("record 1 is not found", |txn| drop(txn.open_table(KEYS).unwrap().remove(&hash_of(&key(1, 1))).unwrap())),
         ("record 1 is not found", |txn| drop(txn.open_table(KEYS).unwrap().insert(&hash_of(&key(1, 1)), 2).unwrap())),
         ("index of keys", |txn| drop(txn.open_table(KEYS).unwrap().insert(&hash_of(&key(1, 9)), 2).unwrap())),
@@ -34,15 +47,26 @@ fn every_disagreement_is_found_and_none_is_seen_where_there_is_none() {
         ("record 2 is missing from the tick", |txn| drop(txn.open_table(QUIET).unwrap().remove((8, 2)).unwrap())),
         ("record 2 is missing from the tick", |txn| assert!(txn.delete_table(QUIET).unwrap())),
         ("the tick index", |txn| drop(txn.open_table(QUIET).unwrap().insert((8, 1), ()).unwrap())),
-        ("record 1 is missing from the in", |txn| drop(txn.open_table(IN_FLIGHT).unwrap().remove(1).unwrap())),
-        ("the in-flight index", |txn| drop(txn.open_table(IN_FLIGHT).unwrap().insert(2, ()).unwrap())),
+        ("record 1 is among those in flight and", |txn| {
+            let done = Record { lapses_at: None, ..completed(&registered(1), b"answer", 5) };
+            put_ended(txn, 1, &encode_row(&key(1, 1), &done).unwrap());
+        }),
+        ("record 1 is in flight, and among", |txn| {
+            put_ended(txn, 1, &in_flight_row(txn, 1));
+            remove_in_flight(txn, 1);
+        }),
+        ("record 2 has ended, and is among", |txn| {
+            let row = txn.open_table(RECORDS).unwrap().remove(2).unwrap().unwrap().value().to_vec();
+            insert(txn, &in_flight_name(2), &row);
+        }),
+        ("record 1 does not decode", |txn| insert(txn, &in_flight_name(1), b"row")),
+        ("a counter counts nothing", |txn| insert(txn, b"under", &1u64.to_be_bytes())),
+        ("the in-flight index is not", |txn| drop(txn.open_table(IN_FLIGHT).unwrap())),
+        ("the in-flight index is not", |txn| set_format(txn, 2)),
         ("record 2 does not decode", |txn| {
             drop(txn.open_table(RECORDS).unwrap().insert(2, b"row".as_slice()).unwrap());
         }),
-        ("index of keys", |txn| {
-            drop(txn.open_table(RECORDS).unwrap().remove(1).unwrap());
-            drop(txn.open_table(IN_FLIGHT).unwrap().remove(1).unwrap());
-        }),
+        ("index of keys", |txn| remove_in_flight(txn, 1)),
         ("the totals", |txn| insert(txn, TOTALS, &[0; 48])),
         ("the totals", |txn| insert(txn, TOTALS, b"short")),
         ("a counter", |txn| insert(txn, CLOCK_MARK, b"short")),
@@ -61,17 +85,53 @@ fn every_disagreement_is_found_and_none_is_seen_where_there_is_none() {
             drop(txn.open_table(LEDGER).unwrap().remove(row_key::join("hashes", b"key").as_slice()).unwrap());
         }),
     ];
-    for (number, (what, tamper)) in tampers.into_iter().enumerate() {
+    for (number, (what, change)) in tampers.into_iter().enumerate() {
         let store = sound();
         store.verify().unwrap();
-        let txn = store.begin_write().unwrap();
-        tamper(&txn);
-        txn.commit().unwrap();
-        match store.verify() {
-            Err(StoreError::Corrupt(found)) => assert!(found.contains(what), "{number}: {found}, not {what}"),
-            other => panic!("{number}, {what}: {other:?}"),
-        }
+        tamper(&store, change);
+        disagrees(&store, what, number);
     }
+}
+
+fn disagrees(store: &RedbStore, what: &str, number: usize) {
+    match store.verify() {
+        Err(StoreError::Corrupt(found)) => assert!(found.contains(what), "{number}: {found}, not {what}"),
+        other => panic!("{number}, {what}: {other:?}"),
+    }
+}
+
+#[test]
+fn every_disagreement_on_what_is_in_flight_is_found_in_a_file_of_an_older_format() {
+    let tampers: [(&str, Tamper); 4] = [
+        ("record 1 is missing from the in", |txn| drop(txn.open_table(IN_FLIGHT).unwrap().remove(1).unwrap())),
+        ("the in-flight index", |txn| drop(txn.open_table(IN_FLIGHT).unwrap().insert(2, ()).unwrap())),
+        ("the in-flight index is not", |txn| assert!(txn.delete_table(IN_FLIGHT).unwrap())),
+        ("record 1 is in a place", |txn| {
+            let row = txn.open_table(RECORDS).unwrap().remove(1).unwrap().unwrap().value().to_vec();
+            insert(txn, &in_flight_name(1), &row);
+        }),
+    ];
+    for (number, (what, change)) in tampers.into_iter().enumerate() {
+        let store = sound();
+        tamper(&store, make_second_format);
+        store.verify().unwrap();
+        tamper(&store, change);
+        disagrees(&store, what, number);
+    }
+}
+
+#[test]
+fn scopes_are_counted_beside_more_records_in_flight_than_are_counted_at_once() {
+    let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
+    let change = |n: u64| {
+        let key = Key::new("flow", &[n as u8 % 3], &n.to_be_bytes()).unwrap();
+        put(&key, None, &registered(n))
+    };
+    let many = batch(1, (0..17_000).map(change).collect());
+    store.commit(&Batch { records_per_scope: 1_000_000, ..many }).unwrap();
+    store.verify().unwrap();
+    tamper(&store, |txn| insert(txn, &scope_counter(&[1]), &2u64.to_be_bytes()));
+    disagrees(&store, "scope's counter", 0);
 }
 
 #[test]

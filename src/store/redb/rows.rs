@@ -1,0 +1,173 @@
+//! The records in a transaction that writes, and what leads to them.
+
+use std::collections::BTreeMap;
+
+use ::redb::{AccessGuard, Key as TableKey, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
+
+use super::error::{storage, table};
+use super::tables::{EXPIRY, Home, KEYS, KeyHash, QUIET, RECORDS, hash_of, in_flight_name, place_of, record_of};
+use crate::key::Key;
+use crate::record::Record;
+use crate::store::StoreError;
+
+/// `counters`, open: the rows of what is in flight are there.
+pub(super) type Counters<'txn> = Table<'txn, &'static [u8], &'static [u8]>;
+
+/// A record and where it stands.
+pub(super) struct Found {
+    pub(super) record: Record,
+    seq: u64,
+    home: Home,
+}
+
+/// The records and their indexes. What is in flight is in `counters`, which is open all the time.
+pub(super) struct Rows<'txn> {
+    records: Lazy<'txn, u64, &'static [u8]>,
+    /// Rows for `records`, by place. They are written at the end, in order of arrival: redb leaves a page full for what comes
+    /// behind all others, and cuts it in halves for what comes between.
+    ended: BTreeMap<u64, Vec<u8>>,
+    keys: Lazy<'txn, &'static KeyHash, u64>,
+    expiry: Index<'txn>,
+    quiet: Index<'txn>,
+}
+
+impl<'txn> Rows<'txn> {
+    pub(super) fn new(txn: &'txn WriteTransaction) -> Self {
+        Self {
+            records: Lazy::new(txn, RECORDS),
+            ended: BTreeMap::new(),
+            keys: Lazy::new(txn, KEYS),
+            expiry: Index(Lazy::new(txn, EXPIRY)),
+            quiet: Index(Lazy::new(txn, QUIET)),
+        }
+    }
+
+    /// The record of `key`, through the index. Looks among those in flight first: most changes are about one of them, and need
+    /// not look into `records`.
+    pub(super) fn find(&mut self, counters: &Counters<'_>, key: &Key) -> Result<Option<Found>, StoreError> {
+        let Some(seq) = place_of(self.keys.open()?, key)? else { return Ok(None) };
+        if let Some(row) = counters.get(in_flight_name(seq).as_slice()).map_err(storage)? {
+            return Ok(Some(Found { record: record_of(Some(row.value()), key)?, seq, home: Home::Counters }));
+        }
+        let record = match self.ended.get(&seq) {
+            Some(row) => record_of(Some(row), key)?,
+            None => {
+                let row = self.records.open()?.get(seq).map_err(storage)?;
+                record_of(row.as_ref().map(AccessGuard::value), key)?
+            }
+        };
+        Ok(Some(Found { record, seq, home: Home::Records }))
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        counters: &mut Counters<'_>,
+        seq: u64,
+        key: &Key,
+        (record, row): (&Record, Vec<u8>),
+    ) -> Result<(), StoreError> {
+        self.put_row(counters, Home::of(record), seq, row)?;
+        self.keys.open()?.insert(&hash_of(key), seq).map_err(storage)?;
+        self.index(seq, None, Some(record))
+    }
+
+    pub(super) fn replace(
+        &mut self,
+        counters: &mut Counters<'_>,
+        found: &Found,
+        (record, row): (&Record, Vec<u8>),
+    ) -> Result<(), StoreError> {
+        let home = Home::of(record);
+        if found.home != home {
+            self.remove_row(counters, found)?;
+        }
+        self.put_row(counters, home, found.seq, row)?;
+        self.index(found.seq, Some(&found.record), Some(record))
+    }
+
+    pub(super) fn remove(&mut self, counters: &mut Counters<'_>, found: &Found, key: &Key) -> Result<(), StoreError> {
+        self.remove_row(counters, found)?;
+        self.keys.open()?.remove(&hash_of(key)).map_err(storage)?;
+        self.index(found.seq, Some(&found.record), None)
+    }
+
+    /// To be called behind the last change.
+    pub(super) fn finish(mut self) -> Result<(), StoreError> {
+        if self.ended.is_empty() {
+            return Ok(());
+        }
+        let records = self.records.open()?;
+        for (seq, row) in self.ended {
+            records.insert(seq, row.as_slice()).map_err(storage)?;
+        }
+        Ok(())
+    }
+
+    fn put_row(&mut self, counters: &mut Counters<'_>, home: Home, seq: u64, row: Vec<u8>) -> Result<(), StoreError> {
+        match home {
+            Home::Counters => {
+                counters.insert(in_flight_name(seq).as_slice(), row.as_slice()).map_err(storage)?;
+            }
+            Home::Records => drop(self.ended.insert(seq, row)),
+        }
+        Ok(())
+    }
+
+    fn remove_row(&mut self, counters: &mut Counters<'_>, found: &Found) -> Result<(), StoreError> {
+        match found.home {
+            Home::Counters => drop(counters.remove(in_flight_name(found.seq).as_slice()).map_err(storage)?),
+            Home::Records => {
+                self.ended.remove(&found.seq);
+                self.records.open()?.remove(found.seq).map_err(storage)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the entries of the indexes that the change touches, and no others: an entry that stays costs no page.
+    fn index(&mut self, seq: u64, old: Option<&Record>, new: Option<&Record>) -> Result<(), StoreError> {
+        let removable = |record: Option<&Record>| record.and_then(Record::removable_at).map(|at| (at.0, seq));
+        self.expiry.move_entry(removable(old), removable(new))?;
+        let lapses = |record: Option<&Record>| record.and_then(Record::lapse_tick).map(|tick| (tick, seq));
+        self.quiet.move_entry(lapses(old), lapses(new))
+    }
+}
+
+/// A table that is opened when it is needed: a transaction pays for each one that it opens, used or not.
+struct Lazy<'txn, K: TableKey + 'static, V: Value + 'static> {
+    txn: &'txn WriteTransaction,
+    definition: TableDefinition<'static, K, V>,
+    table: Option<Table<'txn, K, V>>,
+}
+
+impl<'txn, K: TableKey + 'static, V: Value + 'static> Lazy<'txn, K, V> {
+    fn new(txn: &'txn WriteTransaction, definition: TableDefinition<'static, K, V>) -> Self {
+        Self { txn, definition, table: None }
+    }
+
+    fn open(&mut self) -> Result<&mut Table<'txn, K, V>, StoreError> {
+        match &mut self.table {
+            Some(table) => Ok(table),
+            none => Ok(none.insert(self.txn.open_table(self.definition).map_err(table)?)),
+        }
+    }
+}
+
+/// An index by time or by tick.
+struct Index<'txn>(Lazy<'txn, (u64, u64), ()>);
+
+impl Index<'_> {
+    fn move_entry(&mut self, old: Option<(u64, u64)>, new: Option<(u64, u64)>) -> Result<(), StoreError> {
+        if old == new {
+            return Ok(());
+        }
+        let index = self.0.open()?;
+        if let Some(entry) = old {
+            index.remove(entry).map_err(storage)?;
+        }
+        if let Some(entry) = new {
+            index.insert(entry, ()).map_err(storage)?;
+        }
+        Ok(())
+    }
+}
