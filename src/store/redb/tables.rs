@@ -19,6 +19,8 @@
 //! registration writes its row there, and an end takes it away. So `records` gets each row once, at its final length: where rows
 //! grew in place, full pages split, and stayed half full. A place is given out at the registration, and is that of the row in
 //! either table, so that an end does not touch `keys`, which no order can be made of. A record is in exactly one of the two.
+//! What it costs: a row that grows beyond a page while it is in flight, by a long checkpoint, can come to share its page with the
+//! numbers, and until its end every commit writes it again.
 //! Numbers are big-endian where we encode them.
 //!
 //! A file says which format it has:
