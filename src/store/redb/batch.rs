@@ -9,7 +9,7 @@ use super::ledger::Ledger;
 use super::open::Contents;
 use super::rows::Rows;
 use super::tables::{
-    CLOCK_MARK, COUNTERS, FORMAT, FORMAT_KEY, GENERATION, IN_FLIGHT, LEDGER, LEDGER_EXPIRY, META, QUIET, RECORDS,
+    CLOCK_MARK, COUNTERS, FORMAT, FORMAT_KEY, GENERATION, Home, IN_FLIGHT, LEDGER, LEDGER_EXPIRY, META, QUIET, RECORDS,
     TICK_MARK, TOTALS, damaged, encode_totals, in_flight_name, read_counter, read_totals, scope_counter,
 };
 use crate::record::Record;
@@ -67,9 +67,13 @@ fn move_in_flight(txn: &WriteTransaction) -> Result<(), StoreError> {
     let mut counters = txn.open_table(COUNTERS).map_err(table)?;
     for entry in in_flight.iter().map_err(storage)? {
         let seq = entry.map_err(storage)?.0.value();
-        // An entry without a row is damage, and so is a row without a byte.
-        let row = records.remove(seq).map_err(storage)?.map(|row| row.value().to_vec()).unwrap_or_default();
-        counters.insert(in_flight_name(seq).as_slice(), row.as_slice()).map_err(storage)?;
+        let row = records.get(seq).map_err(storage)?.map(|row| row.value().to_vec());
+        // A long row stays. An entry without a row is damage: what has an empty row here, and none there, does not decode.
+        let moved = row.filter(|row| Home::in_flight(row) == Home::Counters);
+        counters.insert(in_flight_name(seq).as_slice(), moved.as_deref().unwrap_or_default()).map_err(storage)?;
+        if moved.is_some() {
+            records.remove(seq).map_err(storage)?;
+        }
     }
     Ok(())
 }

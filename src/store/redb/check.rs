@@ -1,20 +1,20 @@
 //! Whether the tables agree: every index and every counter against the records and rows that it is about.
 //!
 //! Each record and row is looked up in its indexes; that an index has nothing else is shown by its number of entries. So
-//! one pass over each table is enough, and nothing is remembered but the counts. That no record stands in both tables is
-//! shown by a look into the other one for each that is in flight.
+//! one pass over each table is enough, and nothing is remembered but the counts. That no row stands in both tables is
+//! shown by a look into the other one for each record in flight.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use ::redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, Value};
+use ::redb::{AccessGuard, Key, ReadOnlyTable, ReadTransaction, ReadableTable, Value};
 
 use super::error::{storage, table};
 use super::ledger::{expiry_key, if_there};
 use super::tables::{
-    CLOCK_MARK, COUNTERS, EXPIRY, FORMAT, GENERATION, Home, IN_FLIGHT, KEYS, KeyHash, LEDGER, LEDGER_EXPIRY, META,
-    QUIET, RECORDS, TICK_MARK, TOTALS, hash_of, in_flight_place, in_flight_rows, read_clock_mark, read_counter,
-    read_format, read_totals, scope_counter,
+    CLOCK_MARK, COUNTERS, EXPIRY, FORMAT, GENERATION, IN_FLIGHT, KEYS, KeyHash, LEDGER, LEDGER_EXPIRY, META, QUIET,
+    RECORDS, TICK_MARK, TOTALS, hash_of, in_flight_name, in_flight_place, in_flight_rows, read_clock_mark,
+    read_counter, read_format, read_totals, scope_counter,
 };
 use crate::store::codec::{decode_ledger_row, decode_row};
 use crate::store::{StoreError, Totals, row_key};
@@ -42,17 +42,25 @@ fn records(txn: &ReadTransaction) -> Result<Totals, StoreError> {
     let mut seen = Seen::default();
     for entry in ReadableTable::iter(&records).map_err(storage)? {
         let (seq, row) = entry.map_err(storage)?;
-        indexes.check(seq.value(), row.value(), Home::Records, &mut seen)?;
+        indexes.check((seq.value(), row.value()), false, &mut seen)?;
     }
     for entry in in_flight_rows(&counters, None)? {
         let (seq, row) = entry?;
-        if ReadableTable::get(&records, seq).map_err(storage)?.is_some() {
-            return Err(at_fault(seq, "is among those in flight and among those that have ended"));
+        let in_records = ReadableTable::get(&records, seq).map_err(storage)?;
+        match (row.value(), in_records.as_ref().map(AccessGuard::value)) {
+            // Checked with the others there.
+            ([], Some(row)) if is_in_flight(row) => {}
+            ([], Some(_)) => return Err(at_fault(seq, "has ended, and is marked as in flight")),
+            (_, Some(_)) => return Err(at_fault(seq, "is among those in flight and among those that have ended")),
+            (row, None) => indexes.check((seq, row), true, &mut seen)?,
         }
-        indexes.check(seq, row.value(), Home::Counters, &mut seen)?;
     }
     indexes.hold_nothing_else(&seen)?;
     Ok(seen.totals)
+}
+
+fn is_in_flight(row: &[u8]) -> bool {
+    decode_row(row).is_ok_and(|(_, record)| record.state.status().is_in_flight())
 }
 
 /// What the records have shown so far.
@@ -67,6 +75,7 @@ struct Indexes {
     keys: ReadOnlyTable<&'static KeyHash, u64>,
     expiry: ReadOnlyTable<(u64, u64), ()>,
     quiet: Option<ReadOnlyTable<(u64, u64), ()>>,
+    counters: ReadOnlyTable<&'static [u8], &'static [u8]>,
     /// Which records are in flight, in a file of an older format.
     in_flight: Option<ReadOnlyTable<u64, ()>>,
 }
@@ -82,11 +91,12 @@ impl Indexes {
             keys: txn.open_table(KEYS).map_err(table)?,
             expiry: txn.open_table(EXPIRY).map_err(table)?,
             quiet: if_there(txn, QUIET)?,
+            counters: txn.open_table(COUNTERS).map_err(table)?,
             in_flight,
         })
     }
 
-    fn check(&self, seq: u64, row: &[u8], home: Home, seen: &mut Seen) -> Result<(), StoreError> {
+    fn check(&self, (seq, row): (u64, &[u8]), is_in_counters: bool, seen: &mut Seen) -> Result<(), StoreError> {
         let (key, record) = decode_row(row).map_err(|_| at_fault(seq, "does not decode"))?;
         let found = ReadableTable::get(&self.keys, &hash_of(&key)).map_err(storage)?.map(|seq| seq.value());
         if found != Some(seq) {
@@ -107,19 +117,26 @@ impl Indexes {
             }
         }
         *seen.totals.of_mut(record.state.status()) += 1;
-        self.check_home(seq, record.state.status().is_in_flight(), home)
+        self.check_table(seq, record.state.status().is_in_flight(), is_in_counters)
     }
 
-    fn check_home(&self, seq: u64, is_in_flight: bool, home: Home) -> Result<(), StoreError> {
-        match (&self.in_flight, home, is_in_flight) {
-            (Some(index), Home::Records, true) if ReadableTable::get(index, seq).map_err(storage)?.is_none() => {
+    fn check_table(&self, seq: u64, is_in_flight: bool, is_in_counters: bool) -> Result<(), StoreError> {
+        match (&self.in_flight, is_in_counters, is_in_flight) {
+            (Some(index), false, true) if ReadableTable::get(index, seq).map_err(storage)?.is_none() => {
                 Err(at_fault(seq, "is missing from the in-flight index"))
             }
-            (Some(_), Home::Counters, _) => Err(at_fault(seq, "is in a place that its file's format does not have")),
-            (None, Home::Records, true) => Err(at_fault(seq, "is in flight, and among those that have ended")),
-            (None, Home::Counters, false) => Err(at_fault(seq, "has ended, and is among those in flight")),
-            (Some(_), Home::Records, _) | (None, Home::Records, false) | (None, Home::Counters, true) => Ok(()),
+            (Some(_), true, _) => Err(at_fault(seq, "is in a place that its file's format does not have")),
+            (None, false, true) if !self.is_marked(seq)? => {
+                Err(at_fault(seq, "is in flight, and among those that have ended"))
+            }
+            (None, true, false) => Err(at_fault(seq, "has ended, and is among those in flight")),
+            (_, false, _) | (None, true, true) => Ok(()),
         }
+    }
+
+    fn is_marked(&self, seq: u64) -> Result<bool, StoreError> {
+        let mark = ReadableTable::get(&self.counters, in_flight_name(seq).as_slice()).map_err(storage)?;
+        Ok(mark.is_some_and(|row| row.value().is_empty()))
     }
 
     fn hold_nothing_else(&self, seen: &Seen) -> Result<(), StoreError> {

@@ -309,9 +309,14 @@ impl Store for RedbStore {
             }
             let counters = txn.open_table(COUNTERS).map_err(table)?;
             let rows = in_flight_rows(&counters, after.map(|Cursor(seq)| seq))?.take(limit);
+            let records = txn.open_table(RECORDS).map_err(table)?;
             rows.map(|entry| {
-                let (seq, row) = entry?;
-                Ok(Entry { cursor: Cursor(seq), found: decode_row(row.value()).ok() })
+                let (seq, in_counters) = entry?;
+                let found = match in_counters.value() {
+                    [] => row(&records, seq)?,
+                    in_counters => decode_row(in_counters).ok(),
+                };
+                Ok(Entry { cursor: Cursor(seq), found })
             })
             .collect()
         })

@@ -25,7 +25,7 @@ pub(super) struct Rows<'txn> {
     records: Lazy<'txn, u64, &'static [u8]>,
     /// Rows for `records`, by place. They are written at the end, in order of arrival: redb leaves a page full for what comes
     /// behind all others, and cuts it in halves for what comes between.
-    ended: BTreeMap<u64, Vec<u8>>,
+    for_records: BTreeMap<u64, Vec<u8>>,
     keys: Lazy<'txn, &'static KeyHash, u64>,
     expiry: Index<'txn>,
     quiet: Index<'txn>,
@@ -35,7 +35,7 @@ impl<'txn> Rows<'txn> {
     pub(super) fn new(txn: &'txn WriteTransaction) -> Self {
         Self {
             records: Lazy::new(txn, RECORDS),
-            ended: BTreeMap::new(),
+            for_records: BTreeMap::new(),
             keys: Lazy::new(txn, KEYS),
             expiry: Index(Lazy::new(txn, EXPIRY)),
             quiet: Index(Lazy::new(txn, QUIET)),
@@ -46,17 +46,20 @@ impl<'txn> Rows<'txn> {
     /// not look into `records`.
     pub(super) fn find(&mut self, counters: &Counters<'_>, key: &Key) -> Result<Option<Found>, StoreError> {
         let Some(seq) = place_of(self.keys.open()?, key)? else { return Ok(None) };
-        if let Some(row) = counters.get(in_flight_name(seq).as_slice()).map_err(storage)? {
-            return Ok(Some(Found { record: record_of(Some(row.value()), key)?, seq, home: Home::Counters }));
-        }
-        let record = match self.ended.get(&seq) {
+        let in_flight = counters.get(in_flight_name(seq).as_slice()).map_err(storage)?;
+        let home = match in_flight.as_ref().map(AccessGuard::value) {
+            None => Home::Records,
+            Some([]) => Home::Both,
+            row @ Some(_) => return Ok(Some(Found { record: record_of(row, key)?, seq, home: Home::Counters })),
+        };
+        let record = match self.for_records.get(&seq) {
             Some(row) => record_of(Some(row), key)?,
             None => {
                 let row = self.records.open()?.get(seq).map_err(storage)?;
                 record_of(row.as_ref().map(AccessGuard::value), key)?
             }
         };
-        Ok(Some(Found { record, seq, home: Home::Records }))
+        Ok(Some(Found { record, seq, home }))
     }
 
     pub(super) fn insert(
@@ -66,7 +69,7 @@ impl<'txn> Rows<'txn> {
         key: &Key,
         (record, row): (&Record, Vec<u8>),
     ) -> Result<(), StoreError> {
-        self.put_row(counters, Home::of(record), seq, row)?;
+        self.put_row(counters, Home::of(record, &row), seq, row)?;
         self.keys.open()?.insert(&hash_of(key), seq).map_err(storage)?;
         self.index(seq, None, Some(record))
     }
@@ -77,7 +80,7 @@ impl<'txn> Rows<'txn> {
         found: &Found,
         (record, row): (&Record, Vec<u8>),
     ) -> Result<(), StoreError> {
-        let home = Home::of(record);
+        let home = Home::of(record, &row);
         if found.home != home {
             self.remove_row(counters, found)?;
         }
@@ -93,33 +96,38 @@ impl<'txn> Rows<'txn> {
 
     /// To be called behind the last change.
     pub(super) fn finish(mut self) -> Result<(), StoreError> {
-        if self.ended.is_empty() {
+        if self.for_records.is_empty() {
             return Ok(());
         }
         let records = self.records.open()?;
-        for (seq, row) in self.ended {
+        for (seq, row) in self.for_records {
             records.insert(seq, row.as_slice()).map_err(storage)?;
         }
         Ok(())
     }
 
     fn put_row(&mut self, counters: &mut Counters<'_>, home: Home, seq: u64, row: Vec<u8>) -> Result<(), StoreError> {
-        match home {
-            Home::Counters => {
-                counters.insert(in_flight_name(seq).as_slice(), row.as_slice()).map_err(storage)?;
-            }
-            Home::Records => drop(self.ended.insert(seq, row)),
+        let in_counters = match home {
+            Home::Records => None,
+            Home::Counters => Some(row.as_slice()),
+            Home::Both => Some([].as_slice()),
+        };
+        if let Some(row) = in_counters {
+            counters.insert(in_flight_name(seq).as_slice(), row).map_err(storage)?;
+        }
+        if home != Home::Counters {
+            self.for_records.insert(seq, row);
         }
         Ok(())
     }
 
     fn remove_row(&mut self, counters: &mut Counters<'_>, found: &Found) -> Result<(), StoreError> {
-        match found.home {
-            Home::Counters => drop(counters.remove(in_flight_name(found.seq).as_slice()).map_err(storage)?),
-            Home::Records => {
-                self.ended.remove(&found.seq);
-                self.records.open()?.remove(found.seq).map_err(storage)?;
-            }
+        if found.home != Home::Records {
+            counters.remove(in_flight_name(found.seq).as_slice()).map_err(storage)?;
+        }
+        if found.home != Home::Counters {
+            self.for_records.remove(&found.seq);
+            self.records.open()?.remove(found.seq).map_err(storage)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@
 //!            b"k"                     -> tick mark, 8 B; none before the first tick
 //!            b"s" scope               -> records of the scope, 8 B; none at zero
 //!            b"t"                     -> totals by state, 6 * 8 B
-//!            b"u" seq 8 B             -> row (see codec)        records in flight: their end is to come
+//!            b"u" seq 8 B             -> row (see codec)        records in flight: their end is to come; empty: in `records`
 //! ledger     len(table) table key     -> row (see codec)        the host's rows; len is 1 B
 //! ledger_expiry  end 8 B, ledger key  -> ()                     rows that have an end, and only those
 //! meta       "format"                 -> 4 B
@@ -18,10 +18,9 @@
 //! A commit costs pages, not rows. Everything that every commit writes stands in `counters`, which is a page or a few: a
 //! registration writes its row there, and an end takes it away. So `records` gets each row once, at its final length: where rows
 //! grew in place, full pages split, and stayed half full. A place is given out at the registration, and is that of the row in
-//! either table, so that an end does not touch `keys`, which no order can be made of. A record is in exactly one of the two.
-//! What it costs: a row that grows beyond a page while it is in flight, by a long checkpoint, can come to share its page with the
-//! numbers, and until its end every commit writes it again.
-//! Numbers are big-endian where we encode them.
+//! either table, so that an end does not touch `keys`, which no order can be made of. A record is in exactly one of the two: one in
+//! flight whose row is longer than 1 KiB is in `records`, too, and its place in `counters` is marked by an empty row, so that a
+//! page of `counters` stays one page. Numbers are big-endian where we encode them.
 //!
 //! A file says which format it has:
 //!
@@ -89,23 +88,35 @@ pub(super) fn scope_counter(scope: &[u8]) -> Vec<u8> {
     [b"s", scope].concat()
 }
 
-/// Which table the row of a record is in.
+/// Where a record stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Home {
+    /// In `records`: it has ended.
     Records,
-    /// It is in flight.
+    /// In `counters`: it is in flight.
     Counters,
+    /// In `records`, with an empty row in `counters`: it is in flight, and long.
+    Both,
 }
 
+/// A longer row would crowd out what every commit writes, and be written with it.
+const LONG_ROW: usize = 1_024;
+
 impl Home {
-    pub(super) fn of(record: &Record) -> Self {
-        if record.state.status().is_in_flight() { Self::Counters } else { Self::Records }
+    pub(super) fn of(record: &Record, row: &[u8]) -> Self {
+        match record.state.status().is_in_flight() {
+            false => Self::Records,
+            true => Self::in_flight(row),
+        }
+    }
+
+    pub(super) fn in_flight(row: &[u8]) -> Self {
+        if row.len() > LONG_ROW { Self::Both } else { Self::Counters }
     }
 }
 
 /// What the names of records in flight begin with in `counters`. They are behind all others: there redb gives a row that does
-/// not fit on the last page one of its own, where between others it would cut the page in halves, and a long row would
-/// share one with the numbers that every commit writes.
+/// not fit on the last page one of its own, where between others it would cut the page in halves.
 const IN_FLIGHT_NAMES: u8 = b'u';
 
 /// The name of a record in flight in `counters`.

@@ -5,7 +5,7 @@ use ::redb::ReadableTableMetadata;
 use super::super::disk::SimulatedDisk;
 use super::*;
 
-/// The places of the records that have ended, and of those in flight, as they lie.
+/// The places in `records`, and of what is in flight, as they lie.
 fn places(store: &RedbStore) -> (Vec<u64>, Vec<u64>) {
     store
         .read(|txn| {
@@ -90,21 +90,53 @@ fn no_place_is_given_out_twice_whichever_record_has_the_last_one() {
 }
 
 #[test]
-fn a_long_row_in_flight_shares_no_page_with_what_every_commit_writes() {
+fn a_long_row_in_flight_is_not_among_what_every_commit_writes_whenever_it_grows() {
     let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
-    let leaves = |store: &RedbStore| {
-        let stats = store.read(|txn| Ok(txn.open_table(COUNTERS).map_err(table)?.stats().unwrap()));
-        stats.unwrap().leaf_pages()
+    let bytes = |store: &RedbStore| {
+        let stats = store.read(|txn| Ok(txn.open_table(COUNTERS).map_err(table)?.stats().unwrap())).unwrap();
+        (stats.leaf_pages(), stats.stored_bytes())
     };
-    let long = Record { request: vec![1; 60_000].as_slice().into(), ..registered(2) };
-    store.commit(&batch(1, vec![put(&key(1, 1), None, &registered(1))])).unwrap();
-    assert_eq!(leaves(&store), 1, "the numbers, and a short row");
-    store.commit(&batch(2, vec![put(&key(1, 2), None, &long)])).unwrap();
-    store.commit(&batch(3, vec![put(&key(1, 3), None, &registered(3))])).unwrap();
-    assert_eq!(leaves(&store), 3, "these, the long one, and what came later");
-    store.commit(&batch(4, vec![gone(&key(1, 2), &long)])).unwrap();
-    store.commit(&batch(4, vec![gone(&key(1, 3), &registered(3))])).unwrap();
-    assert_eq!(leaves(&store), 1);
+    let with = |record: &Record, length: usize| Record {
+        revision: record.revision + 1,
+        checkpoint: Some(vec![1; length].as_slice().into()),
+        ..record.clone()
+    };
+    let first = Record { request: vec![1; 60_000].as_slice().into(), ..registered(1) };
+    let others: Vec<_> = (2..=4).map(registered).collect();
+    store.commit(&batch(1, vec![put(&key(1, 1), None, &first)])).unwrap();
+    assert_eq!(places(&store), (vec![1], vec![1]), "it arrives long");
+    let arrive = (2..).zip(&others).map(|(id, record)| put(&key(1, id), None, record));
+    store.commit(&batch(1, arrive.collect())).unwrap();
+    assert_eq!(places(&store), (vec![1], vec![1, 2, 3, 4]));
+    let short = bytes(&store);
+    assert_eq!(short.0, 1, "all that a commit writes is on one page");
+
+    let mut record = others[1].clone();
+    for (length, (in_records, in_counters)) in [
+        (60_000, (vec![1, 3], vec![1, 2, 3, 4])),
+        (5_000, (vec![1, 3], vec![1, 2, 3, 4])),
+        (10, (vec![1], vec![1, 2, 3, 4])),
+        (8_000, (vec![1, 3], vec![1, 2, 3, 4])),
+    ] {
+        let next = with(&record, length);
+        store.commit(&batch(2, vec![put(&key(1, 3), Some(&record), &next)])).unwrap();
+        record = next;
+        assert_eq!(places(&store), (in_records, in_counters), "{length} bytes");
+        assert_eq!((bytes(&store).0, bytes(&store).1 <= short.1 + 20), (1, true), "{length} bytes");
+        assert_eq!(store.get(&key(1, 3)).unwrap().as_ref(), Some(&record));
+        let listed: Vec<_> =
+            store.in_flight(None, 9).unwrap().into_iter().map(|entry| entry.found.unwrap().1).collect();
+        assert_eq!(listed, [first.clone(), others[0].clone(), record.clone(), others[2].clone()]);
+        check_invariants(&store);
+        store.verify().unwrap();
+    }
+    let done = |record: &Record| Record { revision: record.revision + 1, ..completed(record, b"answer", 9) };
+    store.commit(&batch(3, vec![put(&key(1, 3), Some(&record), &done(&record)), gone(&key(1, 1), &first)])).unwrap();
+    assert_eq!(places(&store), (vec![3], vec![2, 4]), "one has ended, one is gone");
+    assert_eq!(store.get(&key(1, 3)).unwrap(), Some(done(&record)));
+    assert_eq!(store.get(&key(1, 1)).unwrap(), None);
+    check_invariants(&store);
+    store.verify().unwrap();
 }
 
 #[test]

@@ -116,7 +116,9 @@ fn make_second_format(txn: &WriteTransaction) {
     for entry in rows {
         let (seq, row) = entry.unwrap();
         counters.remove(in_flight_name(seq).as_slice()).unwrap();
-        records.insert(seq, row.as_slice()).unwrap();
+        if !row.is_empty() {
+            records.insert(seq, row.as_slice()).unwrap();
+        }
         index.insert(seq, ()).unwrap();
     }
 }
@@ -225,19 +227,27 @@ fn check_invariants(store: &RedbStore) -> Content {
 fn placed(txn: &ReadTransaction) -> Result<Vec<(u64, Key, Record)>, StoreError> {
     let records = txn.open_table(RECORDS).map_err(table)?;
     let counters = txn.open_table(COUNTERS).map_err(table)?;
-    let in_records = ReadableTable::iter(&records).unwrap().map(|entry| {
-        let (seq, row) = entry.unwrap();
-        (Home::Records, seq.value(), row)
-    });
-    let in_counters = in_flight_rows(&counters, None)?.map(|entry| {
-        let (seq, row) = entry.unwrap();
-        (Home::Counters, seq, row)
-    });
+    let in_counters: BTreeMap<_, _> = in_flight_rows(&counters, None)?
+        .map(|entry| entry.map(|(seq, row)| (seq, row.value().to_vec())).unwrap())
+        .collect();
+    let in_records: BTreeMap<_, _> = ReadableTable::iter(&records)
+        .unwrap()
+        .map(|entry| entry.map(|(seq, row)| (seq.value(), row.value().to_vec())).unwrap())
+        .collect();
     let is_old = read_format(&txn.open_table(META).map_err(table)?)? < FORMAT;
     let (mut placed, mut in_flight) = (Vec::new(), BTreeSet::new());
-    for (home, seq, row) in in_records.chain(in_counters) {
-        let (key, record) = decode_row(row.value()).expect("every row decodes");
-        assert_eq!(home, if is_old { Home::Records } else { Home::of(&record) }, "in its table");
+    for seq in in_records.keys().chain(in_counters.keys()).copied().collect::<BTreeSet<_>>() {
+        let (home, row) = match (in_records.get(&seq), in_counters.get(&seq)) {
+            (Some(row), None) => (Home::Records, row),
+            (None, Some(row)) => (Home::Counters, row),
+            (Some(row), Some(mark)) => {
+                assert_eq!(*mark, b"", "a mark, and no second row");
+                (Home::Both, row)
+            }
+            (None, None) => unreachable!(),
+        };
+        let (key, record) = decode_row(row).expect("every row decodes");
+        assert_eq!(home, if is_old { Home::Records } else { Home::of(&record, row) }, "in its table");
         if record.state.status().is_in_flight() {
             in_flight.insert(seq);
         }

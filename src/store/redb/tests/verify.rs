@@ -38,7 +38,7 @@ type Tamper = fn(&WriteTransaction);
 fn every_disagreement_is_found_and_none_is_seen_where_there_is_none() {
     let one = 1u64.to_be_bytes();
     assert_eq!(one.len(), 8);
-    let tampers: [(&str, Tamper); 26] = [
+    let tampers: [(&str, Tamper); 28] = [
         ("record 1 is not found", |txn| drop(txn.open_table(KEYS).unwrap().remove(&hash_of(&key(1, 1))).unwrap())),
         ("record 1 is not found", |txn| drop(txn.open_table(KEYS).unwrap().insert(&hash_of(&key(1, 1)), 2).unwrap())),
         ("index of keys", |txn| drop(txn.open_table(KEYS).unwrap().insert(&hash_of(&key(1, 9)), 2).unwrap())),
@@ -60,6 +60,8 @@ fn every_disagreement_is_found_and_none_is_seen_where_there_is_none() {
             insert(txn, &in_flight_name(2), &row);
         }),
         ("record 1 does not decode", |txn| insert(txn, &in_flight_name(1), b"row")),
+        ("record 1 does not decode", |txn| insert(txn, &in_flight_name(1), b"")),
+        ("record 2 has ended, and is marked", |txn| insert(txn, &in_flight_name(2), b"")),
         ("a counter counts nothing", |txn| insert(txn, b"under", &1u64.to_be_bytes())),
         ("the in-flight index is not", |txn| drop(txn.open_table(IN_FLIGHT).unwrap())),
         ("the in-flight index is not", |txn| set_format(txn, 2)),
