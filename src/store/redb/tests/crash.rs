@@ -51,7 +51,7 @@ fn live(disk: &SimulatedDisk, dice: &mut Dice, batches: u64) -> Vec<Acknowledged
     states
 }
 
-/// The next change of some key: it is registered, then completed with a row of its own, then put off by some ticks with
+/// The next change of some key: it is registered, perhaps with checkpoints to follow, then completed with a row of its own, then put off by some ticks with
 /// another row, or removed, perhaps with a row.
 pub(super) fn change(content: &mut Content, dice: &mut Dice, now: u64) -> Change {
     let records = &mut content.records;
@@ -59,6 +59,11 @@ pub(super) fn change(content: &mut Content, dice: &mut Dice, now: u64) -> Change
     let before = records.get(&key).cloned();
     let after = match &before {
         None => Some(registered(dice.roll(u64::MAX))),
+        // It grows in flight, perhaps beyond what lies among the counters, or shrinks again.
+        Some(record) if record.state.status().is_in_flight() && dice.roll(3) == 0 => {
+            let checkpoint = vec![now as u8; if dice.roll(2) == 0 { 3_000 } else { 30 }];
+            Some(Record { revision: record.revision + 1, checkpoint: Some(checkpoint.into()), ..record.clone() })
+        }
         Some(record) if record.state.status().is_in_flight() => {
             let len = if dice.roll(10) == 0 { 5_000 } else { 100 };
             let lapses_at_tick = (dice.roll(2) == 0).then(|| now + dice.roll(20));

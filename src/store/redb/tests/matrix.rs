@@ -96,7 +96,7 @@ fn live_with(fault: DiskFault) -> bool {
     life.grow(&mut dice, 2, 60);
     life.upkeep(Store::rest);
     life.grow(&mut dice, 3, 4);
-    life.grow(&mut dice, 4, 90);
+    life.grow(&mut dice, 4, 150);
     life.expire(5);
     life.upkeep(Store::reopen);
     life.read();
