@@ -49,11 +49,11 @@ impl Explanation {
     fn standing(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(record) = &self.record else { return write!(f, "{}: no record", self.key) };
         let status = record.state.status();
-        write!(f, "{}: {status} since {}", self.key, self.since(record.updated_at))?;
+        write!(f, "{}: {status} since {}", self.key, span(record.updated_at, self.now))?;
         if status == Status::Tombstone {
             return Ok(());
         }
-        let (number, admitted) = (record.attempt.number, self.since(record.created_at));
+        let (number, admitted) = (record.attempt.number, span(record.created_at, self.now));
         write!(f, "\n  attempt {number}, admitted {admitted} ago")?;
         if record.recoveries > 0 {
             write!(f, ", {} recoveries", record.recoveries)?;
@@ -96,10 +96,6 @@ impl Explanation {
             write!(f, "\n  is forgotten at tick {tick}")?;
         }
         Ok(())
-    }
-
-    fn since(&self, moment: UnixMillis) -> String {
-        span(moment, self.now)
     }
 }
 

@@ -294,8 +294,12 @@ impl KeyActor {
     }
 
     fn stored(&self) -> Option<&Record> {
+        self.shared().map(Arc::as_ref)
+    }
+
+    fn shared(&self) -> Option<&Arc<Record>> {
         match &self.record {
-            Loaded::Is(record) => record.as_deref(),
+            Loaded::Is(record) => record.as_ref(),
             Loaded::NotYet => None,
         }
     }
@@ -570,11 +574,7 @@ impl KeyActor {
 
     /// Starts the operation of the record just written, or of this one, which is not.
     fn start(&mut self, mut ticket: Ticket, held: Option<Arc<Record>>) {
-        let written = match &self.record {
-            Loaded::Is(record) => record.as_ref(),
-            Loaded::NotYet => None,
-        };
-        let (Some(record), Some(question)) = (held.as_ref().or(written), ticket.question_mut()) else { return };
+        let (Some(record), Some(question)) = (held.as_ref().or(self.shared()), ticket.question_mut()) else { return };
         let (Ask::Admit(_, operation) | Ask::Rerun { operation, .. }) = &mut question.ask else { return };
         let Some(operation) = operation.take() else { return ticket.refuse(ErrorKind::Internal) };
         let Surroundings { running, router, limits, .. } = &*self.around;

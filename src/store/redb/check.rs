@@ -37,14 +37,13 @@ pub(super) fn verify(txn: &ReadTransaction) -> Result<(), StoreError> {
 /// Checks the records against the indexes. Returns how many there are in each state.
 fn records(txn: &ReadTransaction) -> Result<Totals, StoreError> {
     let records = txn.open_table(RECORDS).map_err(table)?;
-    let counters = txn.open_table(COUNTERS).map_err(table)?;
     let indexes = Indexes::open(txn)?;
     let mut seen = Seen::default();
     for entry in ReadableTable::iter(&records).map_err(storage)? {
         let (seq, row) = entry.map_err(storage)?;
         indexes.check((seq.value(), row.value()), false, &mut seen)?;
     }
-    for entry in in_flight_rows(&counters, None)? {
+    for entry in in_flight_rows(&indexes.counters, None)? {
         let (seq, row) = entry?;
         let in_records = ReadableTable::get(&records, seq).map_err(storage)?;
         match (row.value(), in_records.as_ref().map(AccessGuard::value)) {

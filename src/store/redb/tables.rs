@@ -18,9 +18,9 @@
 //! A commit costs pages, not rows. Everything that every commit writes stands in `counters`, which is a page or a few: a
 //! registration writes its row there, and an end takes it away. So `records` gets each row once, at its final length: where rows
 //! grew in place, full pages split, and stayed half full. A place is given out at the registration, and is that of the row in
-//! either table, so that an end does not touch `keys`, which no order can be made of. A record is in exactly one of the two: one in
-//! flight whose row is longer than 1 KiB is in `records`, too, and its place in `counters` is marked by an empty row, so that a
-//! page of `counters` stays one page. Numbers are big-endian where we encode them.
+//! either table, so that an end does not touch `keys`, which no order can be made of. A row is in exactly one of the two. One in
+//! flight that is longer than 1 KiB is in `records`, and its place in `counters` is marked by an empty one, so that a page of
+//! `counters` stays one page. Numbers are big-endian where we encode them.
 //!
 //! A file says which format it has:
 //!

@@ -236,16 +236,15 @@ fn placed(txn: &ReadTransaction) -> Result<Vec<(u64, Key, Record)>, StoreError> 
         .collect();
     let is_old = read_format(&txn.open_table(META).map_err(table)?)? < FORMAT;
     let (mut placed, mut in_flight) = (Vec::new(), BTreeSet::new());
-    for seq in in_records.keys().chain(in_counters.keys()).copied().collect::<BTreeSet<_>>() {
-        let (home, row) = match (in_records.get(&seq), in_counters.get(&seq)) {
-            (Some(row), None) => (Home::Records, row),
-            (None, Some(row)) => (Home::Counters, row),
-            (Some(row), Some(mark)) => {
-                assert_eq!(*mark, b"", "a mark, and no second row");
-                (Home::Both, row)
-            }
-            (None, None) => unreachable!(),
-        };
+    let homes = in_records.iter().map(|(seq, row)| match in_counters.get(seq) {
+        None => (Home::Records, *seq, row),
+        Some(mark) => {
+            assert_eq!(*mark, b"", "a mark, and no second row");
+            (Home::Both, *seq, row)
+        }
+    });
+    let apart = in_counters.iter().filter(|(seq, _)| !in_records.contains_key(seq));
+    for (home, seq, row) in homes.chain(apart.map(|(seq, row)| (Home::Counters, *seq, row))) {
         let (key, record) = decode_row(row).expect("every row decodes");
         assert_eq!(home, if is_old { Home::Records } else { Home::of(&record, row) }, "in its table");
         if record.state.status().is_in_flight() {
