@@ -81,15 +81,13 @@ impl<'txn> Rows<'txn> {
         (record, row): (&Record, Vec<u8>),
     ) -> Result<(), StoreError> {
         let home = Home::of(record, &row);
-        if found.home != home {
-            self.remove_row(counters, found)?;
-        }
+        self.leave(counters, found, Some(home))?;
         self.put_row(counters, home, found.seq, row)?;
         self.index(found.seq, Some(&found.record), Some(record))
     }
 
     pub(super) fn remove(&mut self, counters: &mut Counters<'_>, found: &Found, key: &Key) -> Result<(), StoreError> {
-        self.remove_row(counters, found)?;
+        self.leave(counters, found, None)?;
         self.keys.open()?.remove(&hash_of(key)).map_err(storage)?;
         self.index(found.seq, Some(&found.record), None)
     }
@@ -107,25 +105,23 @@ impl<'txn> Rows<'txn> {
     }
 
     fn put_row(&mut self, counters: &mut Counters<'_>, home: Home, seq: u64, row: Vec<u8>) -> Result<(), StoreError> {
-        let in_counters = match home {
-            Home::Records => None,
-            Home::Counters => Some(row.as_slice()),
-            Home::Both => Some([].as_slice()),
-        };
-        if let Some(row) = in_counters {
+        if home.is_in_counters() {
+            let row = if home.is_in_records() { &[] } else { row.as_slice() };
             counters.insert(in_flight_name(seq).as_slice(), row).map_err(storage)?;
         }
-        if home != Home::Counters {
+        if home.is_in_records() {
             self.for_records.insert(seq, row);
         }
         Ok(())
     }
 
-    fn remove_row(&mut self, counters: &mut Counters<'_>, found: &Found) -> Result<(), StoreError> {
-        if found.home != Home::Records {
+    /// Takes the row out of the tables that are not its `next` home.
+    fn leave(&mut self, counters: &mut Counters<'_>, found: &Found, next: Option<Home>) -> Result<(), StoreError> {
+        let leaves = |is_in: fn(Home) -> bool| is_in(found.home) && !next.is_some_and(is_in);
+        if leaves(Home::is_in_counters) {
             counters.remove(in_flight_name(found.seq).as_slice()).map_err(storage)?;
         }
-        if found.home != Home::Counters {
+        if leaves(Home::is_in_records) {
             self.for_records.remove(&found.seq);
             self.records.open()?.remove(found.seq).map_err(storage)?;
         }

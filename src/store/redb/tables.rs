@@ -113,6 +113,14 @@ impl Home {
     pub(super) fn in_flight(row: &[u8]) -> Self {
         if row.len() > LONG_ROW { Self::Both } else { Self::Counters }
     }
+
+    pub(super) fn is_in_records(self) -> bool {
+        matches!(self, Self::Records | Self::Both)
+    }
+
+    pub(super) fn is_in_counters(self) -> bool {
+        matches!(self, Self::Counters | Self::Both)
+    }
 }
 
 /// What the names of records in flight begin with in `counters`. They are behind all others: there redb gives a row that does
