@@ -77,7 +77,7 @@ impl Work {
                 Record { revision, state, expires_at: end, lapses_at: end, ..registered }
             }
         };
-        Ok(Change { key: self.key(number)?, expected, put: Some(Arc::new(record)), rows: Vec::new() })
+        Ok(Change::new(self.key(number)?, expected, Some(Arc::new(record))))
     }
 
     fn registered(&self, number: usize, now: UnixMillis) -> Record {

@@ -148,7 +148,7 @@ pub(crate) fn clear_in_flight(path: &Path) -> Result<(), AnyError> {
         }
         let changes = entries.into_iter().map(|entry| {
             let (key, record) = entry.found.ok_or("a record that does not decode")?;
-            Ok(Change { key, expected: Some(Version::of(&record)), put: None, rows: Vec::new() })
+            Ok(Change::new(key, Some(Version::of(&record)), None))
         });
         let changes = changes.collect::<Result<_, AnyError>>()?;
         commit(&store, &Batch { records_per_scope: u64::MAX, changes, ..Batch::default() })?;

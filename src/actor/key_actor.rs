@@ -362,7 +362,7 @@ impl KeyActor {
             pending.may_leave_early = pending.step.unsaved(flow.policy()).is_some();
         }
         let rows = std::mem::take(&mut pending.step.rows);
-        let change = |put| Some(Change { key: self.origin.key.clone(), expected, put, rows });
+        let change = |put| Some(Change { rows, ..Change::new(self.origin.key.clone(), expected, put) });
         let change = match &pending.step.write {
             Write::Keep | Write::Touch | Write::Hold(_) => None,
             Write::Put(record) => change(Some(Arc::clone(record))),

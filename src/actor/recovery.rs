@@ -58,7 +58,7 @@ impl Marks {
         if let Some(put) = machine::interrupt(&record, now) {
             self.bytes += record.request.len() + record.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.len());
             let (put, expected) = (Some(Arc::new(put)), Some(Version::of(&record)));
-            self.changes.push(Change { key: key.clone(), expected, put, rows: Vec::new() });
+            self.changes.push(Change::new(key.clone(), expected, put));
         }
         if matches!(record.state.status(), Status::Registered | Status::InDoubt) {
             self.in_doubt.push(key);
@@ -110,7 +110,7 @@ mod tests {
         let store = MemoryStore::new();
         let changes = (0..count).map(|number| {
             let key = Key::new("flow", b"scope", &number.to_be_bytes()).unwrap();
-            Change { key, expected: None, put: Some(Arc::new(registered(request_bytes))), rows: Vec::new() }
+            Change::new(key, None, Some(Arc::new(registered(request_bytes))))
         });
         let now = UnixMillis(1);
         let batch = Batch { now, records_per_scope: u64::MAX, changes: changes.collect(), ..Batch::default() };

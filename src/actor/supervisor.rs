@@ -473,7 +473,7 @@ fn expiry(key: &Key, record: &Record, now: UnixMillis, tick: u64) -> Option<Chan
         Write::Put(put) => Some(put),
         Write::Remove => None,
     };
-    Some(Change { key: key.clone(), expected: Some(Version::of(record)), put, rows: Vec::new() })
+    Some(Change::new(key.clone(), Some(Version::of(record)), put))
 }
 
 impl Actor for Supervisor {

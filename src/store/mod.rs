@@ -197,6 +197,14 @@ pub struct Change {
     pub rows: Vec<Row>,
 }
 
+impl Change {
+    /// A change of one record, without rows.
+    #[must_use]
+    pub fn new(key: Key, expected: Option<Version>, put: Option<Arc<Record>>) -> Self {
+        Self { key, expected, put, rows: Vec::new() }
+    }
+}
+
 /// One version of one record. The token tells a record from a later one under the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {

@@ -251,7 +251,7 @@ fn the_records_of_a_scope_are_counted(store: &dyn Store) {
 
 fn a_batch_that_asks_for_nothing_changes_nothing(store: &dyn Store) {
     let key = key("s", 1);
-    let nothing = Change { key: key.clone(), expected: None, put: None, rows: Vec::new() };
+    let nothing = Change::new(key.clone(), None, None);
     let batch = Batch { now: NOW, records_per_scope: 0, changes: vec![nothing], ..Batch::default() };
     equal(ok(store.commit(&batch)), vec![Verdict::Applied], "absent stays absent, also in a full scope");
     stored(store, &key, None);
@@ -529,16 +529,11 @@ fn every_state() -> Vec<Record> {
 }
 
 fn put(key: &Key, expected: Option<&Record>, record: &Record) -> Change {
-    Change {
-        key: key.clone(),
-        expected: expected.map(Version::of),
-        put: Some(Arc::new(record.clone())),
-        rows: Vec::new(),
-    }
+    Change::new(key.clone(), expected.map(Version::of), Some(Arc::new(record.clone())))
 }
 
 fn remove(key: &Key, expected: &Record) -> Change {
-    Change { key: key.clone(), expected: Some(Version::of(expected)), put: None, rows: Vec::new() }
+    Change::new(key.clone(), Some(Version::of(expected)), None)
 }
 
 fn batch(changes: Vec<Change>) -> Batch {

@@ -317,12 +317,8 @@ fn the_values_of_a_store_show_nothing() {
     let written = Row::new("table", secret("row-key"), secret("row-value")).unwrap();
     let rows = vec![written, Row::removal("table", secret("row-key")).unwrap()];
     let expired = ExpiredRow { table: "table".into(), key: secret("row-key").into(), expires_at: UnixMillis(1) };
-    let change = Change {
-        key: key_of(&flow, "a"),
-        expected: Some(Version::of(&record)),
-        put: Some(Arc::new(record.clone())),
-        rows,
-    };
+    let change =
+        Change { rows, ..Change::new(key_of(&flow, "a"), Some(Version::of(&record)), Some(Arc::new(record.clone()))) };
     shown.words.push(record.attempt.token.0[..6].to_vec());
     shown.words.push(record.fingerprint.as_bytes()[..4].to_vec());
     shown.value((&record, &record.state, &expired));

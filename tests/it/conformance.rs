@@ -255,7 +255,7 @@ fn changes(store: &dyn Store, wishes: Vec<Wish>) -> Vec<Change> {
         if wish.honest {
             *there = wish.put.as_ref().map(Version::of);
         }
-        changes.push(Change { key: key(wish.key), expected, put: wish.put.map(Arc::new), rows: wish.rows });
+        changes.push(Change { rows: wish.rows, ..Change::new(key(wish.key), expected, wish.put.map(Arc::new)) });
     }
     changes
 }

@@ -142,7 +142,7 @@ fn a_file_of_format_1_opens_with_every_record_it_was_given() {
     assert_eq!(store.tick_mark().unwrap(), 0);
     store.verify().unwrap();
     let row = Row::new("hashes", *b"key", *b"value").unwrap();
-    let nothing = Change { key: key(99), expected: None, put: None, rows: vec![row] };
+    let nothing = Change { rows: vec![row], ..Change::new(key(99), None, None) };
     let batch = Batch { tick: 1, changes: vec![nothing], ..Batch::default() };
     assert_eq!(store.commit(&batch).unwrap(), [Verdict::Applied]);
     store.close().unwrap();

@@ -265,7 +265,7 @@ fn of_a_write_and_a_removal_of_one_row_the_later_counts(store: &dyn Store) {
 fn a_change_of_rows_alone_needs_a_key_without_a_record_and_is_nothing_to_records(store: &dyn Store) {
     let (taken, free) = (key("s", 1), key("s", 2));
     apply(store, &[put(&taken, None, &registered(1))]);
-    let alone = |key: &Key, row| Change { key: key.clone(), expected: None, put: None, rows: vec![row] };
+    let alone = |key: &Key, row| Change { rows: vec![row], ..Change::new(key.clone(), None, None) };
     verdict(store, alone(&taken, row(b"a", b"1")), Verdict::Fenced, "a key that has a record");
     stored_row(store, b"a", None);
     // The scope is full, and it makes no difference.
@@ -423,7 +423,7 @@ fn gone(key: &[u8]) -> Row {
 
 /// A change of no record.
 fn nothing() -> Change {
-    Change { key: key("nothing", 0), expected: None, put: None, rows: Vec::new() }
+    Change::new(key("nothing", 0), None, None)
 }
 
 fn with(change: Change, rows: impl IntoIterator<Item = Row>) -> Change {

@@ -80,11 +80,11 @@ impl Image {
         let store = disk.open(RedbOptions::default()).unwrap();
         let records: Vec<_> = (1..5).map(|id| (key(id), [registered(id), completed(id)])).collect();
         for version in 0..2usize {
-            let change = |(key, versions): &(Key, [Record; 2])| Change {
-                key: key.clone(),
-                expected: version.checked_sub(1).map(|before| Version::of(&versions[before])),
-                put: Some(Arc::new(versions[version].clone())),
-                rows: vec![Row::new("table", key.id(), *b"value").unwrap().expires_at(UnixMillis(9))],
+            let change = |(key, versions): &(Key, [Record; 2])| {
+                let expected = version.checked_sub(1).map(|before| Version::of(&versions[before]));
+                let row = Row::new("table", key.id(), *b"value").unwrap().expires_at(UnixMillis(9));
+                let put = Some(Arc::new(versions[version].clone()));
+                Change { rows: vec![row], ..Change::new(key.clone(), expected, put) }
             };
             store.commit(&Batch { changes: records.iter().map(change).collect(), ..batch() }).unwrap();
         }

@@ -91,7 +91,7 @@ pub(super) fn change(content: &mut Content, dice: &mut Dice, now: u64) -> Change
             None => content.rows.remove(&joined),
         };
     }
-    Change { key, expected: before.as_ref().map(Version::of), put: after.map(Arc::new), rows }
+    Change { rows, ..Change::new(key, before.as_ref().map(Version::of), after.map(Arc::new)) }
 }
 
 fn ledger_table(dice: &mut Dice) -> &'static str {

@@ -54,7 +54,7 @@ fn quarantines(store: &RedbStore, key: &Key) {
     let version = Some(Version::of(&registered(1)));
     for expected in [None, version] {
         for put in [None, Some(Arc::new(registered(9)))] {
-            let change = Change { key: key.clone(), expected, put, rows: Vec::new() };
+            let change = Change::new(key.clone(), expected, put);
             assert_eq!(store.commit(&batch(2, vec![change])).unwrap(), [Verdict::Quarantined]);
         }
     }

@@ -35,12 +35,7 @@ fn fill(store: &RedbStore, records: u64) {
         store.commit(&batch).unwrap();
     }
     let due = store.removable(UnixMillis(20), 0, 5).unwrap();
-    let remove = |(key, record): &(Key, Record)| Change {
-        key: key.clone(),
-        expected: Some(Version::of(record)),
-        put: None,
-        rows: Vec::new(),
-    };
+    let remove = |(key, record): &(Key, Record)| Change::new(key.clone(), Some(Version::of(record)), None);
     store.commit(&batch(7, due.iter().map(remove).collect())).unwrap();
 }
 

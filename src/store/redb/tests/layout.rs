@@ -19,7 +19,7 @@ fn places(store: &RedbStore) -> (Vec<u64>, Vec<u64>) {
 }
 
 fn gone(key: &Key, record: &Record) -> Change {
-    Change { key: key.clone(), expected: Some(Version::of(record)), put: None, rows: Vec::new() }
+    Change::new(key.clone(), Some(Version::of(record)), None)
 }
 
 #[test]

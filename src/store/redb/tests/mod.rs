@@ -76,12 +76,7 @@ fn completed(before: &Record, answer: &[u8], lapses_at: u64) -> Record {
 }
 
 fn put(key: &Key, expected: Option<&Record>, record: &Record) -> Change {
-    Change {
-        key: key.clone(),
-        expected: expected.map(Version::of),
-        put: Some(Arc::new(record.clone())),
-        rows: Vec::new(),
-    }
+    Change::new(key.clone(), expected.map(Version::of), Some(Arc::new(record.clone())))
 }
 
 fn batch(now: u64, changes: Vec<Change>) -> Batch {

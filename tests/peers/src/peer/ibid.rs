@@ -71,7 +71,7 @@ impl Ibid {
             abandoned: false,
         };
         let key = self.flow.key(payload::scope(number), payload::id(number))?;
-        Ok(Change { key, expected: None, put: Some(Arc::new(record)), rows: Vec::new() })
+        Ok(Change::new(key, None, Some(Arc::new(record))))
     }
 }
 
