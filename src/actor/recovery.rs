@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::key::Key;
 use crate::machine;
 use crate::observe::{Event, Observers};
-use crate::record::{Record, Status};
-use crate::store::{Batch, Change, Store, StoreError, Version};
+use crate::record::Status;
+use crate::store::{Batch, Change, Entry, Store, StoreError, Version};
 use crate::time::UnixMillis;
 
 /// Entries of the in-flight index that are read at once.
@@ -24,7 +24,7 @@ pub(crate) fn interrupt_all(store: &dyn Store, now: UnixMillis, observers: &Obse
     loop {
         let entries = store.in_flight(after, SLICE)?;
         after = entries.last().map(|entry| entry.cursor);
-        entries.into_iter().filter_map(|entry| entry.found).for_each(|found| marks.add(found, now));
+        entries.into_iter().for_each(|entry| marks.add(entry, now));
         if after.is_none() || marks.is_full() {
             interrupted += std::mem::take(&mut marks).commit(store, now, observers)?;
         }
@@ -53,12 +53,14 @@ impl Marks {
         self.entries >= BATCH || self.bytes >= BATCH_BYTES
     }
 
-    fn add(&mut self, (key, record): (Key, Record), now: UnixMillis) {
+    fn add(&mut self, Entry { cursor, found }: Entry, now: UnixMillis) {
+        let Some((key, record)) = found else { return };
         self.entries += 1;
         if let Some(put) = machine::interrupt(&record, now) {
             self.bytes += record.request.len() + record.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.len());
             let (put, expected) = (Some(Arc::new(put)), Some(Version::of(&record)));
-            self.changes.push(Change::new(key.clone(), expected, put));
+            // Looking each up would read as many pages of a big index, from a file that nobody has read from yet.
+            self.changes.push(Change { listed_at: Some(cursor), ..Change::new(key.clone(), expected, put) });
         }
         if matches!(record.state.status(), Status::Registered | Status::InDoubt) {
             self.in_doubt.push(key);
@@ -81,7 +83,7 @@ impl Marks {
 mod tests {
     use super::*;
     use crate::fingerprint::Fingerprint;
-    use crate::record::{AttemptId, BootId, State, Token};
+    use crate::record::{AttemptId, BootId, Record, State, Token};
     use crate::store::MemoryStore;
 
     fn registered(request_bytes: usize) -> Record {

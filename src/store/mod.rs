@@ -195,13 +195,16 @@ pub struct Change {
     /// earlier changes of the batch included; if one does not hold, nothing of the change is applied. Of two rows under
     /// the same table and key, the later counts. Removing a row that is not there changes nothing.
     pub rows: Vec<Row>,
+    /// Where [`in_flight`](Store::in_flight) has listed the record, if the caller knows: a store may look there first. A place
+    /// that is wrong, or no longer right, costs a look and changes nothing else.
+    pub listed_at: Option<Cursor>,
 }
 
 impl Change {
     /// A change of one record, without rows.
     #[must_use]
     pub fn new(key: Key, expected: Option<Version>, put: Option<Arc<Record>>) -> Self {
-        Self { key, expected, put, rows: Vec::new() }
+        Self { key, expected, put, rows: Vec::new(), listed_at: None }
     }
 }
 
@@ -238,7 +241,7 @@ pub enum Verdict {
     Guarded,
 }
 
-/// A place in the in-flight index, to go on from.
+/// A place in the in-flight index, to go on from. It belongs to its record as long as that is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor(pub u64);
 

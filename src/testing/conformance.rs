@@ -21,7 +21,7 @@ use crate::time::UnixMillis;
 
 /// Runs every check, each on a store of its own: `make` returns a new, empty one.
 pub fn suite(make: impl Fn() -> Arc<dyn Store>) {
-    let records: [fn(&dyn Store); 19] = [
+    let records: [fn(&dyn Store); 20] = [
         a_record_comes_back_as_it_was_put,
         nothing_and_empty_stay_apart,
         a_put_needs_the_version_it_was_decided_on,
@@ -34,6 +34,7 @@ pub fn suite(make: impl Fn() -> Arc<dyn Store>) {
         the_records_of_a_scope_are_counted,
         a_batch_that_asks_for_nothing_changes_nothing,
         records_in_flight_are_listed_in_order_of_arrival,
+        a_change_may_say_where_its_record_was_listed,
         records_are_removable_from_their_millisecond_on,
         completed_records_are_removable_from_their_tick_on,
         what_is_due_by_time_and_by_tick_is_listed_once,
@@ -295,6 +296,47 @@ fn records_in_flight_are_listed_in_order_of_arrival(store: &dyn Store) {
     apply(store, &[put(&last, None, &registered(7))]);
     left.push(last);
     equal(in_flight(store, None, 9), left, "a new record comes last");
+}
+
+fn a_change_may_say_where_its_record_was_listed(store: &dyn Store) {
+    let keys = [key("s", 1), key("s", 2), key("s", 3)];
+    for (key, token) in keys.iter().zip(1..) {
+        apply(store, &[put(key, None, &registered(token))]);
+    }
+    let entries = ok(store.in_flight(None, 9));
+    let places: Vec<_> = entries.iter().map(|entry| Some(entry.cursor)).collect();
+    let [first, second, third] = places.as_slice() else { fail("three are in flight") };
+    let nowhere = Some(Cursor(u64::MAX));
+    let next = |token, revision| Record { revision, state: State::InDoubt, ..registered(token) };
+    let long = Record { checkpoint: bytes(&[7; 5_000]), ..next(2, 2) };
+    let at = |listed_at: Option<Cursor>, change| Change { listed_at, ..change };
+    apply(
+        store,
+        &[
+            at(*first, put(&keys[0], Some(&registered(1)), &next(1, 2))),
+            at(*first, put(&keys[1], Some(&registered(2)), &long)),
+            at(nowhere, put(&keys[2], Some(&registered(3)), &next(3, 2))),
+        ],
+    );
+    let done = Record { revision: 3, ..completed(1, b"answer", None) };
+    apply(
+        store,
+        &[
+            at(*first, put(&keys[0], Some(&next(1, 2)), &done)),
+            at(*second, put(&keys[1], Some(&long), &next(2, 3))),
+            at(*third, remove(&keys[2], &next(3, 2))),
+            at(*third, put(&keys[2], None, &registered(4))),
+        ],
+    );
+    stored(store, &keys[0], Some(&done));
+    stored(store, &keys[1], Some(&next(2, 3)));
+    stored(store, &keys[2], Some(&registered(4)));
+    equal(in_flight(store, None, 9), vec![keys[1].clone(), keys[2].clone()], "in flight after all that");
+    verdict(store, at(*second, put(&keys[1], None, &registered(9))), Verdict::Fenced, "a version that is not there");
+    verdict(store, at(*second, remove(&key("s", 9), &next(2, 3))), Verdict::Fenced, "another record's place");
+    apply(store, &[at(*second, put(&key("s", 9), None, &registered(9)))]);
+    stored(store, &keys[1], Some(&next(2, 3)));
+    stored(store, &key("s", 9), Some(&registered(9)));
 }
 
 fn records_are_removable_from_their_millisecond_on(store: &dyn Store) {

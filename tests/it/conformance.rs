@@ -75,6 +75,17 @@ struct Wish {
     honest: bool,
     put: Option<Record>,
     rows: Vec<Row>,
+    listed: Listed,
+}
+
+/// What the change says of the place of its record.
+#[derive(Clone, Debug)]
+enum Listed {
+    Nothing,
+    /// Where it was before the batch, if it was in flight.
+    There,
+    /// Any place, most likely another record's, or nobody's.
+    At(u64),
 }
 
 fn any_bytes() -> impl Strategy<Value = Bytes> {
@@ -165,8 +176,9 @@ prop_compose! {
 
 fn any_step() -> impl Strategy<Value = Step> {
     let rows = prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(any_row(), 1..4)];
-    let wish = (0u8..12, prop::bool::weighted(0.8), prop::option::weighted(0.8, any_record()), rows)
-        .prop_map(|(key, honest, put, rows)| Wish { key, honest, put, rows });
+    let listed = prop_oneof![Just(Listed::Nothing), Just(Listed::There), (0u64..40).prop_map(Listed::At)];
+    let wish = (0u8..12, prop::bool::weighted(0.8), prop::option::weighted(0.8, any_record()), rows, listed)
+        .prop_map(|(key, honest, put, rows, listed)| Wish { key, honest, put, rows, listed });
     let expired_rows = prop::collection::vec(any_expired_row(), 0..6);
     prop_oneof![
         20 => (0u64..20, 0u64..8, 0u64..5, prop::collection::vec(wish, 0..24), expired_rows).prop_map(
@@ -243,6 +255,10 @@ fn view(store: &dyn Store) -> View {
 fn changes(store: &dyn Store, wishes: Vec<Wish>) -> Vec<Change> {
     let mut latest: Vec<Option<Version>> =
         (0..12).map(|n| store.get(&key(n)).unwrap().as_ref().map(Version::of)).collect();
+    let entries = store.in_flight(None, 12).unwrap();
+    let place = |key: &Key| {
+        entries.iter().find(|entry| entry.found.as_ref().is_some_and(|found| found.0 == *key)).map(|entry| entry.cursor)
+    };
     let mut changes = Vec::new();
     for wish in wishes {
         let there = &mut latest[usize::from(wish.key)];
@@ -255,7 +271,13 @@ fn changes(store: &dyn Store, wishes: Vec<Wish>) -> Vec<Change> {
         if wish.honest {
             *there = wish.put.as_ref().map(Version::of);
         }
-        changes.push(Change { rows: wish.rows, ..Change::new(key(wish.key), expected, wish.put.map(Arc::new)) });
+        let key = key(wish.key);
+        let listed_at = match wish.listed {
+            Listed::Nothing => None,
+            Listed::There => place(&key),
+            Listed::At(place) => Some(Cursor(place)),
+        };
+        changes.push(Change { rows: wish.rows, listed_at, ..Change::new(key, expected, wish.put.map(Arc::new)) });
     }
     changes
 }
@@ -272,7 +294,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Commit { now, tick, records_per_scope, changes: wishes, expired_rows } => {
-                    let changes = changes(&memory, wishes);
+                    let changes = changes(&*redb, wishes);
                     let batch = Batch { now: UnixMillis(now), tick, records_per_scope, changes, expired_rows };
                     let verdicts = memory.commit(&batch).unwrap();
                     prop_assert_eq!(&redb.commit(&batch).unwrap(), &verdicts);

@@ -89,7 +89,7 @@ struct Work<'txn, 'seq> {
 
 impl Work<'_, '_> {
     fn change(&mut self, change: &Change) -> Result<Verdict, StoreError> {
-        let found = match self.rows.find(&self.counters.table, &change.key) {
+        let found = match self.rows.find(&self.counters.table, change) {
             Err(StoreError::Quarantined) => return Ok(Verdict::Quarantined),
             found => found?,
         };

@@ -8,7 +8,7 @@ use super::error::{storage, table};
 use super::tables::{EXPIRY, Home, KEYS, KeyHash, QUIET, RECORDS, hash_of, in_flight_name, place_of, record_of};
 use crate::key::Key;
 use crate::record::Record;
-use crate::store::StoreError;
+use crate::store::{Change, Cursor, StoreError};
 
 /// `counters`, open: the rows of what is in flight are there.
 pub(super) type Counters<'txn> = Table<'txn, &'static [u8], &'static [u8]>;
@@ -42,15 +42,30 @@ impl<'txn> Rows<'txn> {
         }
     }
 
-    /// The record of `key`, through the index. Looks among those in flight first: most changes are about one of them, and need
-    /// not look into `records`.
-    pub(super) fn find(&mut self, counters: &Counters<'_>, key: &Key) -> Result<Option<Found>, StoreError> {
-        let Some(seq) = place_of(self.keys.open()?, key)? else { return Ok(None) };
+    /// The record that the change is about: where it was listed, or else through the index.
+    pub(super) fn find(&mut self, counters: &Counters<'_>, change: &Change) -> Result<Option<Found>, StoreError> {
+        let key = &change.key;
+        if let Some(Cursor(seq)) = change.listed_at {
+            match self.at(counters, seq, key) {
+                // Another's place, or one where nothing is.
+                Err(StoreError::Quarantined) => (),
+                found => return found.map(Some),
+            }
+        }
+        match place_of(self.keys.open()?, key)? {
+            Some(seq) => self.at(counters, seq, key).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The record of `key`, which stands at this place. Looks among those in flight first: most changes are about one of them,
+    /// and need not look into `records`.
+    fn at(&mut self, counters: &Counters<'_>, seq: u64, key: &Key) -> Result<Found, StoreError> {
         let in_flight = counters.get(in_flight_name(seq).as_slice()).map_err(storage)?;
         let home = match in_flight.as_ref().map(AccessGuard::value) {
             None => Home::Records,
             Some([]) => Home::Both,
-            row @ Some(_) => return Ok(Some(Found { record: record_of(row, key)?, seq, home: Home::Counters })),
+            row @ Some(_) => return Ok(Found { record: record_of(row, key)?, seq, home: Home::Counters }),
         };
         let record = match self.for_records.get(&seq) {
             Some(row) => record_of(Some(row), key)?,
@@ -59,7 +74,7 @@ impl<'txn> Rows<'txn> {
                 record_of(row.as_ref().map(AccessGuard::value), key)?
             }
         };
-        Ok(Some(Found { record, seq, home }))
+        Ok(Found { record, seq, home })
     }
 
     pub(super) fn insert(

@@ -91,7 +91,9 @@ pub(super) fn change(content: &mut Content, dice: &mut Dice, now: u64) -> Change
             None => content.rows.remove(&joined),
         };
     }
-    Change { rows, ..Change::new(key, before.as_ref().map(Version::of), after.map(Arc::new)) }
+    // Sometimes its own, mostly another's, or nobody's.
+    let listed_at = now.is_multiple_of(3).then_some(Cursor(now % 40));
+    Change { rows, listed_at, ..Change::new(key, before.as_ref().map(Version::of), after.map(Arc::new)) }
 }
 
 fn ledger_table(dice: &mut Dice) -> &'static str {

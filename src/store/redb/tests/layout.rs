@@ -23,6 +23,24 @@ fn gone(key: &Key, record: &Record) -> Change {
 }
 
 #[test]
+fn a_change_that_says_where_its_record_was_listed_needs_no_index() {
+    let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
+    let records: Vec<_> = (1..=3).map(registered).collect();
+    let next: Vec<_> = records.iter().map(|record| Record { revision: 2, ..record.clone() }).collect();
+    let first = (1..).zip(&records).map(|(id, record)| put(&key(1, id), None, record)).collect();
+    store.commit(&batch(1, first)).unwrap();
+    let places: Vec<_> = store.in_flight(None, 9).unwrap().iter().map(|entry| entry.cursor).collect();
+    let change = |n: usize, listed_at| Change { listed_at, ..put(&key(1, n as u8 + 1), Some(&records[n]), &next[n]) };
+    let verdicts = store.commit(&batch(1, vec![change(0, Some(places[1])), change(1, Some(Cursor(9)))])).unwrap();
+    assert_eq!(verdicts, [Verdict::Applied; 2], "a wrong place is not believed");
+    tamper(&store, |txn| {
+        txn.open_table(KEYS).unwrap().remove(&hash_of(&key(1, 3))).unwrap();
+    });
+    assert_eq!(store.commit(&batch(1, vec![change(2, None)])).unwrap(), [Verdict::Fenced], "the index has it no more");
+    assert_eq!(store.commit(&batch(1, vec![change(2, Some(places[2]))])).unwrap(), [Verdict::Applied]);
+}
+
+#[test]
 fn what_has_ended_lies_in_order_of_arrival_and_what_is_in_flight_lies_apart() {
     let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
     let records: Vec<_> = (1..=4).map(registered).collect();
