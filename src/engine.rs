@@ -646,16 +646,7 @@ impl Shared {
     }
 
     fn context<'a>(&self, flow: &'a Flow, live: bool) -> machine::Context<'a> {
-        let reading = self.clock.read();
-        machine::Context {
-            now: reading.wall,
-            trusted: reading.trusted,
-            tick: self.ticks.now(),
-            policy: flow.policy(),
-            live,
-            recoveries: self.limits.recoveries,
-            answer_bytes: self.limits.answer_bytes,
-        }
+        machine::Context::of(self.clock.read(), self.ticks.now(), flow.policy(), live, &self.limits)
     }
 
     /// What the machine would make of a request that nobody makes.

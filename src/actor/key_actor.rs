@@ -314,16 +314,8 @@ impl KeyActor {
     }
 
     fn context<'a>(&self, flow: &'a Flow) -> machine::Context<'a> {
-        let reading = self.around.clock.read();
-        machine::Context {
-            now: reading.wall,
-            trusted: reading.trusted,
-            tick: self.around.ticks.now(),
-            policy: flow.policy(),
-            live: self.is_live(),
-            recoveries: self.around.limits.recoveries,
-            answer_bytes: self.around.limits.answer_bytes,
-        }
+        let Surroundings { clock, ticks, limits, .. } = &*self.around;
+        machine::Context::of(clock.read(), ticks.now(), flow.policy(), self.is_live(), limits)
     }
 
     fn step_of_ticket(&self, ticket: &Ticket, record: Option<&Record>) -> Option<Step> {

@@ -84,6 +84,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bounds::Limits;
 use crate::error::{Error, ErrorKind};
 use crate::fingerprint::Fingerprint;
 use crate::inquiry::Found;
@@ -91,7 +92,7 @@ use crate::ledger::{Guard, Row};
 use crate::outcome::{Abandoned, Acknowledged, End, Ended, Fenced, Forgotten, How, Outcome, Reason, Reply, Resolved};
 use crate::policy::{OnStoreFailure, Policy};
 use crate::record::{AttemptId, BootId, Bytes, Origin, Record, Status, Token};
-use crate::time::UnixMillis;
+use crate::time::{Reading, UnixMillis};
 
 /// What a decision depends on beside record and event.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +110,20 @@ pub(crate) struct Context<'a> {
     pub(crate) recoveries: u8,
     /// A longer answer is not kept.
     pub(crate) answer_bytes: usize,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn of(reading: Reading, tick: u64, policy: &'a Policy, live: bool, limits: &Limits) -> Self {
+        Self {
+            now: reading.wall,
+            trusted: reading.trusted,
+            tick,
+            policy,
+            live,
+            recoveries: limits.recoveries,
+            answer_bytes: limits.answer_bytes,
+        }
+    }
 }
 
 /// What happens to a key. Expiry and interruption need no policy and come from the supervisor: see [`expire`] and

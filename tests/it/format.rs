@@ -1,13 +1,14 @@
 //! Files: those of every released format still open, and what is no store is refused and left as it is.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ibid::store::{Batch, Change, RedbOptions, RedbStore, Store, StoreError, Totals, Verdict};
 use ibid::{
     AttemptId, BootId, Bytes, Fingerprint, Flow, Key, Mark, Origin, Policy, Record, Row, State, StoredRow, Token,
     UnixMillis,
 };
+use tempfile::TempDir;
 
 fn key(id: u8) -> Key {
     Flow::new("fixture", Policy::request_invoice()).unwrap().key(b"scope", [id]).unwrap()
@@ -111,15 +112,21 @@ fn unpack(fixture: &str) -> Vec<u8> {
     file
 }
 
+/// A file with this content, for as long as its directory is kept.
+fn file(content: &[u8]) -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ibid.redb");
+    fs::write(&path, content).unwrap();
+    (directory, path)
+}
+
 fn open(path: &Path) -> Result<RedbStore, StoreError> {
     RedbStore::open(path, RedbOptions::default())
 }
 
 #[test]
 fn a_file_of_format_1_opens_with_every_record_it_was_given() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("ibid.redb");
-    fs::write(&path, unpack(include_str!("fixtures/format-1.hex"))).unwrap();
+    let (_directory, path) = file(&unpack(include_str!("fixtures/format-1.hex")));
     let store = open(&path).unwrap();
     for (key, record) in fixture_records() {
         assert_eq!(store.get(&key).unwrap(), Some(record));
@@ -161,9 +168,7 @@ fn a_file_of_format_1_opens_with_every_record_it_was_given() {
 
 #[test]
 fn a_first_commit_that_needs_none_of_the_missing_tables_creates_them_all_the_same() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("ibid.redb");
-    fs::write(&path, unpack(include_str!("fixtures/format-1.hex"))).unwrap();
+    let (_directory, path) = file(&unpack(include_str!("fixtures/format-1.hex")));
     let store = open(&path).unwrap();
     let mark = UnixMillis(1_700_000_000_010);
     assert_eq!(store.commit(&Batch { now: mark, ..Batch::default() }).unwrap(), []);
@@ -177,9 +182,7 @@ fn a_first_commit_that_needs_none_of_the_missing_tables_creates_them_all_the_sam
 
 #[test]
 fn a_file_of_format_2_opens_with_every_record_and_row_it_was_given() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("ibid.redb");
-    fs::write(&path, unpack(include_str!("fixtures/format-2.hex"))).unwrap();
+    let (_directory, path) = file(&unpack(include_str!("fixtures/format-2.hex")));
     let store = open(&path).unwrap();
     holds_fixture_2(&store);
     assert_eq!(store.clock_mark().unwrap(), UnixMillis(1_700_000_000_009));
@@ -198,9 +201,7 @@ fn a_file_of_format_2_opens_with_every_record_and_row_it_was_given() {
 
 #[test]
 fn a_file_of_format_3_opens_with_every_record_and_row_it_was_given() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("ibid.redb");
-    fs::write(&path, unpack(include_str!("fixtures/format-3.hex"))).unwrap();
+    let (_directory, path) = file(&unpack(include_str!("fixtures/format-3.hex")));
     let store = open(&path).unwrap();
     holds_fixture_2(&store);
     assert_eq!(store.clock_mark().unwrap(), UnixMillis(1_700_000_000_009));
@@ -209,10 +210,8 @@ fn a_file_of_format_3_opens_with_every_record_and_row_it_was_given() {
 
 #[test]
 fn a_file_of_a_newer_format_is_refused_by_name_and_left_as_it_is() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("ibid.redb");
     let content = unpack(include_str!("fixtures/newer-format.hex"));
-    fs::write(&path, &content).unwrap();
+    let (_directory, path) = file(&content);
     let error = open(&path).unwrap_err();
     assert!(matches!(error, StoreError::UnsupportedVersion { found: 255, supported: 3 }), "{error:?}");
     assert_eq!(error.to_string(), "the store has format 255, this version reads up to 3");
@@ -237,9 +236,7 @@ fn a_file_that_is_no_store_is_refused_and_left_as_it_is() {
         ("the first page of a store", store[..4_096].to_vec()),
         ("a damaged store", damaged),
     ] {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("ibid.redb");
-        fs::write(&path, &content).unwrap();
+        let (_directory, path) = file(&content);
         let error = open(&path).unwrap_err();
         assert!(matches!(error, StoreError::Corrupt(_)), "{what}: {error:?}");
         assert!(error.to_string().contains("backup"), "{what}: the text says what to do: {error}");
