@@ -3,8 +3,13 @@
 //! Every handler is one synchronous transition: ask the machine, then either act on the step at once (nothing to write) or
 //! propose the write and act on the step when it is durable. While a write is under way, what arrives waits in order; only
 //! what the operation that runs has refused already is refused at once.
+//!
+//! Here is the way of a transition: it arrives, is decided, is written, and is acted on. How an operation comes to start, who
+//! waits and what they are told, and what is done about doubt stand in files of their own.
 
 mod doubt;
+mod start;
+mod waiters;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -21,9 +26,7 @@ use super::oracle::{Inquiries, Recovery};
 use super::outbox::Outbox;
 use super::recoverer::Recoverer;
 use super::running::Running;
-use super::saver::Saver;
 use super::supervisor::Supervisor;
-use crate::attempt::Attempt;
 use crate::bounds::Limits;
 use crate::error::{Error, ErrorKind};
 use crate::machine::{self, Alarm, Event, Release, Said, Step, Write};
@@ -260,27 +263,6 @@ impl KeyActor {
         }
     }
 
-    /// Where the caller has just found the key absent, its registration is proposed without looking again: if that is no
-    /// longer so, the write is fenced off and decided anew. What writes nothing is not decided on old news: one that is to be held
-    /// looks again by itself.
-    fn register_unread(&mut self, cause: Cause, tries: u8) -> Option<Cause> {
-        let (Loaded::NotYet, Cause::Ticket(ticket)) = (&self.record, &cause) else { return Some(cause) };
-        if tries > 0 || !ticket.question().is_some_and(|question| question.found_absent) {
-            return Some(cause);
-        }
-        match (self.step_of_ticket(ticket, None), cause) {
-            (Some(step), cause) if matches!(step.write, Write::Put(_)) => {
-                self.propose(Pending::new(cause, step, tries));
-                None
-            }
-            (Some(step), Cause::Ticket(ticket)) if matches!(step.write, Write::Hold(_)) => {
-                self.start_held(ticket, step, tries);
-                None
-            }
-            (_, cause) => Some(cause),
-        }
-    }
-
     fn load(&mut self) -> Result<(), StoreError> {
         if matches!(self.record, Loaded::NotYet) {
             let record = self.around.store.get(&self.origin.key)?;
@@ -504,127 +486,6 @@ impl KeyActor {
         self.around.router.do_send(Alarmed(alarm));
     }
 
-    fn say(&mut self, ticket: Ticket, said: Said) {
-        let waiting = ticket.question().and_then(|question| question.waiting);
-        match said {
-            Said::Start => self.start(ticket, None),
-            Said::Wait => {
-                self.ask_at_first_touch();
-                self.wait(ticket, waiting.unwrap_or(How::Joined));
-            }
-            Said::Reply(Err(refusal)) if is_in_doubt(&refusal) => self.refuse_in_doubt(ticket, refusal),
-            Said::Reply(reply) => ticket.answer(Said::Reply(match waiting {
-                Some(how) => heard_late(how, reply),
-                None => reply,
-            })),
-            said @ (Said::Nothing
-            | Said::Saved
-            | Said::FencedOff
-            | Said::Resolved(_)
-            | Said::Forgotten(_)
-            | Said::Fenced(_)
-            | Said::Abandoned(_)
-            | Said::Acknowledged(_)
-            | Said::Guarded) => {
-                ticket.answer(said);
-            }
-        }
-    }
-
-    /// Starts the operation of a record that is not written. No compare would show that this was decided on old news, so the store
-    /// is read for it here and now; and where a write of a dead actor may be on its way there, it is written after all.
-    fn start_held(&mut self, ticket: Ticket, step: Step, tries: u8) {
-        self.record = Loaded::NotYet;
-        if let Err(error) = self.check_up().and_then(|()| self.load()) {
-            return self.give_up(Cause::Ticket(ticket), &error);
-        }
-        if self.stored().is_some() {
-            return self.decide(Cause::Ticket(ticket), tries + 1);
-        }
-        let Surroundings { running, store, limits, .. } = &*self.around;
-        let record = match step.write {
-            Write::Hold(record) if !running.has_dead_writer(&self.origin.key) => record,
-            _ => return self.propose(Pending::new(Cause::Ticket(ticket), step.registering(), tries)),
-        };
-        match store.records_in_scope(self.origin.key.scope()) {
-            Ok(records) if records >= limits.records_per_scope => ticket.refuse(ErrorKind::QuotaExceeded),
-            Ok(_) => self.start(ticket, Some(record)),
-            Err(error) => self.give_up(Cause::Ticket(ticket), &error),
-        }
-    }
-
-    /// What a registration would find out by failing.
-    fn check_up(&self) -> Result<(), StoreError> {
-        if !self.around.supervisor.connected() {
-            return Err(StoreError::Closed);
-        }
-        match self.around.meters.is_down() {
-            true => Err(StoreError::Io(Arc::new(std::io::Error::other("the store is down")))),
-            false => Ok(()),
-        }
-    }
-
-    /// Starts the operation of the record just written, or of this one, which is not.
-    fn start(&mut self, mut ticket: Ticket, held: Option<Arc<Record>>) {
-        let (Some(record), Some(question)) = (held.as_ref().or(self.shared()), ticket.question_mut()) else { return };
-        let (Ask::Admit(_, operation) | Ask::Rerun { operation, .. }) = &mut question.ask else { return };
-        let Some(operation) = operation.take() else { return ticket.refuse(ErrorKind::Internal) };
-        let Surroundings { running, router, limits, .. } = &*self.around;
-        let (flow, key) = (&question.flow, &question.key);
-        if !running.may_start(key) {
-            return ticket.refuse(ErrorKind::Closed);
-        }
-        let saver = Saver::new(flow, key, limits.answer_bytes, router);
-        let attempt = Attempt::new(Arc::clone(record), saver);
-        if matches!(question.ask, Ask::Rerun { .. }) {
-            self.around.inquiries.count_rerun();
-        }
-        running.start((flow, key), attempt, operation, question.permit.take(), held, router);
-        self.wait(ticket, How::Executed);
-    }
-
-    /// From here on the ticket stands for waiting, not for asking again: lost and handed to a fresh actor, it must neither run
-    /// nor be refused as a duplicate of itself.
-    fn wait(&mut self, mut ticket: Ticket, how: How) {
-        let Some(question) = ticket.question_mut() else { return };
-        if let Ask::Admit(admission, _) | Ask::Rerun { admission, .. } = &question.ask {
-            question.ask = Ask::Track(Some(admission.fingerprint));
-        }
-        let waited = question.waiting.replace(how).is_some();
-        let is_gone = question.reply.is_closed();
-        let is_ended = !self.is_live();
-        if is_gone || (self.draining && is_ended) {
-            ticket.refuse(ErrorKind::Closed);
-        } else if is_ended && waited && self.is_in_doubt() {
-            // Its actor died before it could be told, as everybody was who waited for the attempt.
-            ticket.refuse(ErrorKind::InDoubt(None));
-        } else if is_ended && how == How::Executed {
-            // Its actor died before it could be told.
-            ticket.answer(Said::Reply(Ok(Reply::Accepted)));
-        } else if self.waiters.len() >= self.around.limits.waiters_per_key {
-            ticket.refuse_to_wait();
-        } else {
-            ticket.put_down();
-            self.waiters.push(ticket);
-        }
-    }
-
-    fn release(&mut self, release: Release) {
-        match release {
-            Release::Nobody => {}
-            Release::Starter(reply) => {
-                let started = |ticket: &mut Ticket| ticket.how() == How::Executed;
-                let starters = self.waiters.extract_if(.., started);
-                starters.for_each(|ticket| ticket.answer(Said::Reply(reply.clone())));
-            }
-            Release::All(end) => self.waiters.drain(..).for_each(|ticket| {
-                let how = ticket.how();
-                let outcome = end.clone().map(|answer| Reply::Answer(Outcome { how, answer }));
-                ticket.answer(Said::Reply(outcome));
-            }),
-        }
-    }
-
     /// The report has been dealt with; nothing of its attempt runs here any more. Whoever still waits asks again: for a
     /// dispatched record they go on waiting, and where an earlier actor of this key has recorded the end they read it.
     fn end(&mut self, report: &Report, release: Release) {
@@ -636,49 +497,10 @@ impl KeyActor {
         self.ask_after_end();
     }
 
-    /// Nothing runs here any more, so whoever still waits asks anew, before all that has come since: an end that is among that
-    /// must find those who wait for it.
-    fn ask_again(&mut self) {
-        if !self.is_live() {
-            let waiters = std::mem::take(&mut self.waiters);
-            waiters.into_iter().rev().for_each(|ticket| self.deferred.push_front(Cause::Ticket(ticket)));
-        }
-    }
-
-    /// The write under way goes on being tried; nobody is kept waiting for it, neither who is here nor who comes.
-    fn stop_waiting(&mut self, error: &Error) {
-        let Some(pending) = &mut self.pending else { return };
-        pending.unsaved = Some(error.clone());
-        let told = pending.early().cloned().unwrap_or_else(|| Err(error.clone()));
-        if let Cause::Report(report) = &mut pending.cause {
-            report.mark_unsaved(&self.around.meters, &self.around.observers);
-        }
-        self.note_kept();
-        self.release(Release::All(told));
-        for mut cause in std::mem::take(&mut self.deferred) {
-            cause.take_in_hand();
-            self.arrive(cause);
-        }
-    }
-
     /// The end is kept until it can be saved. Nothing runs any more that a shutdown would have to wait for.
     fn note_kept(&self) {
         self.around.running.set_unsaved(&self.origin.key);
         self.around.router.do_send(Kept);
-    }
-
-    /// Whoever waits under this number has left. A request that has not been looked at yet runs all the same.
-    fn abandon(&mut self, waiter: u64) {
-        let has_left = |ticket: &Ticket| ticket.question().is_none_or(|question| question.waiter == waiter);
-        let left = self.waiters.extract_if(.., |ticket| has_left(ticket));
-        left.for_each(|ticket| ticket.refuse(ErrorKind::Closed));
-        let is_wait = |ticket: &Ticket| ticket.question().is_some_and(|question| matches!(question.ask, Ask::Track(_)));
-        for cause in std::mem::take(&mut self.deferred) {
-            match cause {
-                Cause::Ticket(ticket) if is_wait(&ticket) && has_left(&ticket) => ticket.refuse(ErrorKind::Closed),
-                cause @ (Cause::Ticket(_) | Cause::Report(_) | Cause::Answer(_)) => self.deferred.push_back(cause),
-            }
-        }
     }
 
     /// The end could not be recorded: whoever waits is told that the outcome is unknown, and the record is in doubt.
@@ -728,14 +550,6 @@ impl KeyActor {
         self.pending.is_none() && self.deferred.is_empty() && nobody_waits && !self.is_live()
     }
 
-    fn drain(&mut self) {
-        self.draining = true;
-        if !self.is_live() {
-            self.release(Release::All(Err(ErrorKind::Closed.into())));
-            self.held.drain(..).for_each(|ticket| ticket.refuse(ErrorKind::Closed));
-        }
-    }
-
     fn read_again(&mut self) {
         if let Some(mut report) = self.stalled.take() {
             report.take_in_hand();
@@ -765,22 +579,6 @@ impl KeyActor {
             self.idle = true;
         }
     }
-}
-
-/// What a waiter is told that had to ask again: its answer came about as it had been promised.
-fn heard_late(how: How, reply: Result<Reply, Error>) -> Result<Reply, Error> {
-    match reply {
-        Ok(Reply::Answer(outcome)) => Ok(Reply::Answer(Outcome { how, ..outcome })),
-        Ok(Reply::Accepted) => Ok(Reply::Accepted),
-        // The attempt has ended and been forgotten since: its end is lost to this waiter.
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound) => Err(ErrorKind::Internal.into()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether a retry is told that its record is in doubt, which somebody may be asked about.
-fn is_in_doubt(refusal: &Error) -> bool {
-    matches!(refusal.kind(), ErrorKind::Duplicate(Status::InDoubt))
 }
 
 /// What a caller is told when the store could not do as asked.

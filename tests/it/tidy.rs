@@ -95,7 +95,7 @@ impl Source {
         if self.is_in("src/") && !self.is_in("src/actor/") {
             words.push("actix::");
         }
-        if self.path == "src/actor/key_actor.rs" {
+        if self.is_in("src/actor/key_actor") {
             words.extend(["async", "await", "AtomicResponse", "ResponseActFuture", "ctx.wait", "ctx.stop"]);
         }
         let is_adapter = self.is_in("src/lightning/") || self.is_in("src/http/");
