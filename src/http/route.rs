@@ -170,7 +170,8 @@ impl Route {
         self
     }
 
-    /// What a request gets between expiry and the end of the grace. Default: it runs.
+    /// What a request gets between expiry and the end of the [grace](Self::grace). Default: it runs. After the grace it runs,
+    /// whatever is chosen here: to refuse late retries, make the grace as long as a client may go on retrying.
     #[must_use]
     pub fn on_expired(mut self, choice: AfterExpiry) -> Self {
         self.on_expired = choice;
