@@ -44,6 +44,9 @@ use crate::waiting::{Done, PREPARED, SUBMITTED, Waiting, replied, unexpected};
 /// All clones are one engine. It closes when [`shutdown`](Engine::shutdown) is called on any of them or the last one is
 /// dropped; after that every call gets [`Closed`](ErrorKind::Closed).
 ///
+/// **Its futures need no runtime**: whatever polls them will do, a `block_on` of any kind on a plain thread too, as long as that
+/// thread does not drive the runtime on which the operations run.
+///
 /// **Cancel safety**, for every method that returns a future: dropping the future takes back the wait and nothing else. A
 /// request that was submitted is registered, runs and is recorded whether or not anybody waits for it.
 #[derive(Clone)]
@@ -99,8 +102,13 @@ impl Engine {
     /// Answers `request` under `key`: runs `operation` if this is the first, else gives the answer that there is.
     ///
     /// Request and answer are encoded with serde (postcard's format). The encoding decides whether a retry is the same
-    /// request, so encode only what a retry repeats, in types whose order is fixed (no `HashMap`). Under
-    /// [`Retention::FromRequest`](crate::Retention::FromRequest) use [`submit`](Self::submit).
+    /// request, so encode only what a retry repeats, in types whose order is fixed (no `HashMap`). The answer's type belongs to the
+    /// flow for as long as its records live: another one reads the same bytes as something else, or as
+    /// [`Decode`](ErrorKind::Decode). Under [`Retention::FromRequest`](crate::Retention::FromRequest) use [`submit`](Self::submit).
+    ///
+    /// An operation that fails returns [`Failure::definitive`] if surely nothing has happened. Every other error, a panic too,
+    /// leaves the record in doubt: then retries hear what the flow's [`InDoubt`](crate::InDoubt) says, and no retry runs unless it
+    /// says so.
     ///
     /// # Errors
     /// An [`Error`] of one of the four [classes](crate::Class). A [`Failure`] of the operation comes back as

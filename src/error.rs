@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! Duplicate    known: registered, running or finished     treat as done, track it
-//! Conflict     the key belongs to another request         take a new key
-//! Definitive   it did not and will not run                may take a new key
+//! Conflict     another request's key, or an expired one   take a new key
+//! Definitive   it did not and will not run, or had no     may take a new key
+//!              effect
 //! Ambiguous    everything else                            the same request, the same key, again
 //! ```
 
@@ -15,6 +16,9 @@ use crate::outcome::{Ended, Reason};
 use crate::record::Status;
 
 /// Why a request got no answer. [`Error::kind`] is there to match on, [`Error::class`] says what to do.
+///
+/// `Display` names the kind and never the operation's own words: those are in [`reason`](Error::reason) and, for callers of the run
+/// that made them, in [`source`](std::error::Error::source).
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 

@@ -147,6 +147,10 @@ impl fmt::Debug for End {
 }
 
 /// An end that comes from outside the operation.
+///
+/// The bytes of an answer are what a replay gives. [`Engine::run`](crate::Engine::run) decodes them from postcard's format: for a flow
+/// of typed answers, encode what the operation would have returned with `postcard::to_allocvec`; any other bytes are a
+/// [`Decode`](crate::ErrorKind::Decode) to its callers.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Ended {
     /// With this answer.
@@ -205,16 +209,29 @@ impl fmt::Debug for Reason {
 
 /// How a typed operation ends when it has no answer to give.
 ///
-/// `?` on any error makes it [`Failure::unknown`]: what nobody has classified may have had its effect.
+/// `?` on any error makes it [`Failure::unknown`]: what nobody has classified may have had its effect. Its record is then in doubt,
+/// and what comes of that is for the policy to say ([`InDoubt`](crate::InDoubt)). So classify what surely had no effect:
+///
+/// ```
+/// # use ibid::Failure;
+/// # fn connect() -> Result<(), std::io::Error> { Ok(()) }
+/// # fn charge() -> Result<String, std::io::Error> { Ok(String::new()) }
+/// # fn operation() -> Result<String, Failure> {
+/// connect().map_err(Failure::definitive)?; // Nothing was sent: the next request runs.
+/// let receipt = charge()?; // It may have been carried out: in doubt.
+/// # Ok(receipt)
+/// # }
+/// ```
 pub struct Failure(pub(crate) End);
 
 impl Failure {
-    /// Positive proof that nothing happened and nothing will: the caller may take a new key.
+    /// Positive proof that nothing happened and nothing will: the caller is told *Definitive*, and what a retry gets is the
+    /// policy's choice ([`OnFailure`](crate::OnFailure)).
     pub fn definitive(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(End::Definitive(Reason::from_error(error)))
     }
 
-    /// Anything else: the record is in doubt.
+    /// Anything else: the record is in doubt, and this caller is told *Ambiguous*.
     pub fn unknown(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(End::Unknown(Reason::from_error(error)))
     }

@@ -46,7 +46,9 @@ pub enum AfterCheckpoint {
 /// A record is found in doubt: after a restart, a panic, an abort or an unclassified error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InDoubt {
-    /// Every retry is told *Ambiguous*; nothing runs again.
+    /// Every retry is told *Ambiguous*; nothing runs again, and no time ends it. It stays, and counts towards the scope's quota, until
+    /// the host says by [`resolve`](crate::Engine::resolve) how it ended. What has surely had no effect is resolved as failed
+    /// and then [forgotten](crate::Engine::forget): its key is free.
     Ambiguous,
     /// The next identical request runs it again: same token, last checkpoint. Or the engine itself does, see
     /// [`Builder::rerun`](crate::Builder::rerun).
@@ -120,8 +122,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Replay for `retention` after the finish: duplicates join, a failure is forgotten, in doubt is *Ambiguous*, an
-    /// expired key runs anew, what cannot be saved is withheld.
+    /// Replay for `retention` after the finish: duplicates join, a failure without effect is forgotten, in doubt is
+    /// [*Ambiguous*](InDoubt::Ambiguous) until the host resolves it, an expired key runs anew, what cannot be saved is withheld.
     #[must_use]
     pub fn replay(retention: Duration) -> Self {
         Self {
