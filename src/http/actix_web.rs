@@ -6,19 +6,25 @@
 //! handler was found by, with the prefixes of all scopes.
 //!
 //! ```
-//! use actix_web::{App, HttpResponse, web};
+//! use actix_web::dev::Service;
+//! use actix_web::{App, HttpMessage, HttpResponse, web};
 //! use ibid::Engine;
-//! use ibid::http::{Idempotency, Route, Setup};
-//! use ibid::store::MemoryStore;
+//! use ibid::http::{Principal, Route, Setup};
 //! # #[actix_web::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let setup = Setup::new().route("POST", "/v1/pay", Route::new()).build()?;
-//! let engine = setup.prepare(Engine::builder()).open_store(std::sync::Arc::new(MemoryStore::new()))?;
+//! let engine = setup.prepare(Engine::builder()).open_in_memory()?;
 //! // Once, outside of the closure that every worker calls.
 //! let idempotency = setup.bind(&engine).await?;
 //! let app = move || {
 //!     let pay = web::resource("/pay").wrap(idempotency.clone()).route(web::post().to(HttpResponse::Ok));
-//!     App::new().service(web::scope("/v1").service(pay))
+//!     App::new().service(web::scope("/v1").service(pay)).wrap_fn(|request, next| {
+//!         // In place of an authentication: the principal comes from what that has verified.
+//!         if let Ok(customer) = Principal::new("customer-17") {
+//!             request.extensions_mut().insert(customer);
+//!         }
+//!         next.call(request)
+//!     })
 //! };
 //! # drop(actix_web::test::init_service(app()).await);
 //! # engine.shutdown().await;

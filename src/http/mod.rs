@@ -18,14 +18,20 @@
 //!
 //! [`Setup`] holds the settings, [`Config::prepare`] makes an engine fit them, [`Config::bind`] gives the layer:
 //! [`Idempotency`], which is a tower `Layer` with the feature `axum` and an actix-web middleware with the feature `actix-web`.
-//! Put it inside of what authenticates, limits or compresses, and outside of the handlers.
+//! Put it inside of what authenticates, limits or compresses, and outside of the handlers. By default every POST and PATCH that
+//! comes through it **needs** a key, also on routes that [`Setup`] does not name: see [`Setup::every_route`].
 //!
 //! A key belongs to a method, a route's whole template, and a [`Principal`], which the layer that authenticates puts into the
 //! request's extensions. The handler finds an [`Attempt`](crate::Attempt) there, with a token to pass downstream, and may say
 //! by a [`Disposition`] in the response's extensions what becomes of its answer.
 //!
-//! Answers are kept whole: status, header fields, body, but no trailers and nothing that belongs to one connection or one moment.
-//! A repeated one says `Idempotency-Replayed: true`; name that in `Access-Control-Expose-Headers` where browsers ask. Requests are not: only a digest tells one from another.
+//! Under one key the *same request* has the same target (path and query, as they were received), the same `content-type`, the same
+//! body byte for byte, and the same values of the header fields that the route [names](Route::with_headers); all else may differ from
+//! try to try. [`Route::canonical_json`] and [`Route::without_fields`] compare bodies in another way.
+//!
+//! Answers are kept whole: status, header fields, body, but no trailers and nothing that belongs to one connection or one moment
+//! (`set-cookie`, `date`, `server`). A repeated one says `Idempotency-Replayed: true`; name that in
+//! `Access-Control-Expose-Headers` where browsers ask. Requests are not kept: only a digest tells one from another.
 #![cfg_attr(not(any(feature = "axum", feature = "actix-web")), allow(dead_code, reason = "an edge calls it"))]
 
 #[cfg(feature = "actix-web")]

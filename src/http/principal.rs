@@ -13,6 +13,8 @@ use crate::InvalidKey;
 pub struct Principal(Arc<[u8]>);
 
 impl Principal {
+    /// The principal of these bytes, 1 to 255 of them.
+    ///
     /// # Errors
     /// [`InvalidKey::ScopeLength`].
     pub fn new(principal: impl AsRef<[u8]>) -> Result<Self, InvalidKey> {

@@ -157,8 +157,8 @@ impl Setup {
         self
     }
 
-    /// Bytes of a request's body. Default 64 KiB. Beyond it: 413, nothing runs. Lower it as [`strict_header`](Self::strict_header) is
-    /// turned on.
+    /// Bytes of a request's body. Default 64 KiB. Beyond it: 413, nothing runs. Lower it only one `ttl` after the last body that
+    /// was longer, as with [`strict_header`](Self::strict_header).
     #[must_use]
     pub fn request_bytes(mut self, limit: usize) -> Self {
         self.request_bytes = limit;
@@ -179,8 +179,9 @@ impl Setup {
         self
     }
 
-    /// The settings of routes that have none of their own. What no template matches goes by them, too, but needs no key: most of it
-    /// are mistakes.
+    /// The settings of routes that have none of their own. Default: [`Route::new`], so **every POST and PATCH that passes through the
+    /// layer needs a key**; `Route::new().unkeyed()` or `.optional()` here leaves the routes alone that are not named. What no
+    /// template matches goes by these settings, too, but needs no key: most of that are mistakes.
     #[must_use]
     pub fn every_route(mut self, route: Route) -> Self {
         self.every = route;
@@ -189,13 +190,15 @@ impl Setup {
 
     /// The settings of one route, by method and template: the whole one, with the prefixes of nested routers, as the framework
     /// spells it (`/orders/{id}/pay`). Both are part of every key: with another prefix, or another name for a parameter, a retry finds
-    /// nothing and runs.
+    /// nothing and runs. What `route` does not set is the default, whatever [`every_route`](Self::every_route) says.
     #[must_use]
     pub fn route(mut self, method: impl Into<Box<str>>, template: impl Into<Box<str>>, route: Route) -> Self {
         self.named.push((method.into(), template.into(), route));
         self
     }
 
+    /// Checks the settings.
+    ///
     /// # Errors
     /// [`InvalidSetup`], the first thing that does not fit.
     pub fn build(self) -> Result<Config, InvalidSetup> {
@@ -267,8 +270,9 @@ impl Config {
 
     /// The layer, over an engine that [`prepare`](Self::prepare) has made fit. Every router of a service takes a clone of the same.
     ///
-    /// It must be called on a tokio runtime with timers, and the engine's needs them, too. Counts of the last seconds are written on it for as long as the engine
-    /// and a clone of the layer live.
+    /// It must be called on a tokio runtime with timers (`enable_time`), and the runtime on which the engine runs operations needs
+    /// timers, too. On the runtime of this call the counts of the last second are written, for as long as the engine and a clone
+    /// of the layer live.
     ///
     /// # Errors
     /// [`InvalidSetup::EngineAnswerBytes`], [`InvalidSetup::EngineOracle`], [`InvalidSetup::Engine`].
