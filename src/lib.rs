@@ -57,6 +57,7 @@ mod builder;
 mod call;
 pub mod class;
 /// What a request costs, where its time goes, and what was left out on purpose.
+///
 #[doc = include_str!("cost.md")]
 pub mod cost {}
 mod engine;

@@ -56,10 +56,12 @@ mod trace;
 mod unwinding;
 
 /// What others do, and what ibid does.
+///
 #[doc = include_str!("comparison.md")]
 pub mod comparison {}
 
 /// What each problem means, and what its client does next.
+///
 #[doc = include_str!("problems.md")]
 pub mod problems {}
 
