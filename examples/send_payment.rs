@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let ldk = Arc::new(Ldk::default());
     let flow = Flow::new(FLOW_NAME, Policy::send_payment())?;
     let setup = SendPaymentSetup::new(flow, NodeId::new([2; 33])?, Arc::new(Blocking::new(Arc::clone(&ldk))));
-    let engine = setup.recover(Engine::builder()).open_in_memory()?;
+    let engine = setup.prepare(Engine::builder()).open_in_memory()?;
     let payments = setup.bind(engine.clone());
     payments.synced();
 

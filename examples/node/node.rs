@@ -50,7 +50,7 @@ impl Node {
         let ldk = Ldk::read((effects.clone(), &lines), (ends, &end_lines));
         let setup = Payments::setup(&ldk)?;
         let builder = Engine::builder().clock(clock.clone()).limits(args.limits).runtime(runtime.handle().clone());
-        let builder = setup.recover(Onions::asking(builder, &flow, &circuits));
+        let builder = setup.prepare(Onions::prepare(builder, &flow, &circuits));
         let engine = match &args.db {
             Some(path) => builder.open(path).map_err(|error| named("--db", path, error))?,
             None => builder.open_in_memory()?,

@@ -41,8 +41,8 @@ impl Onions {
     }
 
     /// The engine will ask the switch.
-    pub(crate) fn asking(builder: Builder, flow: &Flow, circuits: &Circuits) -> Builder {
-        SendOnion::asking(builder, flow, scripted(circuits, Script::NONE))
+    pub(crate) fn prepare(builder: Builder, flow: &Flow, circuits: &Circuits) -> Builder {
+        SendOnion::prepare(builder, flow, scripted(circuits, Script::NONE))
     }
 
     pub(crate) fn new(engine: Engine, flow: Flow, circuits: Circuits) -> Self {

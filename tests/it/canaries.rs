@@ -369,7 +369,7 @@ async fn the_events_of_a_payment_that_do_not_fit_its_record_show_no_payment_id()
     const ID: [u8; 32] = *b"CANARY-CANARY-CANARY-CANARY-CANA";
     let (shown, ldk) = (Shown::new(), Ldk::new());
     let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
-    let engine = setup.recover(Engine::builder()).open_in_memory().unwrap();
+    let engine = setup.prepare(Engine::builder()).open_in_memory().unwrap();
     let payments = setup.bind(engine.clone());
     let failed = |payment_hash| Event::Failed { id: ID, payment_hash, reason: "RetriesExhausted" };
     let sent = |preimage| Event::Sent { id: ID, preimage, fee_msat: None };

@@ -154,7 +154,7 @@ impl Node {
 fn on_a_faulty_store() -> (Ldk, Arc<FaultyStore>, Engine, SendPayment) {
     let (ldk, store) = (Ldk::new(), Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
     let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
-    let engine = setup.recover(Engine::builder()).open_store(store.clone()).unwrap();
+    let engine = setup.prepare(Engine::builder()).open_store(store.clone()).unwrap();
     let payments = setup.bind(engine.clone());
     (ldk, store, engine, payments)
 }
@@ -162,7 +162,7 @@ fn on_a_faulty_store() -> (Ldk, Arc<FaultyStore>, Engine, SendPayment) {
 fn open(bench: &Bench, setup: &SendPaymentSetup) -> Engine {
     let mut limits = Limits::default();
     limits.drain = Duration::from_millis(20);
-    setup.recover(Engine::builder().clock(bench.clock.clone()).limits(limits)).open(bench.path()).unwrap()
+    setup.prepare(Engine::builder().clock(bench.clock.clone()).limits(limits)).open(bench.path()).unwrap()
 }
 
 // ---- the vectors -----------------------------------------------------------------------------------------------------
@@ -1082,7 +1082,7 @@ async fn a_send_via_another_payer_is_made_by_it_and_asked_about_as_ever() {
 fn the_blocking_forms_do_the_same_on_a_plain_thread() {
     let ldk = Ldk::new();
     let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
-    let engine = setup.recover(Engine::builder()).open_in_memory().unwrap();
+    let engine = setup.prepare(Engine::builder()).open_in_memory().unwrap();
     let payments = setup.bind(engine.clone());
     assert_eq!(payments.send_blocking(invoice(X, P)).unwrap(), Sent::Accepted);
     assert_eq!(payments.path_event_blocking(X).unwrap(), Handled::Repeated);

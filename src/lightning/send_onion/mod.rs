@@ -104,20 +104,21 @@ pub struct OnionPage {
 }
 
 impl SendOnion {
-    /// Sets `switch` as the one that is asked about records of `flow` which are in doubt. It belongs to every opening:
-    /// without it they stay in doubt until [`resolve`](Self::resolve).
+    /// Makes the builder of an engine fit: `switch` is the one that is asked about records of `flow` which are in doubt. It belongs
+    /// to every opening: without it they stay in doubt until [`resolve`](Self::resolve).
     ///
     /// The flow holds the policy: start from [`Policy::send_onion`](crate::Policy::send_onion). Its name belongs to
     /// every key, so keep it; [`FLOW_NAME`] is the usual one.
     #[must_use]
-    pub fn asking(builder: Builder, flow: &Flow, switch: Arc<dyn Switch>) -> Builder {
+    pub fn prepare(builder: Builder, flow: &Flow, switch: Arc<dyn Switch>) -> Builder {
         builder.oracle(flow, move |inquiry| {
             let switch = Arc::clone(&switch);
             async move { ask(&*switch, inquiry).await }
         })
     }
 
-    /// A handler that sends by `switch`, the same that [is asked](Self::asking), and waits for it without an end.
+    /// A handler over an engine that [`prepare`](Self::prepare) has made fit. It sends by the same `switch`, and a sender waits for
+    /// as long as that takes: see [`wait`](Self::wait).
     #[must_use]
     pub fn new(engine: Engine, flow: Flow, switch: Arc<dyn Switch>) -> Self {
         Self { engine, flow, switch, wait: None }

@@ -11,7 +11,7 @@
 //!
 //! ```text
 //! 1 load LDK's ChannelManager
-//! 2 SendPaymentSetup::new, recover(builder), open the engine, bind(engine), resume()
+//! 2 SendPaymentSetup::new, prepare(builder), open the engine, bind(engine), resume()
 //! 3 hand LDK's events over as they come, and return ReplayEvent where told to; tick() after each timer_tick_occurred
 //! 4 once all replayed events are handled and the chain is synced: synced()
 //! ```
@@ -169,9 +169,10 @@ impl SendPaymentSetup {
         self
     }
 
-    /// Lets the engine ask about payments in doubt. LDK's manager must have been loaded before the engine is opened.
+    /// Makes the builder of an engine fit: it will ask about payments in doubt. LDK's manager must have been loaded before the engine
+    /// is opened.
     #[must_use]
-    pub fn recover(&self, builder: Builder) -> Builder {
+    pub fn prepare(&self, builder: Builder) -> Builder {
         let shared = Arc::clone(&self.shared);
         builder.oracle(&self.shared.flow, move |inquiry| {
             let shared = Arc::clone(&shared);
@@ -179,7 +180,7 @@ impl SendPaymentSetup {
         })
     }
 
-    /// The handler over an engine whose builder was given to [`recover`](Self::recover). Call [`resume`](SendPayment::resume) next.
+    /// The handler over an engine whose builder was given to [`prepare`](Self::prepare). Call [`resume`](SendPayment::resume) next.
     #[must_use]
     pub fn bind(&self, engine: Engine) -> SendPayment {
         let (shared, payer) = (Arc::clone(&self.shared), Arc::clone(&self.shared.payer));

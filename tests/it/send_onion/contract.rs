@@ -221,7 +221,7 @@ impl BlockingSwitch for Thread {
 #[tokio::test]
 async fn a_blocking_switch_runs_off_the_async_threads() {
     let switch = Arc::new(Blocking::new(Arc::new(Thread(std::thread::current().id()))));
-    let builder = SendOnion::asking(Engine::builder(), &flow(), switch.clone());
+    let builder = SendOnion::prepare(Engine::builder(), &flow(), switch.clone());
     let engine = builder.open_in_memory().unwrap();
     let onions = SendOnion::new(engine.clone(), flow(), switch);
     for id in [1, 2] {

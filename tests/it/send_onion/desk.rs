@@ -164,7 +164,7 @@ impl Desk {
 }
 
 pub(super) fn asking(builder: Builder, switch: &FakeSwitch) -> Builder {
-    SendOnion::asking(builder, &flow(), Arc::new(switch.clone()))
+    SendOnion::prepare(builder, &flow(), Arc::new(switch.clone()))
 }
 
 pub(super) fn handle(engine: Engine, switch: &FakeSwitch) -> SendOnion {

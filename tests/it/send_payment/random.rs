@@ -260,7 +260,7 @@ impl<'a> Episode<'a> {
 
 fn open(simulation: &Simulation, disk: &Arc<MemoryStore>, setup: &SendPaymentSetup) -> (Arc<FaultyStore>, Engine) {
     let store = Arc::new(FaultyStore::new(disk.clone()).keeping_inner());
-    let engine = simulation.open(setup.recover(Engine::builder()), store.clone()).unwrap();
+    let engine = simulation.open(setup.prepare(Engine::builder()), store.clone()).unwrap();
     (store, engine)
 }
 

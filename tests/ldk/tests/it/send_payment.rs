@@ -261,7 +261,7 @@ fn open(path: &PathBuf, runtime: &Runtime, setup: &SendPaymentSetup) -> (Arc<Fau
     limits.drain = Duration::ZERO;
     // However slow the machine, LDK is asked when an engine starts and when somebody wants to know.
     limits.dispatched_silence = Duration::from_secs(3600);
-    let builder = setup.recover(Engine::builder()).runtime(runtime.handle().clone()).limits(limits);
+    let builder = setup.prepare(Engine::builder()).runtime(runtime.handle().clone()).limits(limits);
     let engine = builder.open_store(store.clone()).unwrap();
     (store, engine)
 }

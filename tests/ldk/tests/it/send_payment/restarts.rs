@@ -211,7 +211,7 @@ fn an_engine_does_not_start_from_a_file_that_is_older_than_the_host_knows_it_to_
     std::fs::rename(&old, &file).unwrap();
 
     let open = |world: &World| {
-        let builder = world.setup.recover(Engine::builder()).runtime(world.runtime.handle().clone());
+        let builder = world.setup.prepare(Engine::builder()).runtime(world.runtime.handle().clone());
         builder.at_least_generation(generation).open(&file)
     };
     // LDK alone would take X again: its liquidity, and the node, are as they were.
