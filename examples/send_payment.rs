@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let flow = Flow::new(FLOW_NAME, Policy::send_payment())?;
     let setup = SendPaymentSetup::new(flow, NodeId::new([2; 33])?, Arc::new(Blocking::new(Arc::clone(&ldk))));
     let engine = setup.prepare(Engine::builder()).open_in_memory()?;
-    let payments = setup.bind(engine.clone());
+    let payments = setup.bind(engine.clone())?;
     payments.synced();
 
     // The payment hash is the id: whoever pays this invoice, from whatever button, means this payment.

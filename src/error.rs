@@ -29,7 +29,7 @@ struct Inner {
     recorded: Option<Ended>,
 }
 
-/// Something registered to bring records out of doubt that their flow's policy would never use.
+/// What is to bring records out of doubt does not fit their flow's policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvalidRecovery {
@@ -39,6 +39,9 @@ pub enum InvalidRecovery {
     RerunNeverRun(String),
     /// More than one for the flow of this name.
     Twice(String),
+    /// No oracle for the flow of this name, whose adapter needs one: what comes into doubt would stay so for ever. Its `prepare` was
+    /// not given the builder that the engine was opened with.
+    OracleMissing(String),
 }
 
 impl fmt::Display for InvalidRecovery {
@@ -47,6 +50,7 @@ impl fmt::Display for InvalidRecovery {
             Self::OracleNeverAsked(flow) => write!(f, "flow {flow} has an oracle and a policy that does not ask"),
             Self::RerunNeverRun(flow) => write!(f, "flow {flow} has a re-run and a policy that does not re-run"),
             Self::Twice(flow) => write!(f, "flow {flow} has more than one oracle or re-run"),
+            Self::OracleMissing(flow) => write!(f, "the engine was opened without the oracle of flow {flow}"),
         }
     }
 }

@@ -71,7 +71,7 @@ impl Node {
             handler.set_provider(Some(provider.clone()));
         }
         let onions = Onions::new(engine.clone(), flow, circuits);
-        let payments = Payments::new(&setup, engine.clone(), ldk);
+        let payments = Payments::new(&setup, engine.clone(), ldk)?;
         runtime.block_on(payments.begin(args.db.is_none()))?;
         let pending = watch::Sender::new(0);
         Ok(Self { runtime, clock, engine, handler, provider, onions, payments, denied, pending })

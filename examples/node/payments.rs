@@ -54,8 +54,8 @@ impl Payments {
         Ok(SendPaymentSetup::new(flow, own()?, Arc::new(ldk.clone())).host_acknowledges())
     }
 
-    pub(crate) fn new(setup: &SendPaymentSetup, engine: Engine, ldk: Ldk) -> Self {
-        Self { payments: setup.bind(engine), ldk }
+    pub(crate) fn new(setup: &SendPaymentSetup, engine: Engine, ldk: Ldk) -> Result<Self, OpenError> {
+        Ok(Self { payments: setup.bind(engine)?, ldk })
     }
 
     /// What follows the opening: LDK hears again what was given up, tells again what it has not seen handled, and is in sync.

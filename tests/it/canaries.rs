@@ -370,7 +370,7 @@ async fn the_events_of_a_payment_that_do_not_fit_its_record_show_no_payment_id()
     let (shown, ldk) = (Shown::new(), Ldk::new());
     let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
     let engine = setup.prepare(Engine::builder()).open_in_memory().unwrap();
-    let payments = setup.bind(engine.clone());
+    let payments = setup.bind(engine.clone()).unwrap();
     let failed = |payment_hash| Event::Failed { id: ID, payment_hash, reason: "RetriesExhausted" };
     let sent = |preimage| Event::Sent { id: ID, preimage, fee_msat: None };
     assert_eq!(payments.send(invoice(ID, ID)).await.unwrap(), Sent::Accepted);

@@ -15,7 +15,7 @@ use ibid::lightning::send_payment::{
 };
 use ibid::store::MemoryStore;
 use ibid::testing::{FaultyStore, Outage};
-use ibid::{Abandoned, Acknowledged, Engine, Flow, Limits, NodeId, Policy, Status};
+use ibid::{Abandoned, Acknowledged, Engine, Flow, InvalidRecovery, Limits, NodeId, Policy, Status};
 
 use crate::support::{Bench, within_a_minute};
 use model::{Event, Fate, Id, Ldk, Script, handle, hash};
@@ -61,7 +61,7 @@ impl Node {
         let (bench, ldk) = (Bench::new(), Ldk::new());
         let setup = set(SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone())));
         let engine = open(&bench, &setup);
-        let payments = setup.bind(engine.clone());
+        let payments = setup.bind(engine.clone()).unwrap();
         payments.synced();
         Self { bench, ldk, setup, engine, payments }
     }
@@ -69,9 +69,9 @@ impl Node {
     /// The process ends and starts again. What is inside LDK's call is cut off.
     async fn restart(&mut self) {
         self.engine.shutdown().await;
-        self.setup.bind(self.engine.clone()).unsynced();
+        self.setup.bind(self.engine.clone()).unwrap().unsynced();
         self.engine = open(&self.bench, &self.setup);
-        self.payments = self.setup.bind(self.engine.clone());
+        self.payments = self.setup.bind(self.engine.clone()).unwrap();
     }
 
     async fn send(&self, id: Id, preimage: [u8; 32]) -> Result<Sent, PaymentError> {
@@ -150,12 +150,21 @@ impl Node {
     }
 }
 
+#[tokio::test]
+async fn an_engine_that_would_ask_nobody_about_a_payment_in_doubt_is_refused() {
+    let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(Ldk::new()));
+    let unprepared = Engine::builder().open_in_memory().unwrap();
+    let refused = setup.bind(unprepared.clone()).unwrap_err();
+    assert_eq!(refused, InvalidRecovery::OracleMissing(flow().name().to_owned()));
+    unprepared.shutdown().await;
+}
+
 /// A node whose store fails on demand.
 fn on_a_faulty_store() -> (Ldk, Arc<FaultyStore>, Engine, SendPayment) {
     let (ldk, store) = (Ldk::new(), Arc::new(FaultyStore::new(Arc::new(MemoryStore::new()))));
     let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
     let engine = setup.prepare(Engine::builder()).open_store(store.clone()).unwrap();
-    let payments = setup.bind(engine.clone());
+    let payments = setup.bind(engine.clone()).unwrap();
     (ldk, store, engine, payments)
 }
 
@@ -800,7 +809,7 @@ async fn a_blocking_call_that_outlives_its_engine_is_not_taken_for_never_made() 
     let payer = Arc::new(Blocking::new(Arc::new(slow)));
     let setup = SendPaymentSetup::new(flow(), own_node_id(), payer);
     let engine = open(&bench, &setup);
-    let payments = setup.bind(engine.clone());
+    let payments = setup.bind(engine.clone()).unwrap();
     payments.synced();
     let cut_off = tokio::spawn(async move { payments.send(invoice(X, P)).await });
     tokio::task::spawn_blocking(move || begins.recv().unwrap()).await.unwrap();
@@ -808,7 +817,7 @@ async fn a_blocking_call_that_outlives_its_engine_is_not_taken_for_never_made() 
     assert!(matches!(cut_off.await.unwrap(), Err(PaymentError::Ambiguous(_))));
 
     let engine = open(&bench, &setup);
-    let payments = setup.bind(engine.clone());
+    let payments = setup.bind(engine.clone()).unwrap();
     assert_eq!(payments.send(invoice(X, P)).await.unwrap(), Sent::Known(Standing::InDoubt));
     let mut failed = Box::pin(handle(&payments, failed_event(Some(hash(P)))));
     assert!(is_pending(&mut failed).await, "what is inside LDK may be about to begin");
@@ -1001,7 +1010,7 @@ async fn a_store_that_fails_after_the_success_is_recorded_lets_the_event_acknowl
     assert_eq!(store.commits() - before, 2, "the end, and that it is acknowledged");
 
     let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone())).host_acknowledges();
-    let waiting = setup.bind(engine.clone());
+    let waiting = setup.bind(engine.clone()).unwrap();
     assert_eq!(waiting.send(invoice(Y, P2)).await.unwrap(), Sent::Accepted);
     ldk.claim(Y, P2, None);
     assert_eq!(ldk.deliver(&waiting).await.unwrap(), Handled::Recorded);
@@ -1083,7 +1092,7 @@ fn the_blocking_forms_do_the_same_on_a_plain_thread() {
     let ldk = Ldk::new();
     let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
     let engine = setup.prepare(Engine::builder()).open_in_memory().unwrap();
-    let payments = setup.bind(engine.clone());
+    let payments = setup.bind(engine.clone()).unwrap();
     assert_eq!(payments.send_blocking(invoice(X, P)).unwrap(), Sent::Accepted);
     assert_eq!(payments.path_event_blocking(X).unwrap(), Handled::Repeated);
     let failed = PaymentFailed { id: X, payment_hash: None, reason: None, attempt: None };

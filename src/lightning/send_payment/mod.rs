@@ -48,7 +48,7 @@ pub use request::{Payee, PaymentRequest};
 use crate::block_on::block_on;
 use crate::{
     Abandoned, Attempt, AttemptId, Builder, Call, Class, End, Ended, Engine, Error, ErrorKind, Flow, Found, Inquiry,
-    Key, NodeId, Operation, Reason, Record, Reply, State, Status,
+    InvalidRecovery, Key, NodeId, Operation, Reason, Record, Reply, State, Status,
 };
 use calls::{Calls, Kind, Synced};
 use events::Counters;
@@ -181,10 +181,15 @@ impl SendPaymentSetup {
     }
 
     /// The handler over an engine whose builder was given to [`prepare`](Self::prepare). Call [`resume`](SendPayment::resume) next.
-    #[must_use]
-    pub fn bind(&self, engine: Engine) -> SendPayment {
+    ///
+    /// # Errors
+    /// [`InvalidRecovery::OracleMissing`]: it was given to none, and a payment in doubt would stay so for ever.
+    pub fn bind(&self, engine: Engine) -> Result<SendPayment, InvalidRecovery> {
         let (shared, payer) = (Arc::clone(&self.shared), Arc::clone(&self.shared.payer));
-        SendPayment { engine, shared, payer, host_acknowledges: self.host_acknowledges }
+        if !engine.has_oracle(&shared.flow) {
+            return Err(InvalidRecovery::OracleMissing(shared.flow.name().to_owned()));
+        }
+        Ok(SendPayment { engine, shared, payer, host_acknowledges: self.host_acknowledges })
     }
 }
 

@@ -47,7 +47,7 @@ impl<'a> Episode<'a> {
         let (disk, ldk) = (Arc::new(MemoryStore::new()), Ldk::new());
         let setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(ldk.clone()));
         let (store, engine) = open(simulation, &disk, &setup);
-        let payments = setup.bind(engine.clone());
+        let payments = setup.bind(engine.clone()).unwrap();
         Self {
             simulation,
             random: simulation.random(),
@@ -183,7 +183,7 @@ impl<'a> Episode<'a> {
             self.setup = SendPaymentSetup::new(flow(), own_node_id(), Arc::new(self.ldk.clone()));
         }
         (self.store, self.engine) = open(self.simulation, &self.disk, &self.setup);
-        self.payments = self.setup.bind(self.engine.clone());
+        self.payments = self.setup.bind(self.engine.clone()).unwrap();
         self.payments.resume().ok();
         self.delivery = None;
     }

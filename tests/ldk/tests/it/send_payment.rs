@@ -57,7 +57,7 @@ impl World {
         let setup = set(set_up(&net, &payer));
         let (runtime, dir) = (Runtime::new().unwrap(), tempfile::tempdir().unwrap());
         let (store, engine) = open(&path(&dir), &runtime, &setup);
-        let payments = setup.bind(engine.clone());
+        let payments = setup.bind(engine.clone()).unwrap();
         payments.synced();
         Self { net, payer, setup, store, engine, payments, runtime, dir }
     }
@@ -210,7 +210,7 @@ impl World {
     fn restart_engine(&mut self) {
         self.engine.shutdown_blocking();
         (self.store, self.engine) = open(&path(&self.dir), &self.runtime, &self.setup);
-        self.payments = self.setup.bind(self.engine.clone());
+        self.payments = self.setup.bind(self.engine.clone()).unwrap();
     }
 
     /// LDK alone is loaded anew, from this; the engine goes on.
@@ -226,7 +226,7 @@ impl World {
         self.load(from);
         self.setup = set_up(&self.net, &self.payer);
         (self.store, self.engine) = open(&path(&self.dir), &self.runtime, &self.setup);
-        self.payments = self.setup.bind(self.engine.clone());
+        self.payments = self.setup.bind(self.engine.clone()).unwrap();
         self.payments.resume().unwrap();
     }
 

@@ -219,6 +219,6 @@ fn an_engine_does_not_start_from_a_file_that_is_older_than_the_host_knows_it_to_
     assert!(matches!(stale, StoreError::Stale { expected, .. } if expected == generation), "{stale:?}");
     std::fs::rename(&new, &file).unwrap();
     world.engine = open(&world).unwrap();
-    world.payments = world.setup.bind(world.engine.clone());
+    world.payments = world.setup.bind(world.engine.clone()).unwrap();
     assert_eq!((world.known(&invoice), world.calls()), (Standing::Dispatched, 1));
 }
