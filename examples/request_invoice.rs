@@ -75,7 +75,7 @@ async fn story() -> Step<()> {
 struct Node {
     engine: Engine,
     flow: Flow,
-    handler: Arc<RequestInvoice>,
+    handler: RequestInvoice,
     wallet: Arc<Wallet>,
 }
 
@@ -150,7 +150,7 @@ impl Node {
     fn open_to_crash(builder: Builder, path: &Path, crash: Option<Crash>) -> Step<Self> {
         let engine = builder.open(path)?;
         let flow = Flow::new(FLOW_NAME, Policy::request_invoice())?;
-        let handler = Arc::new(RequestInvoice::new(engine.clone(), flow.clone()));
+        let handler = RequestInvoice::new(engine.clone(), flow.clone());
         let wallet = Arc::new(Wallet { minter: Minter::new()?, mints: AtomicU32::new(0), crash });
         handler.set_provider(Some(wallet.clone()));
         Ok(Self { engine, flow, handler, wallet })
@@ -201,7 +201,7 @@ impl Node {
         let (mut fresh, before) = (order(), self.mints());
         getrandom::fill(&mut fresh.payment_hash).map_err(|error| error.to_string())?;
         let ask = || {
-            let (handler, params) = (Arc::clone(&self.handler), fresh.clone());
+            let (handler, params) = (self.handler.clone(), fresh.clone());
             tokio::spawn(async move { handler.request(lsp(), session(&params), params).await })
         };
         let mut answers = Vec::new();

@@ -745,6 +745,16 @@ async fn without_a_provider_a_record_replays_and_nothing_else_starts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_clone_of_the_handler_has_the_same_provider() {
+    let node = Node::new();
+    let clone = node.handler.clone();
+    clone.set_provider(None);
+    assert_eq!(node.ask("1", &b()).await, error("1", &RpcError::provider_not_available()));
+    clone.set_provider(Some(node.provider.clone()));
+    assert_eq!(node.ask("2", &b()).await, invoice("2", 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_provider_a_record_in_doubt_stays_as_it_is() {
     let node = Node::new();
     node.provider.next_mint(Script::Panic);

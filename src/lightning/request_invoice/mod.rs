@@ -51,15 +51,16 @@ pub const WAIT: Duration = Duration::from_secs(30);
 
 /// The handler that a node owns for `async_order.request_invoice`.
 ///
-/// One for the life of the node; every method takes `&self` and may be called from several threads at once. It
-/// remembers no peer and no request: what lasts is in the engine's store.
+/// One for the life of the node, cheap to clone; a clone has the same provider, also if that is set later. Requests may be handed
+/// over from several threads at once. It remembers no peer and no request: what lasts is in the engine's store.
+#[derive(Clone)]
 pub struct RequestInvoice {
     engine: Engine,
     flow: Flow,
     wait: Duration,
-    allowed: Box<dyn Fn(&NodeId) -> bool + Send + Sync>,
+    allowed: Arc<dyn Fn(&NodeId) -> bool + Send + Sync>,
     /// Set and unset while requests come in; a run keeps the one it started with.
-    provider: RwLock<Option<Arc<dyn InvoiceProvider>>>,
+    provider: Arc<RwLock<Option<Arc<dyn InvoiceProvider>>>>,
 }
 
 /// What became of a frame.
@@ -106,7 +107,7 @@ impl RequestInvoice {
         let policy = flow.policy().clone().after_checkpoint(AfterCheckpoint::Doubt);
         // A name that was accepted once is accepted again.
         let flow = Flow::new(flow.name(), policy).unwrap_or(flow);
-        Self { engine, flow, wait: WAIT, allowed: Box::new(|_| true), provider: RwLock::new(None) }
+        Self { engine, flow, wait: WAIT, allowed: Arc::new(|_| true), provider: Arc::default() }
     }
 
     /// Sets how long a caller waits before it is told *outcome unknown*. The run goes on and is recorded.
@@ -121,7 +122,7 @@ impl RequestInvoice {
     /// block.
     #[must_use]
     pub fn allow(mut self, allowed: impl Fn(&NodeId) -> bool + Send + Sync + 'static) -> Self {
-        self.allowed = Box::new(allowed);
+        self.allowed = Arc::new(allowed);
         self
     }
 
@@ -135,8 +136,7 @@ impl RequestInvoice {
         drop(before); // Outside the lock: it may be the last handle, and its drop is the host's code.
     }
 
-    /// Takes the payload of one custom message of type [`MESSAGE_TYPE`] from the authenticated
-    /// peer.
+    /// Takes the payload of one custom message of type [`MESSAGE_TYPE`] from the authenticated peer.
     ///
     /// Never blocks and takes no lock of the host's, so it may be called from LDK's `handle_custom_message`. Only after
     /// [`Handled::Pending`] does `reply` run, exactly once and never on this stack: push the frame to the host's own
@@ -177,9 +177,9 @@ impl RequestInvoice {
     }
 
     /// As [`RequestInvoice::try_request`], for async callers: the bytes of the `result` object, the same for every
-    /// identical request while the record lives.
+    /// identical request while the record lives. It waits as long as [`wait`](Self::wait) says.
     ///
-    /// Dropping the future changes nothing: the operation goes on and its answer is recorded.
+    /// Cancel safety: dropping the future takes back the wait. The operation goes on and its answer is recorded.
     ///
     /// # Errors
     /// Those of [`rpc_error`], and the provider's own, verbatim.

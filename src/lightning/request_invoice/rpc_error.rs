@@ -12,6 +12,9 @@ use crate::{Error, ErrorKind, InvalidKey, Reason};
 /// A provider returns one; it goes verbatim to the first caller and to all who joined, and is never stored. Every code
 /// and message of system 1 has a constructor here. (rgb-lightning-node; those marked *ours* are this crate's.)
 ///
+/// What the peer does next goes by the code, as [`classify`](crate::class::classify) reads it: 1105 is *Conflict*, every other one
+/// *Ambiguous*: the same request, under the same session, again.
+///
 /// `Debug` and `Display` show the code, never the message: a provider may have put anything into it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RpcError {
