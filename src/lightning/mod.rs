@@ -11,7 +11,27 @@
 //!        <-- how it stands --                   LDK's events, LDK's list (asked about what is in doubt)
 //! ```
 //!
-//! The scope of every key is the authenticated principal: the peer's [`NodeId`](crate::NodeId), the router's namespace.
+//! The three follow what they stand in for, so they differ where those do:
+//!
+//! | | [`request_invoice`] | [`send_onion`] | [`send_payment`] |
+//! |---|---|---|---|
+//! | the host's side | `InvoiceProvider` | `Switch` | `Payer` |
+//! | before the engine is opened | | `SendOnion::prepare` | `SendPaymentSetup::prepare` |
+//! | the handler | `RequestInvoice::new`, `set_provider` | `SendOnion::new` | `SendPaymentSetup::bind`, `resume`, `synced` |
+//! | the scope of a key | the peer that asks | the dispatcher's namespace | the node itself |
+//! | the id of a key | session | attempt id | PaymentId |
+//! | known, and the same | the same answer | `Err`, *Duplicate* | `Ok(Sent::Known)` |
+//! | refused without effect | told, not kept | kept until `forget` | kept until `abandon` |
+//! | `track`, where it never went out | | `Ok(Tracked::RolledBack)` | `Err(PaymentError::Definitive)` |
+//! | in doubt | the retry runs it again, from its checkpoint | `Switch::find` is asked | LDK's list is asked |
+//! | a caller waits | 30 s, or as [`wait`](request_invoice::RequestInvoice::wait) says | for the dispatch, or as [`wait`](send_onion::SendOnion::wait) says | for the call into LDK |
+//! | a finished key is free | when the invoice has expired | by `forget` | by `abandon`; paid, by quiet ticks |
+//!
+//! Names that two of them share mean different things: `Sent`, `Handled`, and `Dispatch`, which is what came of an onion, and in
+//! `send_payment` the payment that LDK is to make. So import the modules, and not all of their names.
+//!
+//! The scope of every key is the authenticated principal: the peer's [`NodeId`](crate::NodeId), the router's namespace; payments,
+//! which only the host itself may ask for, have the node's own.
 //! Nothing here opens a socket, reads a clock or holds memory for a peer that is idle; everything that lasts is a record of
 //! the engine.
 

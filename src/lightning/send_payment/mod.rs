@@ -203,6 +203,9 @@ impl SendPayment {
 
     /// Pays, unless the id is known. Of any number of sends under one id at once, one calls LDK.
     ///
+    /// The first one waits for as long as the call into LDK takes, and for the commits before and after it; the others wait for no
+    /// call. To wait for less, drop the future: the payment goes on, and the same send again says how it stands.
+    ///
     /// # Errors
     /// [`PaymentError`]. Only [`Definitive`](PaymentError::Definitive) says that nothing was or will be paid.
     pub async fn send(&self, request: PaymentRequest) -> Result<Sent, PaymentError> {

@@ -10,7 +10,8 @@ use crate::{End, Found, Reason, Status};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SendError {
-    /// There is no amount, or it is below the invoice's. (`Bolt11PaymentError`, `Bolt12SemanticError`, ldk-node)
+    /// There is no amount, or it is below the invoice's. (`Bolt11PaymentError`, `Bolt12SemanticError`, ldk-node) Also of a request
+    /// that names none: see [`PaymentRequest::asked_msat`](super::PaymentRequest::asked_msat).
     InvalidAmount,
     /// What was to be paid does not parse. For [`Payer::check`](super::Payer::check).
     InvalidInvoice,

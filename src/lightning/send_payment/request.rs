@@ -16,10 +16,14 @@ pub struct PaymentRequest {
     pub id: [u8; 32],
     /// Who is paid, for what.
     pub payee: Payee,
-    /// What is paid, in msat, without fees. `None`: what the invoice or the offer asks for.
+    /// What is paid, in msat, without fees. `None`: what the invoice or the offer asks for, see [`asked_msat`](Self::asked_msat).
     pub amount_msat: Option<u64>,
-    /// What the invoice or the offer itself asks for in all, in msat, if it names an amount and the host has read it. It takes the
-    /// place of a missing amount, so that a retry which names the amount is the same request as a first try which did not.
+    /// What the invoice or the offer itself asks for in all, in msat, if it names an amount: the host reads it, since ibid does not
+    /// parse invoices. It takes the place of a missing amount, so that a retry which names the amount is the same request as a
+    /// first try which did not.
+    ///
+    /// One of the two has to be there, but for an offer: without either a send is refused with [`SendError::InvalidAmount`], and so
+    /// is one of less than was asked for.
     pub asked_msat: Option<u64>,
     /// What the payer says to the payee (BOLT12).
     pub payer_note: Option<String>,
@@ -78,7 +82,17 @@ const VERSION: u8 = 1;
 const HASH_BYTES: u32 = 32;
 
 impl PaymentRequest {
-    /// A payment to `payee` under this id, of the amount that the invoice or the offer asks for, without limits.
+    /// A payment to `payee` under this id, without limits, and without an amount: set [`asked_msat`](Self::asked_msat) or
+    /// [`amount_msat`](Self::amount_msat), or nothing but an offer can be paid.
+    ///
+    /// ```
+    /// use ibid::lightning::send_payment::{Payee, PaymentRequest};
+    ///
+    /// // Both read from the invoice by the host. The payment hash is the id: one payment for one invoice.
+    /// let (payment_hash, asked_msat) = ([7; 32], Some(2_500_000));
+    /// let payee = Payee::Bolt11 { invoice: "lnbc25u1...".into(), payment_hash };
+    /// let request = PaymentRequest { asked_msat, ..PaymentRequest::new(payment_hash, payee) };
+    /// ```
     #[must_use]
     pub fn new(id: [u8; 32], payee: Payee) -> Self {
         Self {
