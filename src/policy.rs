@@ -70,13 +70,13 @@ pub enum AfterExpiry {
     Rerun,
 }
 
-/// The operation has ended, and its end cannot be saved: every try has failed.
+/// The operation has ended, and its end cannot be saved: five tries, over about two seconds, have failed. Until then its callers wait.
 ///
-/// The end is kept in memory and saved as soon as the store is back, under either choice. If the process dies before that,
-/// the record is found in doubt and [`InDoubt`] decides.
+/// The end is kept in memory, under either choice, and tried again every two seconds until the store is back. If the process dies
+/// before that, the record is found in doubt and [`InDoubt`] decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnStoreFailure {
-    /// Whoever asks is told *Ambiguous* until it is saved. No answer is ever given that a crash could take back.
+    /// Whoever asks is told *Ambiguous* ([`Store`](crate::ErrorKind::Store)) until it is saved. No answer is ever given that a crash could take back.
     Withhold,
     /// Those who wait get the operation's answer, or its definitive reason, all the same, and a retry gets it from memory. A
     /// crash before it is saved takes it back: choose it where a late duplicate is worse off without an answer than with
