@@ -792,7 +792,8 @@ pub struct Stats {
     pub live_actors: usize,
     /// Operations that were started and whose end is not recorded yet.
     pub running: usize,
-    /// Requests that hold a permit, trackers, which have permits of their own, and whoever is about to hear that there is none.
+    /// Requests that hold a permit, trackers (which have permits of their own), and callers that are about to hear that there is no
+    /// permit for them.
     pub in_flight: usize,
     /// Key actors that died of a panic: bugs of ibid's.
     pub died_actors: u64,

@@ -34,7 +34,7 @@ const PAGE: usize = 1_024;
 /// An entry goes by three names: primary namespace, secondary namespace, key. Each holds up to 120 of the characters `a-z`,
 /// `A-Z`, `0-9`, `_` and `-`. The key is never empty, and the secondary namespace is if the primary one is. (LDK) A value
 /// holds 0 bytes to 16 MiB. LDK's `NetworkGraph` with the signed gossip of the whole network may grow beyond that: it can be had
-/// again from peers, and belongs into a file of its own.
+/// again from peers, and belongs in a file of its own.
 ///
 /// **Writes.** When `write` or `remove` returns, it is durable; before that nobody reads it. Writes of one entry happen in the
 /// order in which they were called, as far as there is one. Those of different entries, from different threads, share commits
@@ -107,7 +107,7 @@ impl KvStore {
         Row::new(Arc::clone(&self.table), key.into_bytes(), value).map_err(InvalidEntry::Row)
     }
 
-    /// That the entry goes, as a row: see [`row`](Self::row).
+    /// The removal of the entry, as a row: see [`row`](Self::row).
     ///
     /// # Errors
     /// [`InvalidEntry`].

@@ -66,8 +66,8 @@ impl Row {
         Ok(Self { value: Some(value), ..removal })
     }
 
-    /// That the row goes, with its end. Where there is none, nothing is to be done, and that is no error. Without a guard; one
-    /// holds as for a write.
+    /// The removal of a row, with its end. Where there is no such row nothing happens, and that is no error. It has no guard; one that
+    /// is [set](Self::guard) has to hold as for a write.
     ///
     /// # Errors
     /// [`InvalidRow`].
@@ -100,7 +100,7 @@ impl Row {
         self.value.as_ref()
     }
 
-    /// Its own end, see [`expires_at`](Self::expires_at).
+    /// When it expires by itself, if it does: see [`expires_at`](Self::expires_at).
     #[must_use]
     pub fn end(&self) -> Option<UnixMillis> {
         self.expires_at

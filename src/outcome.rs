@@ -37,7 +37,7 @@ pub struct Outcome<A = Bytes> {
 }
 
 impl<A> Outcome<A> {
-    /// Whether this answer had been given before.
+    /// Whether this answer was read from the record of an earlier run. One that was joined is none.
     #[must_use]
     pub fn is_replay(&self) -> bool {
         self.how == How::Replayed
@@ -98,16 +98,16 @@ impl Completion {
         self
     }
 
-    /// A ledger row for the same transaction: both are stored, or neither.
+    /// One more ledger row for the same transaction: the answer and all of its rows are stored, or none of them.
     #[must_use]
     pub fn row(mut self, row: Row) -> Self {
         self.rows.push(row);
         self
     }
 
-    /// States that an operation whose row loses has had no effect that matters: if a guard does not hold, the request ends as
-    /// [`End::Definitive`] with this reason, also after a checkpoint. Without it the record is then in doubt: that nothing was
-    /// recorded does not undo what the operation did.
+    /// What the request ends with if a row's guard does not hold: [`End::Definitive`] with this reason, also after a checkpoint. By
+    /// giving it the operation says that then it has had no effect that matters. Without it the record is in doubt: that nothing
+    /// was recorded does not undo what the operation did.
     #[must_use]
     pub fn otherwise(mut self, reason: Reason) -> Self {
         self.otherwise = Some(reason);

@@ -261,7 +261,7 @@ impl Route {
     /// new multipart boundary for each try sends another request each time.) To be changed as
     /// [`canonical_json`](Self::canonical_json) is.
     ///
-    /// The host is in none: a service with several puts it into the [`Principal`](super::Principal).
+    /// The host name is no part of a request: a service with several puts it into the [`Principal`](super::Principal).
     #[must_use]
     pub fn with_headers(mut self, names: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         self.headers.extend(names.into_iter().map(|name| name.as_ref().to_ascii_lowercase().into()));

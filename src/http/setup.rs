@@ -143,7 +143,8 @@ impl Setup {
         self
     }
 
-    /// The methods whose requests have keys. Default: POST and PATCH. What they name is case-sensitive, as methods are.
+    /// The methods whose requests have keys, in place of the default: POST and PATCH. They are case-sensitive (RFC 9110): `post` is
+    /// another method than `POST`.
     #[must_use]
     pub fn methods(mut self, methods: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.methods = methods.into_iter().map(Into::into).collect();

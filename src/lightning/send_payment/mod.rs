@@ -57,10 +57,10 @@ use request::hash_of;
 /// The flow's name, part of every key: `Flow::new(FLOW_NAME, Policy::send_payment())`.
 pub const FLOW_NAME: &str = "send_payment";
 
-/// What must be there before the engine is: the engine asks it about records in doubt from its opening on.
+/// The part of the adapter that comes before the engine: from its opening on the engine asks it about payments in doubt.
 ///
-/// One for the life of the process: it knows which calls are still inside LDK, also those of an engine that is closed. A clone is the
-/// same setup.
+/// Make one for the life of the process, and keep it when the engine is closed and opened again: it knows which calls are still
+/// inside LDK. A clone is the same setup.
 #[derive(Clone)]
 pub struct SendPaymentSetup {
     shared: Arc<Shared>,
@@ -160,9 +160,9 @@ impl SendPaymentSetup {
         }
     }
 
-    /// The host has work of its own to do for each payment that is paid, and [says](SendPayment::acknowledge) when it is done, also
-    /// after a restart. Until then the record stays, however many ticks go by. Without this, a PaymentSent that was handled is
-    /// acknowledged.
+    /// Says that the host has work of its own to do for each payment that is paid, and will [tell](SendPayment::acknowledge) when it
+    /// is done, also after a restart. Until then the record stays, however many ticks go by. Without this a payment counts as
+    /// acknowledged once its PaymentSent is handled.
     #[must_use]
     pub fn host_acknowledges(mut self) -> Self {
         self.host_acknowledges = true;

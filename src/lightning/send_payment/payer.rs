@@ -19,7 +19,7 @@ pub type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), SendError>> + Send
 pub trait Payer: Send + Sync + 'static {
     /// What can be said of a request without looking anything up: that its invoice parses, that it is for this network. It burns
     /// no id. It must not block, and what can change between two tries (expiry, liquidity) does not belong here. By default
-    /// everything goes.
+    /// every request is let through.
     ///
     /// # Errors
     /// The reason, which the caller gets as *Definitive*, unless there is a record.
@@ -40,7 +40,8 @@ pub trait Payer: Send + Sync + 'static {
     fn abandon(&self, id: &[u8; 32]);
 
     /// What LDK's `list_recent_payments` has under this id, now. It must not wait for anything but LDK's locks, and a manager that
-    /// is still being loaded must not be asked: what is not listed is taken for gone. A host that cannot say panics.
+    /// is still being loaded must not be asked: what is not listed is taken for gone. A host that cannot say must panic, which is
+    /// caught and tells nothing; `None` would say that LDK does not have it.
     fn recent(&self, id: &[u8; 32]) -> Option<Listed>;
 
     /// The ids that LDK's `list_recent_payments` has as [`Fulfilled`](Listing::Fulfilled), now, in any order: asked once a
