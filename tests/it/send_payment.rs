@@ -4,6 +4,7 @@ pub(crate) mod model;
 mod random;
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -11,11 +12,12 @@ use std::time::Duration;
 use ibid::lightning::Blocking;
 use ibid::lightning::send_payment::{
     BlockingPayer, Counts, Dispatch, Ending, FLOW_NAME, Handled, Listed, Listing, Paid, Payee, Payer, Payment,
-    PaymentError, PaymentFailed, PaymentRequest, PaymentSent, SendError, SendPayment, SendPaymentSetup, Sent, Standing,
+    PaymentError, PaymentFailed, PaymentRequest, PaymentSent, SendError, SendPayment, SendPaymentSetup, Sending, Sent,
+    Standing,
 };
 use ibid::store::MemoryStore;
 use ibid::testing::{FaultyStore, Outage};
-use ibid::{Abandoned, Acknowledged, Engine, Flow, InvalidRecovery, Limits, NodeId, Policy, Status};
+use ibid::{Abandoned, Acknowledged, Engine, ErrorKind, Flow, InvalidRecovery, Limits, NodeId, Policy, Status};
 
 use crate::support::{Bench, within_a_minute};
 use model::{Event, Fate, Id, Ldk, Script, handle, hash};
@@ -157,6 +159,60 @@ async fn an_engine_that_would_ask_nobody_about_a_payment_in_doubt_is_refused() {
     let refused = setup.bind(unprepared.clone()).unwrap_err();
     assert_eq!(refused, InvalidRecovery::OracleMissing(flow().name().to_owned()));
     unprepared.shutdown().await;
+}
+
+/// LDK, but for its list of what is paid, which cannot be read for as long as it says so.
+struct Unread {
+    ldk: Ldk,
+    is_unread: AtomicBool,
+}
+
+impl Payer for Unread {
+    fn send<'a>(&'a self, payment: &'a Dispatch) -> Sending<'a> {
+        self.ldk.send(payment)
+    }
+
+    fn abandon(&self, id: &Id) {
+        Payer::abandon(&self.ldk, id);
+    }
+
+    fn recent(&self, id: &Id) -> Option<Listed> {
+        Payer::recent(&self.ldk, id)
+    }
+
+    fn fulfilled(&self) -> Vec<Id> {
+        if self.is_unread.load(Ordering::Relaxed) {
+            std::panic::resume_unwind(Box::new("it is being loaded"));
+        }
+        Payer::fulfilled(&self.ldk)
+    }
+}
+
+#[tokio::test]
+async fn a_tick_whose_list_cannot_be_read_does_not_count_and_takes_no_thread_down() {
+    let ldk = Ldk::new();
+    let payer = Arc::new(Unread { ldk: ldk.clone(), is_unread: AtomicBool::new(false) });
+    let setup = SendPaymentSetup::new(flow(), own_node_id(), payer.clone());
+    let engine = setup.prepare(Engine::builder()).open_in_memory().unwrap();
+    let payments = setup.bind(engine.clone()).unwrap();
+    payments.synced();
+    assert_eq!(payments.send(invoice(X, P)).await.unwrap(), Sent::Accepted);
+    ldk.claim(X, P, None);
+    assert_eq!(ldk.deliver(&payments).await.unwrap(), Handled::Recorded);
+    (0..8).for_each(|_| ldk.tick());
+    payer.is_unread.store(true, Ordering::Relaxed);
+    for _ in 0..9 {
+        let error = payments.tick().await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::InDoubt(Some(_))), "{error:?}");
+    }
+    assert!(payments.lookup(X).unwrap().is_some());
+    payer.is_unread.store(false, Ordering::Relaxed);
+    for _ in 0..8 {
+        assert!(payments.lookup(X).unwrap().is_some());
+        payments.tick().await.unwrap();
+    }
+    assert!(payments.lookup(X).unwrap().is_none());
+    engine.shutdown().await;
 }
 
 /// A node whose store fails on demand.

@@ -312,7 +312,8 @@ impl SendPayment {
     /// is the first of another eight, at the cost of one small write.
     ///
     /// # Errors
-    /// The store failed: what this tick would have released may stay until the next one.
+    /// The store failed: what this tick would have released may stay until the next one. [`InDoubt`](ErrorKind::InDoubt): LDK's list
+    /// [could not be read](Payer::fulfilled), and the tick does not count.
     pub async fn tick(&self) -> Result<(), Error> {
         // While one of its events is being handled a payment is not quiet: it outlives this tick, and its count begins behind it. An
         // event that comes after this line has come after the tick.
@@ -327,7 +328,7 @@ impl SendPayment {
     fn held_by_ldk(&self) -> Result<Vec<[u8; 32]>, Error> {
         let next = self.engine.ticks().saturating_add(1);
         let mut held = Vec::new();
-        for id in self.shared.payer.fulfilled() {
+        for id in self.shared.listed(|ldk| ldk.fulfilled())? {
             let record = match self.engine.lookup(&self.shared.key(id)?) {
                 // No tick releases it, and it must not keep others from being released.
                 Err(error) if matches!(error.kind(), ErrorKind::Quarantined) => None,
@@ -429,9 +430,14 @@ impl Shared {
         }
     }
 
-    /// LDK's list, on the host's own thread: one that cannot say, and panics, must not take that thread down.
+    /// What LDK's list has under this id.
     fn recent(&self, id: &[u8; 32]) -> Result<Option<Listed>, Error> {
-        let read = std::panic::AssertUnwindSafe(|| self.payer.recent(id));
+        self.listed(|ldk| ldk.recent(id))
+    }
+
+    /// LDK's list, on the host's own thread: one that cannot say, and panics, must not take that thread down.
+    fn listed<T>(&self, read: impl FnOnce(&dyn Payer) -> T) -> Result<T, Error> {
+        let read = std::panic::AssertUnwindSafe(|| read(&*self.payer));
         let cannot_say = |_| ErrorKind::InDoubt(Some(Reason::from_bytes(*b"the list cannot be read"))).into();
         std::panic::catch_unwind(read).map_err(cannot_say)
     }
