@@ -132,10 +132,7 @@ impl Engine {
             async { encoded(running.await) }
         });
         match self.submit(Call::new(flow, key, request), operation).await? {
-            Reply::Answer(Outcome { how, answer }) => {
-                let answer = store::from_bytes(&answer).map_err(|error| Error::caused_by(ErrorKind::Decode, error))?;
-                Ok(Outcome { how, answer })
-            }
+            Reply::Answer(outcome) => outcome.decode(),
             Reply::Accepted => Err(ErrorKind::Duplicate(Status::Dispatched).into()),
         }
     }
@@ -210,7 +207,8 @@ impl Engine {
         self.0.actors.start_front(Front::new(submit))
     }
 
-    /// Waits for the end of what is registered under `key`, or reads it. Any number may wait.
+    /// Waits for the end of what is registered under `key`, or reads it. Any number may wait. In a flow of typed answers
+    /// [`Outcome::decode`] reads it.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) at once, which proves nothing; else as [`submit`](Self::submit).

@@ -127,7 +127,7 @@ pub enum ErrorKind {
     NotFound,
     /// The key was refused before any look-up. Nothing ran under it, nor could have. *Definitive*.
     InvalidKey(InvalidKey),
-    /// The request could not be encoded. Nothing ran. *Definitive*.
+    /// What was handed in, a request or an [answer](crate::Ended::answer), could not be encoded. Nothing ran. *Definitive*.
     Encode,
     /// The answer is there but does not decode as the type asked for. *Duplicate*.
     Decode,
@@ -280,7 +280,7 @@ impl fmt::Display for Error {
             ErrorKind::Internal => f.write_str("the request was lost inside the engine"),
             ErrorKind::NotFound => f.write_str("there is no record"),
             ErrorKind::InvalidKey(invalid) => invalid.fmt(f),
-            ErrorKind::Encode => f.write_str("the request cannot be encoded"),
+            ErrorKind::Encode => f.write_str("what was handed in cannot be encoded"),
             ErrorKind::Decode => f.write_str("the answer does not decode as this type"),
         }
     }

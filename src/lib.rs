@@ -85,6 +85,7 @@ pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod time;
+mod typed;
 mod waiting;
 
 pub use actor::{Operation, Recipient, Submission};

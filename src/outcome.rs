@@ -148,9 +148,8 @@ impl fmt::Debug for End {
 
 /// An end that comes from outside the operation.
 ///
-/// The bytes of an answer are what a replay gives. [`Engine::run`](crate::Engine::run) decodes them from postcard's format: for a flow
-/// of typed answers, encode what the operation would have returned with `postcard::to_allocvec`; any other bytes are a
-/// [`Decode`](crate::ErrorKind::Decode) to its callers.
+/// The bytes of an answer are what a replay gives. For a flow of typed answers, whose requests are [run](crate::Engine::run), make it
+/// by [`Ended::answer`]; other bytes are a [`Decode`](crate::ErrorKind::Decode) to its callers.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Ended {
     /// With this answer.

@@ -1,7 +1,10 @@
 //! The same bytes, from memory and from disk.
 
 use crate::support::*;
-use ibid::{AfterCompleted, Class, End, ErrorKind, Failure, How, Limits, OnFailure, Outcome, Policy, Reason, Status};
+use ibid::{
+    AfterCompleted, Class, End, Ended, ErrorKind, Failure, How, Limits, OnFailure, Outcome, Policy, Reason, Resolved,
+    Status,
+};
 use std::time::Duration;
 
 #[tokio::test]
@@ -33,6 +36,24 @@ async fn typed_requests_and_answers_replay_as_the_same_value() {
     }
     let other = engine.run(&flow, &key, &("espresso", 3), async |_| Ok(0u8)).await.unwrap_err();
     assert!(matches!(other.kind(), ErrorKind::Mismatch), "{other:?}");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_typed_answer_that_is_resolved_replays_and_is_tracked_as_its_value() {
+    let bench = Bench::new();
+    let (flow, engine) = (flow(), bench.open());
+    let key = key(&flow, "order-1");
+    let lost: Result<Outcome<String>, _> = engine.run(&flow, &key, &2, async |_| Err(Failure::unknown("lost"))).await;
+    assert_eq!(lost.unwrap_err().class(), Class::Ambiguous);
+    let end = Ended::answer("receipt").unwrap();
+    assert_eq!(engine.resolve(&flow, &key, None, end).await.unwrap(), Resolved::Recorded);
+    let replayed: Outcome<String> = engine.run(&flow, &key, &2, async |_| Ok("another".into())).await.unwrap();
+    assert_eq!((replayed.how, replayed.answer.as_str()), (How::Replayed, "receipt"));
+    let tracked = engine.track(&flow, &key).await.unwrap();
+    assert_eq!(tracked.decode::<String>().unwrap().answer, "receipt");
+    let other = tracked.decode::<[u64; 2]>().unwrap_err();
+    assert!(matches!(other.kind(), ErrorKind::Decode), "{other:?}");
     engine.shutdown().await;
 }
 

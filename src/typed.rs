@@ -1,0 +1,31 @@
+//! Typed answers, in the one format in which [`Engine::run`](crate::Engine::run) keeps them.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, ErrorKind};
+use crate::outcome::{Ended, Outcome};
+use crate::store;
+
+impl Ended {
+    /// Completed with this answer, for a flow whose requests are [run](crate::Engine::run) with answers of this type: what such an
+    /// operation would have returned, for [`resolve`](crate::Engine::resolve) or an [oracle](crate::Builder::oracle) to say.
+    ///
+    /// # Errors
+    /// [`Encode`](ErrorKind::Encode): serde cannot encode it.
+    pub fn answer<A: Serialize + ?Sized>(answer: &A) -> Result<Self, Error> {
+        let bytes = store::to_bytes(answer).map_err(|error| Error::caused_by(ErrorKind::Encode, error))?;
+        Ok(Self::Completed(bytes.into()))
+    }
+}
+
+impl Outcome {
+    /// The answer as this type, of a flow whose requests are [run](crate::Engine::run): for what [`track`](crate::Engine::track) gives.
+    ///
+    /// # Errors
+    /// [`Decode`](ErrorKind::Decode): it is none of this type, or of a flow of bytes.
+    pub fn decode<A: DeserializeOwned>(&self) -> Result<Outcome<A>, Error> {
+        let answer = store::from_bytes(&self.answer).map_err(|error| Error::caused_by(ErrorKind::Decode, error))?;
+        Ok(Outcome { how: self.how, answer })
+    }
+}
