@@ -39,8 +39,8 @@ pub enum InvalidRecovery {
     RerunNeverRun(String),
     /// More than one for the flow of this name.
     Twice(String),
-    /// No oracle for the flow of this name, whose adapter needs one: what comes into doubt would stay so for ever. Its `prepare` was
-    /// not given the builder that the engine was opened with.
+    /// No oracle for the flow of this name, whose adapter needs one: what comes into doubt would stay so for ever. Open the engine with
+    /// a builder that the adapter's `prepare` has returned.
     OracleMissing(String),
 }
 
@@ -50,7 +50,9 @@ impl fmt::Display for InvalidRecovery {
             Self::OracleNeverAsked(flow) => write!(f, "flow {flow} has an oracle and a policy that does not ask"),
             Self::RerunNeverRun(flow) => write!(f, "flow {flow} has a re-run and a policy that does not re-run"),
             Self::Twice(flow) => write!(f, "flow {flow} has more than one oracle or re-run"),
-            Self::OracleMissing(flow) => write!(f, "the engine was opened without the oracle of flow {flow}"),
+            Self::OracleMissing(flow) => {
+                write!(f, "flow {flow} has no oracle: open the engine with a builder that prepare has returned")
+            }
         }
     }
 }

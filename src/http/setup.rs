@@ -17,6 +17,9 @@ const HEAD_BYTES: usize = 16 * 1024;
 /// Bytes of a flow's name, at most.
 const FLOW_BYTES: usize = 255;
 
+/// What a host does about an engine that does not fit.
+const PREPARE: &str = "open it with a builder that Config::prepare has returned";
+
 /// Which status says that a key belongs to another request, or has expired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -334,9 +337,9 @@ impl fmt::Display for InvalidSetup {
             }
             Self::ProblemBase(base) => write!(f, "{base:?} can begin no problem type"),
             Self::EngineAnswerBytes { limit, needed } => {
-                write!(f, "the engine keeps answers of {limit} bytes, the layer needs {needed}")
+                write!(f, "the engine keeps answers of {limit} bytes, the layer needs {needed}: {PREPARE}")
             }
-            Self::EngineOracle(route) => write!(f, "the engine has no oracle for {route}"),
+            Self::EngineOracle(route) => write!(f, "the engine has no oracle for {route}: {PREPARE}"),
             Self::Engine(_) => f.write_str("the engine failed"),
         }
     }
