@@ -181,6 +181,8 @@ impl fmt::Display for Key {
 pub struct NodeId([u8; 33]);
 
 impl NodeId {
+    /// The node of this compressed public key.
+    ///
     /// # Errors
     /// [`InvalidKey::NotANodeId`] when the first byte is neither 02 nor 03. Whether the point lies on the curve is the
     /// transport's business: it has completed a handshake with this key.
