@@ -34,6 +34,10 @@
 //! which only the host itself may ask for, have the node's own.
 //! Nothing here opens a socket, reads a clock or holds memory for a peer that is idle; everything that lasts is a record of
 //! the engine.
+//!
+//! A host whose own calls block implements the `Blocking..` form of a trait and wraps it in [`Blocking`]. Where it has to wait on a
+//! plain thread for what a handler says, any `block_on` will do, since the futures need no runtime; what LDK itself calls on such a
+//! thread has a method that ends in `_blocking`.
 
 mod answer;
 mod blocking;
