@@ -76,7 +76,8 @@ pub enum AfterExpiry {
 /// before that, the record is found in doubt and [`InDoubt`] decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnStoreFailure {
-    /// Whoever asks is told *Ambiguous* ([`Store`](crate::ErrorKind::Store)) until it is saved. No answer is ever given that a crash could take back.
+    /// Whoever asks is told *Ambiguous* ([`Store`](crate::ErrorKind::Store)) until it is saved. No answer is ever given that a
+    /// crash could take back.
     Withhold,
     /// Those who wait get the operation's answer, or its definitive reason, all the same, and a retry gets it from memory. A
     /// crash before it is saved takes it back: choose it where a late duplicate is worse off without an answer than with

@@ -184,8 +184,8 @@ impl Setup {
     }
 
     /// The settings of routes that have none of their own. Default: [`Route::new`], so **every POST and PATCH that passes through the
-    /// layer needs a key**; `Route::new().unkeyed()` or `.optional()` here leaves the routes alone that are not named. What no
-    /// template matches goes by these settings, too, but needs no key: most of that are mistakes.
+    /// layer needs a key**. With `Route::new().optional()` here, or `unkeyed()`, only routes that are [named](Self::route) need one.
+    /// What no template matches goes by these settings, too, but never needs a key: most of it is mistakes.
     #[must_use]
     pub fn every_route(mut self, route: Route) -> Self {
         self.every = route;
