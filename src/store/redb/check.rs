@@ -30,6 +30,7 @@ pub(super) fn verify(txn: &ReadTransaction) -> Result<(), StoreError> {
     }
     read_clock_mark(&counters)?;
     read_counter(&counters, TICK_MARK)?;
+    read_counter(&counters, GENERATION)?;
     scopes(txn, &counters, all(&totals))?;
     ledger(txn)
 }
@@ -45,6 +46,9 @@ fn records(txn: &ReadTransaction) -> Result<Totals, StoreError> {
     }
     for entry in in_flight_rows(&indexes.counters, None)? {
         let (seq, row) = entry?;
+        if indexes.in_flight.is_some() {
+            return Err(at_fault(seq, "is in a place that its file's format does not have"));
+        }
         let in_records = ReadableTable::get(&records, seq).map_err(storage)?;
         match (row.value(), in_records.as_ref().map(AccessGuard::value)) {
             // Checked with the others there.
@@ -124,12 +128,11 @@ impl Indexes {
             (Some(index), false, true) if ReadableTable::get(index, seq).map_err(storage)?.is_none() => {
                 Err(at_fault(seq, "is missing from the in-flight index"))
             }
-            (Some(_), true, _) => Err(at_fault(seq, "is in a place that its file's format does not have")),
             (None, false, true) if !self.is_marked(seq)? => {
                 Err(at_fault(seq, "is in flight, and among those that have ended"))
             }
-            (None, true, false) => Err(at_fault(seq, "has ended, and is among those in flight")),
-            (_, false, _) | (None, true, true) => Ok(()),
+            (_, true, false) => Err(at_fault(seq, "has ended, and is among those in flight")),
+            (_, false, _) | (_, true, true) => Ok(()),
         }
     }
 

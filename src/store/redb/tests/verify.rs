@@ -38,7 +38,7 @@ type Tamper = fn(&WriteTransaction);
 fn every_disagreement_is_found_and_none_is_seen_where_there_is_none() {
     let one = 1u64.to_be_bytes();
     assert_eq!(one.len(), 8);
-    let tampers: [(&str, Tamper); 28] = [
+    let tampers: [(&str, Tamper); 29] = [
         ("record 1 is not found", |txn| drop(txn.open_table(KEYS).unwrap().remove(&hash_of(&key(1, 1))).unwrap())),
         ("record 1 is not found", |txn| drop(txn.open_table(KEYS).unwrap().insert(&hash_of(&key(1, 1)), 2).unwrap())),
         ("index of keys", |txn| drop(txn.open_table(KEYS).unwrap().insert(&hash_of(&key(1, 9)), 2).unwrap())),
@@ -73,6 +73,7 @@ fn every_disagreement_is_found_and_none_is_seen_where_there_is_none() {
         ("the totals", |txn| insert(txn, TOTALS, b"short")),
         ("a counter", |txn| insert(txn, CLOCK_MARK, b"short")),
         ("a counter", |txn| insert(txn, TICK_MARK, b"short")),
+        ("a counter", |txn| insert(txn, GENERATION, b"short")),
         ("scope's counter", |txn| insert(txn, &scope_counter(&[1]), &2u64.to_be_bytes())),
         ("scope's counter", |txn| {
             drop(txn.open_table(COUNTERS).unwrap().remove(scope_counter(&[1]).as_slice()).unwrap())
@@ -104,10 +105,11 @@ fn disagrees(store: &RedbStore, what: &str, number: usize) {
 
 #[test]
 fn every_disagreement_on_what_is_in_flight_is_found_in_a_file_of_an_older_format() {
-    let tampers: [(&str, Tamper); 4] = [
+    let tampers: [(&str, Tamper); 5] = [
         ("record 1 is missing from the in", |txn| drop(txn.open_table(IN_FLIGHT).unwrap().remove(1).unwrap())),
         ("the in-flight index", |txn| drop(txn.open_table(IN_FLIGHT).unwrap().insert(2, ()).unwrap())),
         ("the in-flight index is not", |txn| assert!(txn.delete_table(IN_FLIGHT).unwrap())),
+        ("record 1 is in a place", |txn| insert(txn, &in_flight_name(1), b"")),
         ("record 1 is in a place", |txn| {
             let row = txn.open_table(RECORDS).unwrap().remove(1).unwrap().unwrap().value().to_vec();
             insert(txn, &in_flight_name(1), &row);
