@@ -143,7 +143,7 @@ impl Supervisor {
         let slice = self.expiry_slice(now, &proposals);
         // An expiry sweep that finds nothing still makes its time durable: what it has seen expired stays expired.
         if proposals.is_empty() && self.sweep.is_none() && self.ticking.is_empty() {
-            return;
+            return self.go_on_with_slices(ctx);
         }
         let mut changes: Vec<Change> = proposals.iter_mut().filter_map(|proposal| proposal.change.take()).collect();
         let proposed = changes.len();
@@ -167,9 +167,7 @@ impl Supervisor {
                 let swept = verdicts.split_off(proposed.min(verdicts.len()));
                 self.tell(proposals, verdicts);
                 self.note_swept(&swept, &batch.expired_rows, limit, ctx);
-                if !self.slices.is_empty() {
-                    self.schedule_flush(ctx);
-                }
+                self.go_on_with_slices(ctx);
             }
             Err(error) => {
                 self.maybe_removed.extend(batch.changes.drain(proposed..));
@@ -397,6 +395,13 @@ impl Supervisor {
             && let Some(ExpirySlice { limit, reply }) = self.slices.pop_front()
         {
             self.sweep = Some(Sweep { replies: vec![reply], slice: Some(limit), ..Sweep::default() });
+        }
+    }
+
+    /// One behind another, also where that has come to nothing.
+    fn go_on_with_slices(&mut self, ctx: &mut Context<Self>) {
+        if !self.slices.is_empty() {
+            self.schedule_flush(ctx);
         }
     }
 

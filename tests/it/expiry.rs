@@ -231,6 +231,18 @@ async fn a_slice_removes_nothing_by_a_suspect_clock() {
 }
 
 #[tokio::test]
+async fn of_several_slices_that_come_to_nothing_each_is_told_so() {
+    let (bench, counted) = (Bench::new(), Counted::new());
+    let engine = bench.open();
+    how(&engine, &flow_of(Policy::replay(TEN_MINUTES)), &counted).await;
+    bench.clock.set(START.saturating_add(Duration::from_secs(7_200)));
+    let slices = async { tokio::join!(engine.expiry_sweep_slice(1), engine.expiry_sweep_slice(1)) };
+    let (one, two) = within_a_minute(slices).await;
+    assert_eq!((one.unwrap(), two.unwrap()), (0, 0), "the clock is suspect");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_slice_says_that_the_store_is_down_and_removes_when_it_is_back() {
     let faulty = Faulty::new();
     let (store, engine) = faulty.open();
