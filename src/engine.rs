@@ -13,7 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use crate::actor::message::{Ask, Count, ExpirySlice, ExpirySweep, Look, Question, Submit, Tick, Ticket, tell};
+use crate::actor::message::{
+    Ask, Count, ExpirySlice, ExpirySweep, Look, Meanwhile, Question, Submit, Tick, Ticket, tell,
+};
 use crate::actor::{
     Actors, Ending, Front, Operation, Permit, Permits, Recipient, Recovery, Submission, said, unavailable,
 };
@@ -33,7 +35,7 @@ use crate::machine::{self, Admission, Downstream, Event, Said, Write};
 use crate::outcome::{
     Abandoned, Acknowledged, End, Ended, Failure, Fenced, Forgotten, Outcome, Reason, Reply, Resolved,
 };
-use crate::policy::{Flow, OnStoreFailure};
+use crate::policy::Flow;
 use crate::record::{AttemptId, BootId, Bytes, Record, State, Status, Token};
 use crate::store::{self, Cursor, Store, StoreError, Totals};
 use crate::time::{ClockState, HighWater, Ticks, UnixMillis};
@@ -408,21 +410,24 @@ impl Engine {
         let stored = self.0.store.get(key).map_err(|error| unavailable(&error))?;
         let held = in_memory.as_ref().and_then(|in_memory| in_memory.held.as_deref().cloned());
         let (record, live) = (stored.or(held), in_memory.is_some());
-        let is_unsaved = in_memory.is_some_and(|in_memory| in_memory.is_unsaved);
-        let prospect = |fingerprint| self.0.prospect(flow, record.as_ref(), live, fingerprint);
+        let unsaved = in_memory.and_then(|in_memory| in_memory.unsaved);
         let other = Fingerprint::of("another request than any", key.as_bytes());
+        let same = record.as_ref().map_or(other, |record| record.fingerprint);
+        let prospect = |record, fingerprint| self.0.prospect(flow, record, live, fingerprint);
         Ok(Explanation {
             key: key.clone(),
             now: self.now(),
             is_running: live,
-            is_unsaved,
+            is_unsaved: unsaved.is_some(),
             is_dead_letter: record.as_ref().is_some_and(|record| self.0.is_dead_letter(key, record)),
-            same_request: match flow.policy().on_store_failure {
-                OnStoreFailure::Withhold if is_unsaved => Prospect::Refused(ErrorKind::Store.into()),
-                OnStoreFailure::Reply if is_unsaved => Prospect::Joins,
-                _ => prospect(record.as_ref().map_or(other, |record| record.fingerprint)),
+            same_request: match &unsaved {
+                None | Some(Meanwhile::Stored) => prospect(record.as_ref(), same),
+                Some(Meanwhile::Nothing) => Prospect::Refused(ErrorKind::Store.into()),
+                Some(Meanwhile::As(ended)) => prospect(Some(&**ended), same),
+                Some(Meanwhile::End(Ok(_))) => Prospect::Joins,
+                Some(Meanwhile::End(Err(error))) => Prospect::Refused(error.clone()),
             },
-            other_request: prospect(other),
+            other_request: prospect(record.as_ref(), other),
             record,
         })
     }

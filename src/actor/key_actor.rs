@@ -19,7 +19,8 @@ use std::time::Duration;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
 
 use super::message::{
-    Alarmed, Answer, Ask, Doubt, Finish, Gone, Idle, Kept, Origin, Proposal, Report, RouterAddr, TRIES, Ticket, ToKey,
+    Alarmed, Answer, Ask, Doubt, Finish, Gone, Idle, Kept, Meanwhile, Origin, Proposal, Report, RouterAddr, TRIES,
+    Ticket, ToKey,
 };
 use super::meters::Meters;
 use super::oracle::{Inquiries, Recovery};
@@ -133,6 +134,15 @@ impl Pending {
         match &self.step.waiters {
             Release::All(end) if self.may_leave_early => Some(end),
             Release::All(_) | Release::Starter(_) | Release::Nobody => None,
+        }
+    }
+
+    /// For people: what [`unsaved_reply`](KeyActor::unsaved_reply) goes by.
+    fn meanwhile(&self) -> Meanwhile {
+        match (self.early(), &self.step.write) {
+            (Some(_), Write::Put(record)) => Meanwhile::As(Arc::clone(record)),
+            (Some(end), Write::Remove) => Meanwhile::End(end.clone()),
+            _ => Meanwhile::Nothing,
         }
     }
 }
@@ -498,8 +508,8 @@ impl KeyActor {
     }
 
     /// The end is kept until it can be saved. Nothing runs any more that a shutdown would have to wait for.
-    fn note_kept(&self) {
-        self.around.running.set_unsaved(&self.origin.key);
+    fn note_kept(&self, meanwhile: Meanwhile) {
+        self.around.running.set_unsaved(&self.origin.key, meanwhile);
         self.around.router.do_send(Kept);
     }
 
@@ -527,7 +537,7 @@ impl KeyActor {
                 report.put_down();
                 report.mark_unsaved(&self.around.meters, &self.around.observers);
                 self.stalled = Some(report);
-                self.note_kept();
+                self.note_kept(Meanwhile::Stored);
             }
             Cause::Report(report) => self.end_unrecorded(report, &reply),
             // It can be asked for again.

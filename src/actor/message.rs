@@ -611,7 +611,21 @@ pub(crate) struct Look {
 pub(crate) struct InMemory {
     /// Its record, while nothing of it is stored.
     pub(crate) held: Option<Arc<Record>>,
-    pub(crate) is_unsaved: bool,
+    /// Set where its end waits to be saved.
+    pub(crate) unsaved: Option<Meanwhile>,
+}
+
+/// What whoever asks is told while an end waits to be saved.
+#[derive(Clone)]
+pub(crate) enum Meanwhile {
+    /// What is stored, as soon as that can be read.
+    Stored,
+    /// Nothing: it is withheld.
+    Nothing,
+    /// What they would be if this were stored.
+    As(Arc<Record>),
+    /// The end itself: nothing will be stored of it.
+    End(Result<Bytes, Error>),
 }
 
 /// Counts what is in memory.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use super::message::{InMemory, RouterAddr, Unreported};
+use super::message::{InMemory, Meanwhile, RouterAddr, Unreported};
 use super::operation::Operation;
 use super::permits::Permit;
 use crate::attempt::Attempt;
@@ -32,6 +32,8 @@ pub(super) struct Running {
     dead_writers: RefCell<KeyMap<()>>,
     /// How many of them have ended and wait in memory to be saved.
     unsaved: Cell<usize>,
+    /// For people: what those who ask are told meanwhile. Apart from the attempts: few are ever unsaved.
+    meanwhile: RefCell<KeyMap<Meanwhile>>,
     aborting: Cell<bool>,
 }
 
@@ -66,7 +68,8 @@ impl Running {
     pub(super) fn new(runtime: Handle, observers: Arc<Observers>) -> Self {
         let (unsaved, aborting) = (Cell::new(0), Cell::new(false));
         let (attempts, orphans, dead_writers) = (RefCell::default(), RefCell::default(), RefCell::default());
-        Self { runtime, observers, attempts, orphans, dead_writers, unsaved, aborting }
+        let meanwhile = RefCell::default();
+        Self { runtime, observers, attempts, orphans, dead_writers, unsaved, meanwhile, aborting }
     }
 
     /// Whether another operation may be started under this key: one at a time, and none once the engine stops waiting for them.
@@ -170,7 +173,8 @@ impl Running {
     /// For people.
     pub(super) fn look(&self, key: &Key) -> Option<InMemory> {
         let attempts = self.attempts.borrow();
-        attempts.get(key).map(|started| InMemory { held: started.held.clone(), is_unsaved: started.is_unsaved })
+        let unsaved = || self.meanwhile.borrow().get(key).cloned();
+        attempts.get(key).map(|started| InMemory { held: started.held.clone(), unsaved: unsaved() })
     }
 
     pub(super) fn is_live(&self, key: &Key) -> bool {
@@ -184,16 +188,20 @@ impl Running {
             && let Some(mut removed) = attempts.remove(key)
         {
             self.tell_end(key, &mut removed);
+            if removed.is_unsaved {
+                self.meanwhile.borrow_mut().remove(key);
+            }
             self.unsaved.set(self.unsaved.get().saturating_sub(usize::from(removed.is_unsaved)));
         }
     }
 
     /// The key's operation has ended; its end waits in memory to be saved.
-    pub(super) fn set_unsaved(&self, key: &Key) {
-        if let Some(started) = self.attempts.borrow_mut().get_mut(key)
-            && !std::mem::replace(&mut started.is_unsaved, true)
-        {
-            self.unsaved.set(self.unsaved.get() + 1);
+    pub(super) fn set_unsaved(&self, key: &Key, meanwhile: Meanwhile) {
+        if let Some(started) = self.attempts.borrow_mut().get_mut(key) {
+            self.meanwhile.borrow_mut().insert(key.clone(), meanwhile);
+            if !std::mem::replace(&mut started.is_unsaved, true) {
+                self.unsaved.set(self.unsaved.get() + 1);
+            }
         }
     }
 

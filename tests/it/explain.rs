@@ -187,28 +187,55 @@ async fn what_runs_is_seen_whether_it_is_registered_or_held() {
 
 #[tokio::test]
 async fn what_cannot_be_saved_is_seen_and_so_is_what_a_retry_hears_of_it() {
-    for (choice, expected) in
-        [(OnStoreFailure::Withhold, "the store failed (ambiguous)"), (OnStoreFailure::Reply, "joins")]
-    {
-        let (store, engine) = Faulty::new().open();
-        let flow = flow_of(Policy::replay(MINUTE).on_store_failure(choice));
-        let (counted, caller) = started(&engine, &flow).await;
-        store.break_down(Outage::Commits);
-        counted.release();
-        // It hears of it after the last try.
-        caller.await.unwrap().ok();
-        let explained = engine.explain(&flow, &key(&flow, "a")).await.unwrap();
-        assert!(explained.is_running && explained.is_unsaved, "{explained}");
-        assert_eq!(foretold(&explained.same_request), expected);
-        let retry = engine.submit(call(&flow, "a", "r"), counted.operation()).await;
-        match choice {
-            OnStoreFailure::Withhold => assert_eq!(came(retry, 0), expected),
-            // The same answer as if it were saved.
-            OnStoreFailure::Reply => assert!(matches!(retry, Ok(Reply::Answer(outcome)) if &*outcome.answer == b"1")),
-        }
-        store.heal();
-        engine.shutdown().await;
+    let (replay, replying) = (Policy::replay(MINUTE), OnStoreFailure::Reply);
+    let keep = replay.clone().on_failure(OnFailure::Keep);
+    let safe = replay.clone().in_doubt(InDoubt::Rerun).replay_safe();
+    let rows: [(Policy, OnStoreFailure, fn() -> End, &str); 11] = [
+        (replay.clone(), OnStoreFailure::Withhold, done, "the store failed (ambiguous)"),
+        (replay.clone(), OnStoreFailure::Withhold, definitive, "the store failed (ambiguous)"),
+        (replay.clone(), replying, done, "replays"),
+        (safe, replying, done, "replays"),
+        (Policy::send_onion(), replying, done, "the request is known and completed (duplicate)"),
+        (replay.clone(), replying, definitive, "the operation failed without effect (definitive)"),
+        (keep, replying, definitive, "the operation failed without effect (definitive)"),
+        // What is not certain is withheld under either choice.
+        (replay.clone(), replying, unknown, "the store failed (ambiguous)"),
+        (replay.clone(), replying, accepted, "the store failed (ambiguous)"),
+        (Policy::send_onion(), replying, unknown, "the store failed (ambiguous)"),
+        (replay.clone().while_running(WhileRunning::Refuse), replying, unknown, "the store failed (ambiguous)"),
+    ];
+    // Side by side: each takes five tries of its store.
+    let rows = rows.into_iter().enumerate().map(|(number, (policy, choice, end, expected))| {
+        tokio::spawn(async move {
+            let (foretold, came) = compare_unsaved(policy.on_store_failure(choice), end).await;
+            assert_eq!((&*foretold[0], &*came[0]), (expected, expected), "row {number}");
+            assert_eq!(foretold[1], came[1], "row {number}, another request");
+        })
+    });
+    for row in rows.collect::<Vec<_>>() {
+        row.await.unwrap();
     }
+}
+
+/// What the same request and another one are foretold while an end cannot be saved, and what they hear.
+async fn compare_unsaved(policy: Policy, end: fn() -> End) -> ([String; 2], [String; 2]) {
+    let (store, engine) = Faulty::new().open();
+    let flow = flow_of(policy);
+    let (counted, mut starts) = Counted::held();
+    let caller = submit(&engine, call(&flow, "a", "r"), counted.ending(move |_| end()));
+    starts.recv().await.unwrap();
+    store.break_down(Outage::Commits);
+    counted.release();
+    // It hears of it after the last try.
+    caller.await.unwrap().ok();
+    let explained = engine.explain(&flow, &key(&flow, "a")).await.unwrap();
+    assert!(explained.is_running && explained.is_unsaved, "{explained}");
+    let ask = async |request| came(engine.submit(call(&flow, "a", request), counted.operation()).await, 0);
+    let came = [ask("r").await, ask("another").await];
+    assert_eq!(counted.runs(), 1);
+    store.heal();
+    engine.shutdown().await;
+    ([foretold(&explained.same_request), foretold(&explained.other_request)], came)
 }
 
 #[tokio::test]

@@ -94,7 +94,8 @@ impl KeyActor {
         if let Cause::Report(report) = &mut pending.cause {
             report.mark_unsaved(&self.around.meters, &self.around.observers);
         }
-        self.note_kept();
+        let meanwhile = pending.meanwhile();
+        self.note_kept(meanwhile);
         self.release(Release::All(told));
         for mut cause in std::mem::take(&mut self.deferred) {
             cause.take_in_hand();
