@@ -251,7 +251,9 @@ impl Recoverer {
         let is_asked = matches!(means, Means::Ask(_));
         let left = |pause| {
             let due = record.updated_at.saturating_add(pause);
-            Duration::from_millis(due.0.saturating_sub(now.0))
+            // What is of a later time was written at a wrong one, which may be years away.
+            let is_of_now = record.updated_at <= now;
+            Duration::from_millis(if is_of_now { due.0.saturating_sub(now.0) } else { 0 })
         };
         let at_once = |is_wanted: bool| is_wanted.then_some(Duration::ZERO);
         match record.state.status() {

@@ -644,6 +644,35 @@ async fn while_the_clock_stands_still_timers_keep_the_questions_coming() {
 }
 
 #[tokio::test]
+async fn what_was_written_at_a_time_that_proved_wrong_is_asked_about_on_and_on() {
+    let (house, flow) = (House::new(), flow_of(asking()));
+    let (oracle, mut questions) = oracle();
+    let engine = house.open(&quick(), |builder| builder.oracle(&flow, oracle));
+    house.clock.set(START.saturating_add(Duration::from_secs(86_400 * 365)));
+    let unknown = Operation::new(async |_| End::Unknown(Reason::from_bytes(*b"who knows")));
+    error(&engine, call(&flow, "a", "r"), unknown).await;
+    assert_eq!(until_asked(&mut questions).await.0.key().id(), b"a", "at once");
+    until_record(&engine, &key(&flow, "a"), |record| record.unwrap().recoveries == 1).await;
+    engine.submit(call(&flow, "b", "r"), Operation::new(async |_| End::Accepted)).await.unwrap();
+    house.clock.set(START);
+    // Where the time stood still, everything would be due for that.
+    let clock = house.clock.clone();
+    let time = tokio::spawn(async move {
+        loop {
+            clock.advance(Duration::from_millis(1));
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut asked = [0, 0];
+    while asked.iter().any(|times| *times < 3) {
+        let (inquiry, _) = until_asked(&mut questions).await;
+        asked[usize::from(inquiry.key().id() == b"b")] += 1;
+    }
+    time.abort();
+    engine.shutdown().await;
+}
+
+#[tokio::test]
 async fn an_end_that_comes_while_somebody_is_asked_stays_and_another_one_is_a_contradiction() {
     let (house, flow) = (House::new(), flow_of(asking()));
     house.leave_in_doubt(&flow, &["a"]).await;
