@@ -349,15 +349,15 @@ impl Supervisor {
         if self.busy {
             self.busy = false;
             self.rest = Some(ctx.run_later(REST_AFTER, Self::rest));
-        } else if let Err(error) = self.store.rest() {
+        } else if let Err(error) = unwinding(|| self.store.rest()) {
             tracing::warn!(%error, "the store could not tidy up");
         }
     }
 
     fn has_removable(&self) -> bool {
         let now = self.clock.now();
-        let records = self.store.removable(now, self.ticks.now(), 1).is_ok_and(|found| !found.is_empty());
-        records || self.store.expired_rows(now, 1).is_ok_and(|found| !found.is_empty())
+        let records = unwinding(|| self.store.removable(now, self.ticks.now(), 1)).is_ok_and(|found| !found.is_empty());
+        records || unwinding(|| self.store.expired_rows(now, 1)).is_ok_and(|found| !found.is_empty())
     }
 
     /// What the next slice of the expiry sweep removes; nothing when there is none under way, or while the clock is suspect.
@@ -373,9 +373,9 @@ impl Supervisor {
             return Slice::default();
         }
         let tick = self.ticks.now();
-        let found = self.store.removable(now, tick, limit).and_then(|records| {
-            let rows = self.store.expired_rows(now, limit)?;
-            Ok((records, rows))
+        let found = unwinding(|| {
+            let records = self.store.removable(now, tick, limit)?;
+            Ok((records, self.store.expired_rows(now, limit)?))
         });
         match found {
             Ok((records, rows)) => {
@@ -459,7 +459,7 @@ fn is_of_rows(change: &Change) -> bool {
 /// Whether a change of unknown fate is in the store. The version alone does not tell: a key actor that died may have left a
 /// change behind that is decided on the same one.
 fn has_landed(store: &dyn Store, change: &Change) -> Result<bool, StoreError> {
-    let stored = store.get(&change.key)?;
+    let stored = unwinding(|| store.get(&change.key))?;
     Ok(match &change.put {
         Some(_) => stored.as_ref() == change.put.as_deref(),
         None => stored.is_none() && change.expected.is_some(),

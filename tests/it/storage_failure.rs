@@ -3,12 +3,13 @@
 //! The engine waits 100, 200, 400 and 800 ms between its five tries, in real time; the tests wait for what it does.
 
 use crate::support::*;
-use ibid::testing::{Fault, FaultyStore, Outage};
+use ibid::store::{ExpiredRow, MemoryStore, Store, StoreError};
+use ibid::testing::{Fault, FaultyStore, Layer, ManualClock, Outage};
 use ibid::{
-    Class, Completion, End, Engine, Error, ErrorKind, Flow, Guard, How, InDoubt, OnFailure, OnStoreFailure, Policy,
-    Reason, Reply, Row, Status, WhileRunning,
+    Class, Completion, End, Engine, Error, ErrorKind, Flow, Guard, How, InDoubt, Key, OnFailure, OnStoreFailure,
+    Policy, Reason, Record, Reply, Row, Status, UnixMillis, WhileRunning,
 };
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
@@ -598,4 +599,88 @@ async fn a_shutdown_does_not_wait_for_what_cannot_be_saved() {
 async fn a_store_without_faults_passes_for_the_one_below() {
     let make = || Arc::new(FaultyStore::new(Arc::new(ibid::store::MemoryStore::new()))) as Arc<dyn ibid::store::Store>;
     tokio::task::spawn_blocking(move || ibid::testing::conformance::suite(make)).await.unwrap();
+}
+
+/// What a store is asked by the one who writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Removable,
+    ExpiredRows,
+    Rest,
+    ReadBack,
+}
+
+/// A store that panics the next time that it is asked this.
+#[derive(Default)]
+struct Panicking {
+    below: MemoryStore,
+    next: Mutex<Option<Asked>>,
+    /// Told of the panic.
+    panicked: tokio::sync::Notify,
+}
+
+impl Panicking {
+    fn panic_if(&self, asked: Asked) {
+        let mut next = self.next.lock().unwrap();
+        if *next == Some(asked) {
+            *next = None;
+            drop(next);
+            self.panicked.notify_one();
+            std::panic::resume_unwind(Box::new("injected into a store"));
+        }
+    }
+}
+
+impl Layer for Panicking {
+    fn below(&self) -> &dyn Store {
+        &self.below
+    }
+
+    fn removable(&self, now: UnixMillis, tick: u64, limit: usize) -> Result<Vec<(Key, Record)>, StoreError> {
+        self.panic_if(Asked::Removable);
+        self.below.removable(now, tick, limit)
+    }
+
+    fn expired_rows(&self, now: UnixMillis, limit: usize) -> Result<Vec<ExpiredRow>, StoreError> {
+        self.panic_if(Asked::ExpiredRows);
+        self.below.expired_rows(now, limit)
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        self.panic_if(Asked::ReadBack);
+        self.below.get(key)
+    }
+
+    fn rest(&self) -> Result<(), StoreError> {
+        self.panic_if(Asked::Rest);
+        self.below.rest()
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_panics_whatever_it_is_asked_has_failed_and_the_writer_goes_on() {
+    for asked in [Asked::Removable, Asked::ExpiredRows, Asked::Rest, Asked::ReadBack] {
+        let panicking = Arc::new(Panicking::default());
+        let store = Arc::new(FaultyStore::new(panicking.clone()));
+        let engine = Engine::builder().clock(ManualClock::at(START)).open_store(store.clone()).unwrap();
+        let (flow, (counted, mut starts)) = (flow(), Counted::held());
+        let caller = submit(&engine, call(&flow, "a", "r"), counted.operation());
+        starts.recv().await.unwrap();
+        *panicking.next.lock().unwrap() = Some(asked);
+        match asked {
+            Asked::Removable | Asked::ExpiredRows => {
+                let failed = within_a_minute(engine.expiry_sweep()).await.unwrap_err();
+                assert!(matches!(failed.kind(), ErrorKind::Store), "{asked:?}: {failed:?}");
+            }
+            Asked::Rest => engine.tick().await.unwrap(),
+            Asked::ReadBack => store.fail_commits(1, Fault::AfterEffect),
+        }
+        counted.release();
+        assert_eq!(&*heard(caller).await.answer, b"1", "{asked:?}");
+        within_a_minute(panicking.panicked.notified()).await;
+        replays(&engine, &flow, &counted).await;
+        let other = answer(&engine, call(&flow, "b", "r"), counted.operation()).await;
+        assert_eq!((&*other.answer, counted.runs()), (b"2".as_slice(), 2), "{asked:?}");
+        engine.shutdown().await;
+    }
 }
