@@ -165,3 +165,79 @@ fn a_power_loss_in_the_commit_that_raises_a_file_leaves_either_layout_whole() {
     }
     assert!(old > 20 && new > 2, "{old} of the old format, {new} of the new one");
 }
+
+/// What a file says that is damaged here and there: of what is in flight, and of each key.
+fn told(store: &RedbStore) -> (Vec<(Cursor, Option<(Key, Record)>)>, Vec<Result<Option<Record>, String>>) {
+    let of_key = |n| store.get(&numbered(n)).map_err(|error| format!("{error:?}"));
+    (in_flight(store), (0..40).map(of_key).collect())
+}
+
+/// A file of format 2 with rows that do not decode, in every way, in flight and ended. Record n has place n + 1.
+fn damaged_second_format() -> (SimulatedDisk, RedbStore, Content) {
+    let (disk, content) = second_format(40);
+    let store = disk.open(small()).unwrap();
+    tamper(&store, |txn| {
+        let mut records = txn.open_table(RECORDS).unwrap();
+        records.insert(1, b"short".as_slice()).unwrap();
+        records.insert(2, [0xff; 5_000].as_slice()).unwrap();
+        records.insert(3, b"".as_slice()).unwrap();
+        records.insert(4, b"ended".as_slice()).unwrap();
+        records.remove(6).unwrap();
+    });
+    (disk, store, content)
+}
+
+const DAMAGED: [u64; 5] = [0, 1, 2, 3, 5];
+
+/// Raises the file by a commit that changes and removes long rows and short ones, while the disk fails. Says whether it did.
+fn raise_with(fault: impl Fn(&SimulatedDisk)) -> bool {
+    let (disk, store, content) = damaged_second_format();
+    let (mut in_flight, mut by_key) = told(&store);
+    let before = (in_flight.clone(), by_key.clone());
+    let record = |n| &content.records[&numbered(n)];
+    let long = Record { revision: 2, checkpoint: Some([1; 5_000].as_slice().into()), ..record(10).clone() };
+    let short = Record { revision: 2, request: (*b"").into(), ..record(21).clone() };
+    let done = completed(record(11), b"answer", 9);
+    let after = [(10u64, Some(long)), (21, Some(short)), (11, Some(done)), (35, None), (8, None), (13, None)];
+    let mut changes = Vec::new();
+    for (n, put) in after {
+        let listed_at = n.is_multiple_of(2).then_some(Cursor(n + 1));
+        let expected = Some(Version::of(record(n)));
+        changes.push(Change { listed_at, ..Change::new(numbered(n), expected, put.clone().map(Arc::new)) });
+        by_key[n as usize] = Ok(put.clone());
+        in_flight.retain(|(place, _)| {
+            *place != Cursor(n + 1) || put.as_ref().is_some_and(|put| put.state.status().is_in_flight())
+        });
+        let entry = in_flight.iter_mut().find(|(place, _)| *place == Cursor(n + 1));
+        entry.into_iter().for_each(|(_, found)| *found = put.clone().map(|put| (numbered(n), put)));
+    }
+    changes.extend(DAMAGED.map(|n| put(&numbered(n), None, &registered(9))));
+    let verdicts = [[Verdict::Applied; 6].as_slice(), &[Verdict::Quarantined; 5]].concat();
+
+    let batch = batch(2, changes);
+    fault(&disk);
+    let committed = store.commit(&batch);
+    disk.mend();
+    if committed.is_err() {
+        store.reopen().unwrap();
+        if format_of(&store) == 2 {
+            assert_eq!(told(&store), before);
+            assert_eq!(store.commit(&batch).unwrap(), verdicts);
+        }
+    }
+    assert_eq!(format_of(&store), 3);
+    assert_eq!(told(&store), (in_flight.clone(), by_key.clone()));
+    store.reopen().unwrap();
+    assert_eq!(told(&store), (in_flight, by_key));
+    for n in DAMAGED {
+        assert!(matches!(store.get(&numbered(n)), Err(StoreError::Quarantined)), "{n}: never absent");
+    }
+    committed.is_err()
+}
+
+#[test]
+fn a_raise_whose_commit_fails_anywhere_is_made_by_the_next_one_whatever_is_damaged() {
+    let operations = (0..).take_while(|after| raise_with(|disk| disk.fail_after(*after))).count();
+    let syncs = (0..).take_while(|after| raise_with(|disk| disk.fail_one_sync_after(*after))).count();
+    assert!(operations > 5 && syncs >= 2, "{operations} operations, {syncs} syncs");
+}
