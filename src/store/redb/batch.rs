@@ -112,8 +112,10 @@ impl Work<'_, '_> {
         match (&found, put) {
             (None, None) => return Ok(Verdict::Applied),
             (None, Some(put)) => {
+                // The last place is never given out: the next record would take it, too.
+                let after = self.next_seq.checked_add(1).ok_or_else(|| damaged("the place of the last record"))?;
                 self.rows.insert(counters, *self.next_seq, &change.key, put)?;
-                *self.next_seq = self.next_seq.saturating_add(1);
+                *self.next_seq = after;
             }
             (Some(found), Some(put)) => self.rows.replace(counters, found, put)?,
             (Some(found), None) => self.rows.remove(counters, found, &change.key)?,

@@ -272,3 +272,65 @@ fn the_larger_the_file_the_larger_a_batch_that_leaves_the_next_opening_fast() {
         assert_eq!(is_worth_quick_repair(changes, file_bytes), expected, "{changes} changes, {file_bytes} bytes");
     }
 }
+
+#[test]
+fn behind_the_last_place_there_is_none_and_no_record_takes_anothers() {
+    let disk = SimulatedDisk::new().unwrap();
+    let store = disk.open(small()).unwrap();
+    store.commit(&batch(1, vec![put(&key(1, 1), None, &registered(1))])).unwrap();
+    tamper(&store, |txn| {
+        let mut counters = txn.open_table(COUNTERS).unwrap();
+        let row = counters.remove(in_flight_name(1).as_slice()).unwrap().unwrap().value().to_vec();
+        counters.insert(in_flight_name(u64::MAX).as_slice(), row.as_slice()).unwrap();
+        txn.open_table(KEYS).unwrap().insert(&hash_of(&key(1, 1)), u64::MAX).unwrap();
+    });
+    store.verify().unwrap();
+    store.reopen().unwrap();
+    let new = batch(1, vec![put(&key(1, 2), None, &registered(2))]);
+    assert!(matches!(store.commit(&new), Err(StoreError::Corrupt(_))), "nothing new is taken in");
+    assert_eq!(store.get(&key(1, 1)).unwrap(), Some(registered(1)));
+    let done = completed(&registered(1), b"answer", 9);
+    store.commit(&batch(1, vec![put(&key(1, 1), Some(&registered(1)), &done)])).unwrap();
+    assert_eq!(check_invariants(&store).records.into_values().collect::<Vec<_>>(), [done]);
+}
+
+#[test]
+fn rows_that_cross_the_length_of_a_long_one_are_where_they_belong() {
+    let lengths: Vec<_> = (0..40).map(|n: usize| [1_023, 1_026, 1_024, 1_025, 1_022, 5_000, 10][n * 3 % 7]).collect();
+    let with = |before: &Record, length: usize| {
+        let of = |bytes: usize| Record {
+            revision: before.revision + 1,
+            checkpoint: Some(vec![7; bytes].as_slice().into()),
+            ..before.clone()
+        };
+        // So many bytes in the row itself.
+        let bytes = (0..=length).rev().find(|bytes| encode_row(&key(1, 1), &of(*bytes)).unwrap().len() <= length);
+        of(bytes.unwrap_or_default())
+    };
+    for per_batch in [1, 2, 3, 5, 40] {
+        let store = SimulatedDisk::new().unwrap().open(small()).unwrap();
+        let mut record = registered(1);
+        store.commit(&batch(1, vec![put(&key(1, 1), None, &record)])).unwrap();
+        for (number, lengths) in lengths.chunks(per_batch).enumerate() {
+            let mut changes = Vec::new();
+            for length in lengths {
+                let next = with(&record, *length);
+                let listed_at = (length % 2 == 0).then_some(Cursor(1));
+                changes.push(Change { listed_at, ..put(&key(1, 1), Some(&record), &next) });
+                record = next;
+            }
+            let verdicts = vec![Verdict::Applied; changes.len()];
+            assert_eq!(store.commit(&batch(1, changes)).unwrap(), verdicts);
+            if number % 3 == 0 {
+                store.reopen().unwrap();
+            }
+            assert_eq!(check_invariants(&store).records[&key(1, 1)], record);
+            assert_eq!(store.in_flight(None, 9).unwrap()[0].found, Some((key(1, 1), record.clone())));
+        }
+        let done = completed(&record, b"", 1);
+        let again = registered(2);
+        let last = vec![put(&key(1, 1), Some(&record), &done), gone(&key(1, 1), &done), put(&key(1, 1), None, &again)];
+        store.commit(&batch(1, last)).unwrap();
+        assert_eq!(check_invariants(&store).records[&key(1, 1)], again);
+    }
+}
