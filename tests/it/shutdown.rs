@@ -1,6 +1,7 @@
 //! Drain, close the file, open it again.
 
 use crate::support::*;
+use ibid::testing::Fault;
 use ibid::{Class, End, ErrorKind, How, InDoubt, Limits, Policy};
 use std::time::Duration;
 
@@ -147,4 +148,32 @@ async fn the_drain_does_not_wait_for_those_who_wait_for_an_accepted_operation() 
     let heard = joined.await.unwrap().unwrap_err();
     assert!(matches!(heard.kind(), ErrorKind::Closed), "{heard:?}");
     assert_eq!(counted.runs(), 1);
+}
+
+#[tokio::test]
+async fn an_end_that_is_being_saved_at_the_end_of_the_drain_leaves_with_its_commit_whatever_that_says() {
+    for fault in [None, Some(Fault::BeforeEffect), Some(Fault::AfterEffect), Some(Fault::Panic)] {
+        let (faulty, flow, (counted, mut starts)) = (Faulty::new(), flow(), Counted::held());
+        let (store, engine) = faulty.open_with(|limits| limits.drain = Duration::ZERO);
+        let first = submit(&engine, call(&flow, "a", "r"), counted.operation());
+        starts.recv().await.unwrap();
+        let gate = store.hold_commits();
+        fault.into_iter().for_each(|fault| store.fail_commits(1, fault));
+        counted.release();
+        store.until_held().await;
+        let mut closing = {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.shutdown().await })
+        };
+        // Longer than what is aborted has time to go.
+        let too_early = tokio::time::timeout(Duration::from_millis(1_200), &mut closing).await;
+        assert!(too_early.is_err() && !first.is_finished(), "{fault:?}: the commit is not done");
+        drop(gate);
+        within_a_minute(closing).await.unwrap();
+        assert_eq!(&*heard(first).await.answer, b"1", "{fault:?}");
+        let (_, engine) = faulty.open();
+        let retry = answer(&engine, call(&flow, "a", "r"), counted.operation()).await;
+        assert_eq!((retry.how, &*retry.answer, counted.runs()), (How::Replayed, b"1".as_slice(), 1), "{fault:?}");
+        engine.shutdown().await;
+    }
 }
