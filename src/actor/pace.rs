@@ -25,6 +25,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
+    /// For a time in which nothing but removals can be written: there is nobody to let go first.
+    pub(super) fn full(most: usize) -> Self {
+        Self { slice: most, since: None }
+    }
+
     /// `riding`: what the batch brings, `None` without requests, else the number of its new records. At most `most`.
     pub(super) fn next(&mut self, riding: Option<usize>, now: UnixMillis, most: usize) -> usize {
         let since = *self.since.get_or_insert(now);
@@ -67,6 +72,8 @@ mod tests {
         let slices = riding.map(|riding| pace.next(riding, now, 256));
         assert_eq!(slices, [16, 32, 64, 128, 256, 256, 16, 32, 256, 256]);
         assert_eq!(pace.next(None, now, 4), 4, "never more than the limit");
+        let mut full = Pace::full(256);
+        assert_eq!([None, Some(1)].map(|riding| full.next(riding, now, 256)), [256, 16], "until somebody comes");
         assert_eq!(pace.next(Some(usize::MAX), UnixMillis(u64::MAX), usize::MAX), usize::MAX);
     }
 }

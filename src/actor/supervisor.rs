@@ -270,7 +270,8 @@ impl Supervisor {
             return self.fail(&error, ctx);
         }
         if std::mem::take(&mut self.frees_first) && self.has_removable() {
-            self.sweep.get_or_insert_default();
+            let pace = Pace::full(self.limits.expiry_slice);
+            self.sweep.get_or_insert_with(|| Sweep { pace, ..Sweep::default() });
             self.commit_with_slice(Vec::new(), ctx);
             // There is more to remove.
             self.frees_first = self.sweep.is_some();

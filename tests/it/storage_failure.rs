@@ -567,7 +567,8 @@ async fn a_full_disk_runs_nothing_serves_replays_and_is_emptied_by_the_expiry_sw
     is_store_failure(&refused.await.unwrap().unwrap_err());
     assert_eq!(late.runs(), 0, "what cannot be registered does not run");
     replays(&engine, flow, &started.counted).await;
-    // One try each removes a slice of them, before it tries the end again.
+    // One try each removes a whole slice of them, before it tries the end again: the next one is 2 s away.
+    let before = store.reopens();
     let is_empty = async {
         while engine.stats().await.unwrap().records.completed > 0 {
             store.until_reopens(store.reopens() + 1).await;
@@ -575,6 +576,7 @@ async fn a_full_disk_runs_nothing_serves_replays_and_is_emptied_by_the_expiry_sw
     };
     within_a_minute(is_empty).await;
     assert_eq!(engine.stats().await.unwrap().unsaved, 1, "and it is still full");
+    assert!(store.reopens() - before <= 3, "{} tries", store.reopens() - before);
     saved(&store, &engine).await;
     replays(&engine, flow, &started.counted).await;
     engine.shutdown().await;
