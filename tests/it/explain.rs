@@ -185,12 +185,15 @@ async fn what_runs_is_seen_whether_it_is_registered_or_held() {
     }
 }
 
+/// A policy, how its operation ends, and what a retry hears while that cannot be saved.
+type Unsaved = (Policy, OnStoreFailure, fn() -> End, &'static str);
+
 #[tokio::test]
 async fn what_cannot_be_saved_is_seen_and_so_is_what_a_retry_hears_of_it() {
     let (replay, replying) = (Policy::replay(MINUTE), OnStoreFailure::Reply);
     let keep = replay.clone().on_failure(OnFailure::Keep);
     let safe = replay.clone().in_doubt(InDoubt::Rerun).replay_safe();
-    let rows: [(Policy, OnStoreFailure, fn() -> End, &str); 11] = [
+    let rows: [Unsaved; 11] = [
         (replay.clone(), OnStoreFailure::Withhold, done, "the store failed (ambiguous)"),
         (replay.clone(), OnStoreFailure::Withhold, definitive, "the store failed (ambiguous)"),
         (replay.clone(), replying, done, "replays"),

@@ -167,7 +167,9 @@ fn a_power_loss_in_the_commit_that_raises_a_file_leaves_either_layout_whole() {
 }
 
 /// What a file says that is damaged here and there: of what is in flight, and of each key.
-fn told(store: &RedbStore) -> (Vec<(Cursor, Option<(Key, Record)>)>, Vec<Result<Option<Record>, String>>) {
+type Told = (Vec<(Cursor, Option<(Key, Record)>)>, Vec<Result<Option<Record>, String>>);
+
+fn told(store: &RedbStore) -> Told {
     let of_key = |n| store.get(&numbered(n)).map_err(|error| format!("{error:?}"));
     (in_flight(store), (0..40).map(of_key).collect())
 }
