@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind};
-use crate::outcome::{Ended, Outcome};
+use crate::outcome::{End, Ended, Failure, Outcome, Reason};
 use crate::store;
 
 impl Ended {
@@ -27,5 +27,15 @@ impl Outcome {
     pub fn decode<A: DeserializeOwned>(&self) -> Result<Outcome<A>, Error> {
         let answer = store::from_bytes(&self.answer).map_err(|error| Error::caused_by(ErrorKind::Decode, error))?;
         Ok(Outcome { how: self.how, answer })
+    }
+}
+
+/// How an operation with a typed answer ends.
+pub(crate) fn encoded<A: Serialize>(ended: Result<A, Failure>) -> End {
+    match ended.map(|answer| store::to_bytes(&answer)) {
+        Ok(Ok(answer)) => End::done(answer),
+        // The effect is there, its answer is not: in doubt.
+        Ok(Err(error)) => End::Unknown(Reason::from_error(error)),
+        Err(Failure(end)) => end,
     }
 }
