@@ -78,7 +78,7 @@ async fn main() -> Step<()> {
 fn open(path: &Path, switch: &Arc<Counting>) -> Step<(Engine, SendOnion)> {
     let flow = Flow::new(FLOW_NAME, Policy::send_onion())?;
     let engine = SendOnion::prepare(Engine::builder(), &flow, switch.clone()).open(path)?;
-    Ok((engine.clone(), SendOnion::new(engine, flow, switch.clone())))
+    Ok((engine.clone(), SendOnion::new(engine, flow, switch.clone())?))
 }
 
 fn onion(amount_msat: u64) -> Step<Onion> {

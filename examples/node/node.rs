@@ -70,7 +70,7 @@ impl Node {
         if args.has_provider {
             handler.set_provider(Some(provider.clone()));
         }
-        let onions = Onions::new(engine.clone(), flow, circuits);
+        let onions = Onions::new(engine.clone(), flow, circuits)?;
         let payments = Payments::new(&setup, engine.clone(), ldk)?;
         runtime.block_on(payments.begin(args.db.is_none()))?;
         let pending = watch::Sender::new(0);

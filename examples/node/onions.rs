@@ -6,7 +6,10 @@ use std::time::Duration;
 use ibid::lightning::send_onion::{
     FLOW_NAME, InvalidOnion, ONION_BYTES, Onion, OnionEnd, OnionError, SendOnion, Sent, Switch, Tracked, WireOnion,
 };
-use ibid::{Builder, Bytes, Class, Engine, Fenced, Flow, Forgotten, InvalidKey, NodeId, Policy, Resolved, Status};
+use ibid::{
+    Builder, Bytes, Class, Engine, Fenced, Flow, Forgotten, InvalidKey, InvalidRecovery, NodeId, Policy, Resolved,
+    Status,
+};
 use serde_json::{Value, json};
 
 use crate::call::{InvalidParams, Params, number};
@@ -23,8 +26,7 @@ const NAMED: u8 = b'@';
 
 #[derive(Clone)]
 pub(crate) struct Onions {
-    engine: Engine,
-    flow: Flow,
+    onions: SendOnion,
     circuits: Circuits,
 }
 
@@ -45,8 +47,8 @@ impl Onions {
         SendOnion::prepare(builder, flow, scripted(circuits, Script::NONE))
     }
 
-    pub(crate) fn new(engine: Engine, flow: Flow, circuits: Circuits) -> Self {
-        Self { engine, flow, circuits }
+    pub(crate) fn new(engine: Engine, flow: Flow, circuits: Circuits) -> Result<Self, InvalidRecovery> {
+        Ok(Self { onions: SendOnion::new(engine, flow, scripted(&circuits, Script::NONE))?, circuits })
     }
 
     pub(crate) fn knows(method: &str) -> bool {
@@ -67,14 +69,12 @@ impl Onions {
         }
     }
 
-    fn handle(&self, script: Script) -> SendOnion {
-        SendOnion::new(self.engine.clone(), self.flow.clone(), scripted(&self.circuits, script))
-    }
-
     async fn send(&self, from: NodeId, params: &Params) -> Result<Value, InvalidParams> {
         let (id, script) = (Id::of(from, params)?, Script::of(params)?);
         let sent = match onion(params)? {
-            Ok(onion) => self.handle(script).send(&id.namespace, id.attempt_id, &onion).await,
+            Ok(onion) => {
+                self.onions.via(scripted(&self.circuits, script)).send(&id.namespace, id.attempt_id, &onion).await
+            }
             Err(invalid) => Err(invalid.into()),
         };
         let answer = match sent {
@@ -89,9 +89,8 @@ impl Onions {
 
     async fn track(&self, from: NodeId, params: &Params) -> Result<Value, InvalidParams> {
         let (id, timeout) = (Id::of(from, params)?, params.number("timeout_ms")?);
-        let onions = self.handle(Script::NONE);
-        let known = onions.lookup(&id.namespace, id.attempt_id).ok().flatten();
-        let tracking = onions.track(&id.namespace, id.attempt_id);
+        let known = self.onions.lookup(&id.namespace, id.attempt_id).ok().flatten();
+        let tracking = self.onions.track(&id.namespace, id.attempt_id);
         let tracked = match timeout {
             None => tracking.await,
             Some(ms) => match tokio::time::timeout(Duration::from_millis(ms), tracking).await {
@@ -113,7 +112,7 @@ impl Onions {
             "failed" => OnionEnd::Failed(params.text("reason")?.map(stored)),
             _ => return Err(InvalidParams("result is settled or failed".into())),
         };
-        let resolved = self.handle(Script::NONE).resolve(&id.namespace, id.attempt_id, None, &end).await;
+        let resolved = self.onions.resolve(&id.namespace, id.attempt_id, None, &end).await;
         let state = match end {
             OnionEnd::Settled(_) => Status::Completed,
             OnionEnd::Failed(_) => Status::Failed,
@@ -133,7 +132,7 @@ impl Onions {
 
     async fn fence(&self, from: NodeId, params: &Params) -> Result<Value, InvalidParams> {
         let id = Id::of(from, params)?;
-        let answer = match self.handle(Script::NONE).fence(&id.namespace, id.attempt_id).await {
+        let answer = match self.onions.fence(&id.namespace, id.attempt_id).await {
             Ok(Fenced::Fenced) => Answer::success(Some(Status::Tombstone)).with("fenced", true),
             Ok(Fenced::Found(state)) => Answer::refused(Class::Duplicate, Some(state)).with("fenced", false),
             Err(error) => self.refused(&id, &error),
@@ -146,7 +145,7 @@ impl Onions {
         let given = params.needed("attempt_ids")?.as_array();
         let given = given.ok_or_else(|| InvalidParams("attempt_ids is not an array".into()))?;
         let ids = given.iter().map(|id| number("attempt_ids", id)).collect::<Result<Vec<_>, _>>()?;
-        let statuses = match self.handle(Script::NONE).forget(&namespace, &ids).await {
+        let statuses = match self.onions.forget(&namespace, &ids).await {
             Ok(statuses) => statuses,
             Err(error) => return Ok(told(Answer::refused(error.class(), None), &error).into()),
         };
@@ -165,9 +164,9 @@ impl Onions {
             }
         };
         let namespace = params.text("namespace")?.map(named);
-        let (onions, mut listed, mut after) = (self.handle(Script::NONE), Vec::new(), None);
+        let (mut listed, mut after) = (Vec::new(), None);
         loop {
-            let page = match onions.list(namespace.as_deref(), after, PAGE) {
+            let page = match self.onions.list(namespace.as_deref(), after, PAGE) {
                 Ok(page) => page,
                 Err(error) => return Ok(told(Answer::refused(error.class(), None), &error).into()),
             };
@@ -197,7 +196,7 @@ impl Onions {
     }
 
     fn state(&self, id: &Id<'_>) -> Option<Status> {
-        Some(self.handle(Script::NONE).lookup(&id.namespace, id.attempt_id).ok()??.state)
+        Some(self.onions.lookup(&id.namespace, id.attempt_id).ok()??.state)
     }
 }
 

@@ -17,6 +17,7 @@
 //! |---|---|---|---|
 //! | the host's side | `InvoiceProvider` | `Switch` | `Payer` |
 //! | before the engine is opened | | `SendOnion::prepare` | `SendPaymentSetup::prepare` |
+//! | an engine opened without it | | `SendOnion::new` refuses it | `SendPaymentSetup::bind` refuses it |
 //! | the handler | `RequestInvoice::new`, `set_provider` | `SendOnion::new` | `SendPaymentSetup::bind`, `resume`, `synced` |
 //! | the scope of a key | the peer that asks | the dispatcher's namespace | the node itself |
 //! | the id of a key | session | attempt id | PaymentId |

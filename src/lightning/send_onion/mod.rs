@@ -31,14 +31,15 @@ pub use onion::{FirstHop, InvalidOnion, ONION_BYTES, Onion, WireOnion};
 pub use switch::{BlockingSwitch, Circuit, Dispatch, OnionRequest, Switch, Switching};
 
 use crate::{
-    AttemptId, Builder, Call, Cursor, Engine, Error, Fenced, Flow, Forgotten, Found, Inquiry, Key, Listed, Operation,
-    Record, Resolved, State, Status, UnixMillis,
+    AttemptId, Builder, Call, Cursor, Engine, Error, Fenced, Flow, Forgotten, Found, Inquiry, InvalidRecovery, Key,
+    Listed, Operation, Record, Resolved, State, Status, UnixMillis,
 };
 
 /// The usual name of the flow, part of every key: `Flow::new(FLOW_NAME, Policy::send_onion())`.
 pub const FLOW_NAME: &str = "send_onion";
 
-/// The handler that a node owns for its dispatchers. Cheap to clone; every method may be called from any thread.
+/// The handler that a node owns for its dispatchers: [`prepare`](Self::prepare) comes before the engine is opened,
+/// [`new`](Self::new) after. Cheap to clone; every method may be called from any thread.
 ///
 /// A *namespace* is the dispatcher as the transport authenticated it, 1 to 255 bytes. Attempt ids are its own: two
 /// dispatchers with the same one never meet.
@@ -48,6 +49,7 @@ pub const FLOW_NAME: &str = "send_onion";
 pub struct SendOnion {
     engine: Engine,
     flow: Flow,
+    /// Who sends; the engine has who is asked.
     switch: Arc<dyn Switch>,
     wait: Option<Duration>,
 }
@@ -105,7 +107,7 @@ pub struct OnionPage {
 
 impl SendOnion {
     /// Makes the builder of an engine fit: `switch` is the one that is asked about records of `flow` which are in doubt. It belongs
-    /// to every opening: without it they stay in doubt until [`resolve`](Self::resolve).
+    /// to every opening.
     ///
     /// The flow holds the policy: start from [`Policy::send_onion`](crate::Policy::send_onion). Its name belongs to
     /// every key, so keep it; [`FLOW_NAME`] is the usual one.
@@ -117,11 +119,24 @@ impl SendOnion {
         })
     }
 
-    /// A handler over an engine that [`prepare`](Self::prepare) has made fit. It sends by the same `switch`, and a sender waits for
-    /// as long as that takes: see [`wait`](Self::wait).
+    /// The handler over an engine whose builder was given to [`prepare`](Self::prepare). It sends by the same `switch`, and a sender
+    /// waits for as long as that takes: see [`wait`](Self::wait).
+    ///
+    /// # Errors
+    /// [`InvalidRecovery::OracleMissing`]: it was given to none, and an onion in doubt would stay so until somebody comes to
+    /// [`resolve`](Self::resolve) it.
+    pub fn new(engine: Engine, flow: Flow, switch: Arc<dyn Switch>) -> Result<Self, InvalidRecovery> {
+        if !engine.has_oracle(&flow) {
+            return Err(InvalidRecovery::OracleMissing(flow.name().to_owned()));
+        }
+        Ok(Self { engine, flow, switch, wait: None })
+    }
+
+    /// The same handler, which sends by `switch`: for what belongs to one call and to no onion. It stands before the same circuits;
+    /// the one that [`prepare`](Self::prepare) was given goes on being asked.
     #[must_use]
-    pub fn new(engine: Engine, flow: Flow, switch: Arc<dyn Switch>) -> Self {
-        Self { engine, flow, switch, wait: None }
+    pub fn via(&self, switch: Arc<dyn Switch>) -> Self {
+        Self { switch, ..self.clone() }
     }
 
     /// Sets how long a sender waits at most: then it is told [`Deadline`](crate::ErrorKind::Deadline), *Ambiguous*. The

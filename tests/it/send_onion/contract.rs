@@ -6,11 +6,37 @@ use ibid::lightning::Blocking;
 use ibid::lightning::send_onion::{
     BlockingSwitch, Circuit, Dispatch, Onion, OnionEnd, OnionRequest, SendOnion, Sent, Tracked, WireOnion,
 };
-use ibid::{Attempt, Class, Engine, ErrorKind, Fenced, How, Inquiry, Limits, Policy, Status};
+use ibid::{Attempt, Class, Engine, ErrorKind, Fenced, Flow, How, Inquiry, InvalidRecovery, Limits, Policy, Status};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::desk::*;
 use crate::support::{until, within_a_minute};
+
+#[tokio::test]
+async fn an_engine_that_would_ask_nobody_about_an_onion_in_doubt_is_refused() {
+    let (switch, other) = (Arc::new(FakeSwitch::new()), Flow::new("other", Policy::send_onion()).unwrap());
+    let missing = |flow: &Flow| InvalidRecovery::OracleMissing(flow.name().to_owned());
+    let unprepared = Engine::builder().open_in_memory().unwrap();
+    assert_eq!(SendOnion::new(unprepared.clone(), flow(), switch.clone()).unwrap_err(), missing(&flow()));
+    let (engine, _) = in_memory(flow(), &switch);
+    assert_eq!(SendOnion::new(engine.clone(), other.clone(), switch).unwrap_err(), missing(&other));
+    unprepared.shutdown().await;
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_send_via_another_switch_is_made_by_it_and_asked_about_as_ever() {
+    let (switch, other) = (FakeSwitch::new(), FakeSwitch::new());
+    let (engine, onions) = in_memory(flow(), &switch);
+    other.says(1, Dispatch::Unknown(None));
+    switch.finds(1, Circuit::Ended(OnionEnd::Settled(bytes("preimage"))));
+    let unknown = refused(&onions.via(Arc::new(other.clone())), 1).await;
+    assert_eq!(unknown.class(), Class::Ambiguous);
+    assert_eq!(within_a_minute(onions.track(A, 1)).await.unwrap(), Tracked::Settled(bytes("preimage")));
+    assert_eq!((switch.sent(1), other.sent(1)), (0, 1));
+    assert_eq!((switch.asked(1), other.asked(1)), (1, 0));
+    engine.shutdown().await;
+}
 
 /// One record in each state, each under its own id.
 async fn in_every_state(desk: &Desk, onions: &SendOnion) -> [(u64, Status, Class); 6] {
@@ -187,10 +213,8 @@ async fn a_send_that_never_blocks_tells_the_same_by_its_callback() {
 #[tokio::test]
 async fn a_policy_that_replays_gives_a_matching_retry_the_stored_success() {
     let switch = FakeSwitch::new();
-    let flow =
-        ibid::Flow::new("replaying", Policy::send_onion().after_completed(ibid::AfterCompleted::Replay)).unwrap();
-    let engine = Engine::builder().open_in_memory().unwrap();
-    let onions = SendOnion::new(engine.clone(), flow, Arc::new(switch.clone()));
+    let flow = Flow::new("replaying", Policy::send_onion().after_completed(ibid::AfterCompleted::Replay)).unwrap();
+    let (engine, onions) = in_memory(flow, &switch);
     accepted(&onions, A, 1).await;
     onions.resolve(A, 1, None, &OnionEnd::Settled(bytes("preimage"))).await.unwrap();
     let again = onions.send(A, 1, &onion(2_000)).await.unwrap();
@@ -223,7 +247,7 @@ async fn a_blocking_switch_runs_off_the_async_threads() {
     let switch = Arc::new(Blocking::new(Arc::new(Thread(std::thread::current().id()))));
     let builder = SendOnion::prepare(Engine::builder(), &flow(), switch.clone());
     let engine = builder.open_in_memory().unwrap();
-    let onions = SendOnion::new(engine.clone(), flow(), switch);
+    let onions = SendOnion::new(engine.clone(), flow(), switch).unwrap();
     for id in [1, 2] {
         assert_eq!(refused(&onions, id).await.class(), Class::Ambiguous);
         assert_eq!(within_a_minute(onions.track(A, id)).await.unwrap(), Tracked::Settled(bytes("preimage")));

@@ -168,7 +168,14 @@ pub(super) fn asking(builder: Builder, switch: &FakeSwitch) -> Builder {
 }
 
 pub(super) fn handle(engine: Engine, switch: &FakeSwitch) -> SendOnion {
-    SendOnion::new(engine, flow(), Arc::new(switch.clone()))
+    SendOnion::new(engine, flow(), Arc::new(switch.clone())).unwrap()
+}
+
+/// An engine of this one flow, on no disk.
+pub(super) fn in_memory(flow: Flow, switch: &FakeSwitch) -> (Engine, SendOnion) {
+    let outbound: Arc<dyn Switch> = Arc::new(switch.clone());
+    let engine = SendOnion::prepare(Engine::builder(), &flow, outbound.clone()).open_in_memory().unwrap();
+    (engine.clone(), SendOnion::new(engine, flow, outbound).unwrap())
 }
 
 pub(super) fn flow() -> Flow {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ibid::lightning::send_onion::{Circuit, Dispatch, FLOW_NAME, Onion, OnionEnd, SendOnion, Tracked, WireOnion};
+use ibid::lightning::send_onion::{Circuit, Dispatch, FLOW_NAME, Onion, OnionEnd, Tracked, WireOnion};
 use ibid::store::{MemoryStore, RedbOptions, Store};
 use ibid::testing::{Fault, FaultyStore, Outage, simulate};
 use ibid::{Class, Engine, ErrorKind, Flow, Forgotten, Limits, Policy, Resolved, Status};
@@ -108,8 +108,8 @@ async fn whoever_tracks_is_told_of_a_shutdown_and_tracks_again() {
 async fn with_a_tombstone_a_late_retry_of_a_forgotten_id_is_a_conflict_and_sends_nothing() {
     let switch = FakeSwitch::new();
     let flow = Flow::new(FLOW_NAME, Policy::send_onion().tombstone(Duration::from_secs(3_600))).unwrap();
-    let engine = Engine::builder().open_in_memory().unwrap();
-    let onions = SendOnion::new(engine.clone(), flow, Arc::new(switch.clone()));
+    let (engine, onions) = in_memory(flow, &switch);
+    switch.finds(1, Circuit::NotStarted);
     accepted(&onions, A, 1).await;
     onions.resolve(A, 1, None, &OnionEnd::Failed(None)).await.unwrap();
     assert_eq!(onions.forget(A, &[1]).await.unwrap(), [(1, Forgotten::Forgotten)]);
