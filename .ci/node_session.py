@@ -462,8 +462,9 @@ def onions_once(bench):
         "class": "success", "state": "failed", "replayed": True, "attempt_id": 2, "result": "failed", "reason": reason,
         "rolled_back": True,
     })
-    listed = node.result(call("list_onions"))["onions"]
-    expect("what has no end yet is listed", {(one["attempt_id"], one["state"]) for one in listed},
+    listed = node.result(call("list_onions"))
+    expect("all of it can be read", listed["quarantined"], 0)
+    expect("what has no end yet is listed", {(one["attempt_id"], one["state"]) for one in listed["onions"]},
            {(id, "dispatched") for id in (0, 4, 5, 6)})
     expect("by state", node.result(call("list_onions", state="in_doubt"))["onions"], [])
     node.shutdown()
@@ -595,9 +596,11 @@ def payments_once(bench):
             expect(f"{outcome}: the attempt", attempt, 1 if lines else None)
         node.shutdown() if restarts else node.kill()
         node = bench.node()
-    listed = {(one["payment_id"], one["state"], one["attempt"], one["payment_hash"], one["amount_msat"], one["abandoned"])
-              for one in node.result(call("list_payments"))["payments"]}
-    expect("what has no end yet is listed", listed, {(pid(id), "dispatched", 1, "5c" * 32, 2000, False) for id in (0, 4, 5, 6)})
+    listed = node.result(call("list_payments"))
+    expect("all of it can be read", listed["quarantined"], 0)
+    names = ("payment_id", "state", "attempt", "payment_hash", "amount_msat", "abandoned", "dead_letter")
+    expect("what has no end yet is listed", {tuple(one[name] for name in names) for one in listed["payments"]},
+           {(pid(id), "dispatched", 1, "5c" * 32, 2000, False, False) for id in (0, 4, 5, 6)})
     node.shutdown()
 
 

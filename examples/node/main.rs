@@ -64,8 +64,9 @@
 //!                duplicate, state, fenced false            it is in use; nothing was changed
 //! forget_onions  success, statuses: [{attempt_id, status: "forgotten" | "not_found" | "in_flight" (and its state) | "live" |
 //!                "quarantined" | "tombstone"}], each id once, in order of first appearance
-//! list_onions    success, onions: [{attempt_id, namespace, state, payment_hash, amount_msat, dead_letter}]: those whose end is
-//!                still to come, so only `registered`, `dispatched` and `in_doubt` are ever listed
+//! list_onions    success, onions: [{attempt_id, namespace, state, payment_hash, amount_msat, dead_letter}],
+//!                quarantined: n. Those whose end is still to come, so only `registered`, `dispatched` and `in_doubt` are
+//!                ever listed; and how many such entries of the node's, onions or not, cannot be read
 //! ```
 //!
 //! # Payments
@@ -105,8 +106,8 @@
 //! abandon_payment    success, state, abandoned "marked"        it goes on, and may be paid; when it fails it is gone
 //!                    success, null, abandoned "released"       it had failed, and is gone
 //!                    success, state, abandoned "no_effect"     it is paid, or not there
-//! list_payments      success, payments: [{payment_id, state, payment_hash, attempt, amount_msat, abandoned}]: those whose end is
-//!                    still to come
+//! list_payments      success, payments: [{payment_id, state, payment_hash, attempt, amount_msat, abandoned, dead_letter}],
+//!                    quarantined: n. Those whose end is still to come, and how many such entries cannot be read
 //! ```
 //! A payment that is paid and acknowledged is released by the eighth tick in a row without an event of it; its id is free then. One
 //! that is not acknowledged stays. One that has failed stays until it is abandoned.

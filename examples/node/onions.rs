@@ -164,7 +164,7 @@ impl Onions {
             }
         };
         let namespace = params.text("namespace")?.map(named);
-        let (mut listed, mut after) = (Vec::new(), None);
+        let (mut listed, mut quarantined, mut after) = (Vec::new(), 0, None);
         loop {
             let page = match self.onions.list(namespace.as_deref(), after, PAGE) {
                 Ok(page) => page,
@@ -177,9 +177,9 @@ impl Onions {
                     "state": onion.state.name(), "payment_hash": hash,
                     "amount_msat": onion.onion.map(|onion| onion.amount_msat()), "dead_letter": onion.is_dead_letter })
             }));
-            after = page.next;
+            (quarantined, after) = (quarantined + page.quarantined, page.next);
             if after.is_none() {
-                return Ok(Answer::success(None).with("onions", listed).into());
+                return Ok(Answer::success(None).with("onions", listed).with("quarantined", quarantined).into());
             }
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ibid::class::{Detail, grpc, grpc_code};
 use ibid::lightning::send_payment::{
-    FLOW_NAME, Handled, Paid, Payee, PaymentError, PaymentFailed, PaymentRequest, PaymentSent, Replay, SendPayment,
-    SendPaymentSetup, Sent, Standing,
+    FLOW_NAME, Handled, Paid, Payee, PaymentError, PaymentFailed, PaymentPage, PaymentRequest, PaymentSent, Replay,
+    SendPayment, SendPaymentSetup, Sent, Standing,
 };
 use ibid::{
     Abandoned, Acknowledged, AttemptId, BootId, Class, Engine, Error, ErrorKind, Flow, NodeId, Policy, Status, Token,
@@ -17,6 +17,9 @@ use crate::effects::hex;
 use crate::ldk::{Ended, Ldk, Payment, Prepared, bytes32};
 use crate::result::Answer;
 use crate::script::{Script, Scripted};
+
+/// How many entries of the in-flight index one step of a list looks at.
+const PAGE: usize = 256;
 
 /// This node's own id, and that of whomever it pays: who it is makes no difference here.
 const OWN: [u8; 33] = [2; 33];
@@ -62,7 +65,7 @@ impl Payments {
     /// `forgets`: nothing outlives the process, so there is nothing to have forgotten.
     pub(crate) async fn begin(&self, forgets: bool) -> Result<(), Error> {
         self.payments.resume()?;
-        for payment in self.payments.list()? {
+        for payment in self.under_way()?.payments {
             let Some(dispatched) = self.ldk.of(&payment.id, &payment.attempt) else { continue };
             let Some(end) = dispatched.end else { continue };
             let event = Event { attempt: Some(payment.attempt), payment_hash: dispatched.payment_hash, end };
@@ -229,21 +232,37 @@ impl Payments {
     }
 
     fn list(&self) -> Value {
-        let payments = match self.payments.list() {
-            Ok(payments) => payments,
+        let page = match self.under_way() {
+            Ok(page) => page,
             Err(error) => return told(Answer::refused(error.class(), None), &error).into(),
         };
-        let listed: Vec<Value> = payments
+        let listed: Vec<Value> = page
+            .payments
             .into_iter()
             .map(|payment| {
                 let dispatched = self.ldk.of(&payment.id, &payment.attempt);
                 json!({ "payment_id": hex(&payment.id), "state": status(&payment.standing).name(),
                     "payment_hash": payment.payment_hash.as_ref().map(|hash| hex(hash)),
                     "attempt": dispatched.as_ref().and_then(Payment::told),
-                    "amount_msat": dispatched.map(|payment| payment.amount_msat), "abandoned": payment.is_abandoned })
+                    "amount_msat": dispatched.map(|payment| payment.amount_msat),
+                    "abandoned": payment.is_abandoned, "dead_letter": payment.is_dead_letter })
             })
             .collect();
-        Answer::success(None).with("payments", listed).into()
+        Answer::success(None).with("payments", listed).with("quarantined", page.quarantined).into()
+    }
+
+    /// All of the list in one page.
+    fn under_way(&self) -> Result<PaymentPage, Error> {
+        let mut all = PaymentPage::default();
+        loop {
+            let page = self.payments.list(all.next, PAGE)?;
+            all.payments.extend(page.payments);
+            all.quarantined += page.quarantined;
+            all.next = page.next;
+            if all.next.is_none() {
+                return Ok(all);
+            }
+        }
     }
 
     /// The dispatch that the record under this id is about.

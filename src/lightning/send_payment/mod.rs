@@ -47,8 +47,8 @@ pub use request::{Payee, PaymentRequest};
 
 use crate::block_on::block_on;
 use crate::{
-    Abandoned, Attempt, AttemptId, Builder, Call, Class, End, Ended, Engine, Error, ErrorKind, Flow, Found, Inquiry,
-    InvalidRecovery, Key, NodeId, Operation, Reason, Record, Reply, State, Status,
+    Abandoned, Attempt, AttemptId, Builder, Call, Class, Cursor, End, Ended, Engine, Error, ErrorKind, Flow, Found,
+    Inquiry, InvalidRecovery, Key, NodeId, Operation, Reason, Record, Reply, State, Status,
 };
 use calls::{Calls, Kind, Synced};
 use events::Counters;
@@ -141,11 +141,26 @@ pub struct Payment {
     pub attempt: AttemptId,
     /// The hash that is paid, where it was known when the payment was asked for.
     pub payment_hash: Option<[u8; 32]>,
+    /// In doubt, and LDK's list has told nothing so often that somebody should look: see
+    /// [`Limits::recoveries`](crate::Limits::recoveries).
+    pub is_dead_letter: bool,
     /// It has been given up: when it fails, its id is free at once.
     pub is_abandoned: bool,
     /// A PaymentSent that came after the failure: **money has left**. Look here before a failed payment is
     /// [abandoned](SendPayment::abandon) to be sent again.
     pub paid_after_all: Option<Paid>,
+}
+
+/// A stretch of the list.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct PaymentPage {
+    /// In order of arrival.
+    pub payments: Vec<Payment>,
+    /// Entries that do not decode, whosever they are. They are never sent again.
+    pub quarantined: usize,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Cursor>,
 }
 
 impl SendPaymentSetup {
@@ -291,8 +306,17 @@ impl SendPayment {
     /// # Errors
     /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed): not all were told.
     pub fn resume(&self) -> Result<usize, Error> {
-        let marked = self.list()?.into_iter().filter(|payment| payment.is_abandoned);
-        Ok(marked.inspect(|payment| self.shared.payer.abandon(&payment.id)).count())
+        const PAGE: usize = 256;
+        let (mut told, mut after) = (0, None);
+        loop {
+            let page = self.list(after, PAGE)?;
+            let marked = page.payments.iter().filter(|payment| payment.is_abandoned);
+            told += marked.inspect(|payment| self.shared.payer.abandon(&payment.id)).count();
+            after = page.next;
+            if after.is_none() {
+                return Ok(told);
+            }
+        }
     }
 
     /// The host says that LDK's replayed events are handled and the chain is synced: from here on, what LDK does not list has never
@@ -363,26 +387,29 @@ impl SendPayment {
     /// [`Quarantined`](ErrorKind::Quarantined), [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
     pub fn lookup(&self, id: [u8; 32]) -> Result<Option<Payment>, Error> {
         let record = self.engine.lookup(&self.shared.key(id)?)?;
-        Ok(record.map(|record| payment(id, &record)))
+        Ok(record.map(|record| payment(id, &record, self.is_dead_letter(&record))))
     }
 
-    /// The payments of this node whose end is still to come, in order of arrival.
+    /// The payments of this node whose end is still to come, behind `after`. It looks at `limit` entries of the engine's in-flight
+    /// index, which other flows share: a page may hold fewer, also none, and goes on while there is a [`next`](PaymentPage::next).
     ///
     /// # Errors
-    /// [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
-    pub fn list(&self) -> Result<Vec<Payment>, Error> {
-        const PAGE: usize = 256;
-        let (mut payments, mut after) = (Vec::new(), None);
-        loop {
-            let page = self.engine.list(after, PAGE)?;
-            after = page.last().map(|listed| listed.cursor);
-            let is_last = page.len() < PAGE;
-            let found = page.into_iter().filter_map(|listed| listed.found);
-            payments.extend(found.filter_map(|(key, record)| Some(payment(self.shared.id_of(&key)?, &record))));
-            if is_last {
-                return Ok(payments);
-            }
-        }
+    /// As [`Engine::list`].
+    pub fn list(&self, after: Option<Cursor>, limit: usize) -> Result<PaymentPage, Error> {
+        let listed = self.engine.list(after, limit)?;
+        let next = listed.last().filter(|_| listed.len() == limit).map(|last| last.cursor);
+        let quarantined = listed.iter().filter(|listed| listed.found.is_none()).count();
+        let payments = listed.iter().filter_map(|listed| {
+            let (key, record) = listed.found.as_ref()?;
+            Some(payment(self.shared.id_of(key)?, record, listed.is_dead_letter))
+        });
+        Ok(PaymentPage { payments: payments.collect(), quarantined, next })
+    }
+
+    /// What the engine says of a record that it lists: LDK's list is heard once, whatever the limit.
+    fn is_dead_letter(&self, record: &Record) -> bool {
+        let allowed = self.engine.limits().recoveries.max(1);
+        record.state.status() == Status::InDoubt && record.recoveries >= allowed
     }
 
     /// The operation: at most once per record.
@@ -508,7 +535,7 @@ fn standing_of(ended: &Ended) -> Standing {
     }
 }
 
-fn payment(id: [u8; 32], record: &Record) -> Payment {
+fn payment(id: [u8; 32], record: &Record, is_dead_letter: bool) -> Payment {
     let standing = match &record.state {
         State::Completed(Some(answer)) => standing_of(&Ended::Completed(answer.clone())),
         State::Failed(crate::Origin::Resolved, reason) => standing_of(&Ended::Failed(reason.clone())),
@@ -518,7 +545,8 @@ fn payment(id: [u8; 32], record: &Record) -> Payment {
     let payment_hash = hash_of(&record.request).flatten();
     let contradicted = record.contradiction.as_ref().filter(|_| record.state.status() == Status::Failed);
     let paid_after_all = contradicted.and_then(|end| Paid::decode(end));
-    Payment { id, standing, attempt: record.attempt, payment_hash, is_abandoned: record.abandoned, paid_after_all }
+    let (attempt, is_abandoned) = (record.attempt, record.abandoned);
+    Payment { id, standing, attempt, payment_hash, is_dead_letter, is_abandoned, paid_after_all }
 }
 
 fn text(reason: &[u8]) -> Cow<'_, str> {
