@@ -19,8 +19,8 @@ type RunBlocking = Box<dyn FnOnce(Attempt) -> End + Send>;
 /// [replay-safe](crate::Policy::replay_safe) flow there is none), on the host's tokio runtime, and
 /// goes on whether or not anybody still waits for it.
 ///
-/// A panic or an abort leaves the record in doubt. It must not outlive itself: what it starts and does not wait for is not
-/// covered by its answer.
+/// A panic or an abort leaves the record in doubt. It must wait for whatever it starts: what still goes on when it returns is
+/// not covered by its answer.
 pub struct Operation(Kind);
 
 enum Kind {
