@@ -9,7 +9,7 @@
 //! store     the Store trait, redb, memory                                      the only redb and postcard
 //! actor     router, key actors, supervisor, the two threads                    the only actix
 //! facade    Engine, Call, Attempt, Builder, Explanation
-//! adapters  http, ldk, lightning, metrics                                      the public API and nothing else
+//! adapters  http, ldk, lightning, metrics                                      the public API, and a wait on a plain thread
 //! ```
 //!
 //! Each layer knows those above it in this list, none below. A test reads the sources and says where that is broken.
