@@ -360,10 +360,17 @@ impl Engine {
     pub fn list(&self, after: Option<Cursor>, limit: usize) -> Result<Vec<Listed>, Error> {
         let entries = self.0.store.in_flight(after, limit).map_err(|error| unavailable(&error))?;
         let listed = entries.into_iter().map(|store::Entry { cursor, found }| {
-            let is_dead_letter = found.as_ref().is_some_and(|(key, record)| self.0.is_dead_letter(key, record));
+            let is_dead_letter = found.as_ref().is_some_and(|(key, record)| self.is_dead_letter(key, record));
             Listed { cursor, found, is_dead_letter }
         });
         Ok(listed.collect())
+    }
+
+    /// Whether this record of `key`, as [`lookup`](Self::lookup) or [`list`](Self::list) has read it, is a
+    /// [dead letter](Listed::is_dead_letter) to this engine.
+    #[must_use]
+    pub fn is_dead_letter(&self, key: &Key, record: &Record) -> bool {
+        self.0.is_dead_letter(key, record)
     }
 
     /// How one key stands, and what a request under it would be told now: for people who look into a case. It changes nothing,
@@ -389,7 +396,7 @@ impl Engine {
             now: self.now(),
             is_running: live,
             is_unsaved: unsaved.is_some(),
-            is_dead_letter: record.as_ref().is_some_and(|record| self.0.is_dead_letter(key, record)),
+            is_dead_letter: record.as_ref().is_some_and(|record| self.is_dead_letter(key, record)),
             same_request: match &unsaved {
                 None | Some(Meanwhile::Stored) => prospect(record.as_ref(), same),
                 Some(Meanwhile::Nothing) => Prospect::Refused(ErrorKind::Store.into()),

@@ -386,8 +386,9 @@ impl SendPayment {
     /// # Errors
     /// [`Quarantined`](ErrorKind::Quarantined), [`Store`](ErrorKind::Store), [`Closed`](ErrorKind::Closed).
     pub fn lookup(&self, id: [u8; 32]) -> Result<Option<Payment>, Error> {
-        let record = self.engine.lookup(&self.shared.key(id)?)?;
-        Ok(record.map(|record| payment(id, &record, self.is_dead_letter(&record))))
+        let key = self.shared.key(id)?;
+        let record = self.engine.lookup(&key)?;
+        Ok(record.map(|record| payment(id, &record, self.engine.is_dead_letter(&key, &record))))
     }
 
     /// The payments of this node whose end is still to come, behind `after`. It looks at `limit` entries of the engine's in-flight
@@ -404,12 +405,6 @@ impl SendPayment {
             Some(payment(self.shared.id_of(key)?, record, listed.is_dead_letter))
         });
         Ok(PaymentPage { payments: payments.collect(), quarantined, next })
-    }
-
-    /// What the engine says of a record that it lists: LDK's list is heard once, whatever the limit.
-    fn is_dead_letter(&self, record: &Record) -> bool {
-        let allowed = self.engine.limits().recoveries.max(1);
-        record.state.status() == Status::InDoubt && record.recoveries >= allowed
     }
 
     /// The operation: at most once per record.
