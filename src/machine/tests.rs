@@ -19,12 +19,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Admission, Context};
+use crate::bounds::Limits;
 use crate::error::ErrorKind;
 use crate::fingerprint::Fingerprint;
 use crate::outcome::Reason;
 use crate::policy::{AfterExpiry, Policy, Retention};
 use crate::record::{AttemptId, BootId, Bytes, Record, State, Token};
-use crate::time::UnixMillis;
+use crate::time::{Reading, UnixMillis};
 
 /// When the record was admitted.
 const T: u64 = 1_000_000;
@@ -63,15 +64,9 @@ fn policy() -> Policy {
 }
 
 fn cx(policy: &Policy, now: u64) -> Context<'_> {
-    Context {
-        now: at(now),
-        trusted: at(now),
-        tick: TICK,
-        policy,
-        live: false,
-        recoveries: RECOVERIES,
-        answer_bytes: ANSWER_BYTES,
-    }
+    let reading = Reading { wall: at(now), trusted: at(now), is_suspect: false };
+    let limits = Limits { recoveries: RECOVERIES, answer_bytes: ANSWER_BYTES, ..Limits::default() };
+    Context::of(reading, TICK, policy, false, &limits)
 }
 
 fn live(policy: &Policy, now: u64) -> Context<'_> {
