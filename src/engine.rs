@@ -32,7 +32,7 @@ use crate::policy::Flow;
 use crate::record::{AttemptId, Bytes, Record, Status};
 use crate::store::{self, Cursor, StoreError, Totals};
 use crate::time::{ClockState, UnixMillis};
-use crate::typed::encoded;
+use crate::typed::{encode, encoded};
 use crate::waiting::{Done, PREPARED, SUBMITTED, replied, unexpected};
 pub(crate) use shared::Shared;
 use shared::{Begun, unlooked};
@@ -98,7 +98,7 @@ impl Engine {
         F: FnOnce(Attempt) -> Fut + Send + 'static,
         Fut: Future<Output = Result<A, Failure>> + Send + 'static,
     {
-        let request = store::to_bytes(request).map_err(|error| Error::caused_by(ErrorKind::Encode, error))?;
+        let request = encode(request)?;
         let operation = Operation::new(|attempt| {
             let running = operation(attempt);
             async { encoded(running.await) }

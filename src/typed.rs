@@ -14,8 +14,7 @@ impl Ended {
     /// # Errors
     /// [`Encode`](ErrorKind::Encode): serde cannot encode it.
     pub fn answer<A: Serialize + ?Sized>(answer: &A) -> Result<Self, Error> {
-        let bytes = store::to_bytes(answer).map_err(|error| Error::caused_by(ErrorKind::Encode, error))?;
-        Ok(Self::Completed(bytes.into()))
+        Ok(Self::Completed(encode(answer)?.into()))
     }
 }
 
@@ -28,6 +27,11 @@ impl Outcome {
         let answer = store::from_bytes(&self.answer).map_err(|error| Error::caused_by(ErrorKind::Decode, error))?;
         Ok(Outcome { how: self.how, answer })
     }
+}
+
+/// The bytes of a request or an answer.
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
+    store::to_bytes(value).map_err(|error| Error::caused_by(ErrorKind::Encode, error))
 }
 
 /// How an operation with a typed answer ends.

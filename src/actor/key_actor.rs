@@ -137,7 +137,7 @@ impl Pending {
         }
     }
 
-    /// For people: what [`unsaved_reply`](KeyActor::unsaved_reply) goes by.
+    /// What those who ask are told by, should its end have to wait to be saved.
     fn meanwhile(&self) -> Meanwhile {
         match (self.early(), &self.step.write) {
             (Some(_), Write::Put(record)) => Meanwhile::As(Arc::clone(record)),
@@ -208,20 +208,18 @@ impl KeyActor {
 
     /// What an unsaved end, if it may leave early, makes of a request or a tracker: the same as if it were saved.
     fn unsaved_reply(&self, ticket: &Ticket) -> Option<Result<Reply, Error>> {
-        let pending = self.pending.as_ref()?;
-        let end = pending.early()?;
-        match (&pending.step.write, &ticket.question()?.ask) {
-            (Write::Put(record), Ask::Admit(..) | Ask::Track(_)) => {
-                let step = self.step_of_ticket(ticket, Some(record))?;
+        match (self.pending.as_ref()?.meanwhile(), &ticket.question()?.ask) {
+            (Meanwhile::As(record), Ask::Admit(..) | Ask::Track(_)) => {
+                let step = self.step_of_ticket(ticket, Some(&record))?;
                 match step.caller {
                     Said::Reply(reply) if step.write == Write::Keep => Some(reply),
                     _ => None,
                 }
             }
             // Once it is saved there is nothing left to answer from: until then everybody shares the one end.
-            (Write::Remove, Ask::Admit(..) | Ask::Track(_)) => {
+            (Meanwhile::End(end), Ask::Admit(..) | Ask::Track(_)) => {
                 let joined = |answer| Reply::Answer(Outcome { how: How::Joined, answer });
-                Some(end.clone().map(joined))
+                Some(end.map(joined))
             }
             _ => None,
         }

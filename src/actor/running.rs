@@ -30,10 +30,9 @@ pub(super) struct Running {
     /// Keys of which an actor died with a write under way: it may still land. Each stays until its next write, which is soon: what
     /// the actor had in hand comes back.
     dead_writers: RefCell<KeyMap<()>>,
-    /// How many of them have ended and wait in memory to be saved.
-    unsaved: Cell<usize>,
-    /// For people: what those who ask are told meanwhile. Apart from the attempts: few are ever unsaved.
-    meanwhile: RefCell<KeyMap<Meanwhile>>,
+    /// Those whose end waits in memory to be saved, and what whoever asks is told meanwhile. Apart from the attempts, since few ever
+    /// are.
+    unsaved: RefCell<KeyMap<Meanwhile>>,
     aborting: Cell<bool>,
 }
 
@@ -45,7 +44,6 @@ struct Started {
     has_ended: bool,
     /// The attempt's record, while nothing of it is stored.
     held: Option<Arc<Record>>,
-    is_unsaved: bool,
     abort: AbortHandle,
     /// Held for as long as the operation counts as in flight.
     _permit: Option<Permit>,
@@ -66,10 +64,9 @@ impl Drop for Unstarted<'_> {
 
 impl Running {
     pub(super) fn new(runtime: Handle, observers: Arc<Observers>) -> Self {
-        let (unsaved, aborting) = (Cell::new(0), Cell::new(false));
         let (attempts, orphans, dead_writers) = (RefCell::default(), RefCell::default(), RefCell::default());
-        let meanwhile = RefCell::default();
-        Self { runtime, observers, attempts, orphans, dead_writers, unsaved, meanwhile, aborting }
+        let (unsaved, aborting) = (RefCell::default(), Cell::new(false));
+        Self { runtime, observers, attempts, orphans, dead_writers, unsaved, aborting }
     }
 
     /// Whether another operation may be started under this key: one at a time, and none once the engine stops waiting for them.
@@ -92,7 +89,7 @@ impl Running {
         let unstarted = Unstarted { key, attempt: id.number, observers: &self.observers };
         let abort = operation.start(&self.runtime, attempt, Unreported::new(key.clone(), id, Arc::clone(router)));
         std::mem::forget(unstarted);
-        let started = Started { attempt: id, flow, has_ended: false, held, is_unsaved: false, abort, _permit: permit };
+        let started = Started { attempt: id, flow, has_ended: false, held, abort, _permit: permit };
         self.attempts.borrow_mut().insert(key.clone(), started);
     }
 
@@ -173,7 +170,7 @@ impl Running {
     /// For people.
     pub(super) fn look(&self, key: &Key) -> Option<InMemory> {
         let attempts = self.attempts.borrow();
-        let unsaved = || self.meanwhile.borrow().get(key).cloned();
+        let unsaved = || self.unsaved.borrow().get(key).cloned();
         attempts.get(key).map(|started| InMemory { held: started.held.clone(), unsaved: unsaved() })
     }
 
@@ -188,25 +185,19 @@ impl Running {
             && let Some(mut removed) = attempts.remove(key)
         {
             self.tell_end(key, &mut removed);
-            if removed.is_unsaved {
-                self.meanwhile.borrow_mut().remove(key);
-            }
-            self.unsaved.set(self.unsaved.get().saturating_sub(usize::from(removed.is_unsaved)));
+            self.unsaved.borrow_mut().remove(key);
         }
     }
 
     /// The key's operation has ended; its end waits in memory to be saved.
     pub(super) fn set_unsaved(&self, key: &Key, meanwhile: Meanwhile) {
-        if let Some(started) = self.attempts.borrow_mut().get_mut(key) {
-            self.meanwhile.borrow_mut().insert(key.clone(), meanwhile);
-            if !std::mem::replace(&mut started.is_unsaved, true) {
-                self.unsaved.set(self.unsaved.get() + 1);
-            }
+        if self.is_live(key) {
+            self.unsaved.borrow_mut().insert(key.clone(), meanwhile);
         }
     }
 
     pub(super) fn unsaved(&self) -> usize {
-        self.unsaved.get()
+        self.unsaved.borrow().len()
     }
 
     pub(super) fn len(&self) -> usize {

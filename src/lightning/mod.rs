@@ -42,6 +42,7 @@
 
 mod answer;
 mod blocking;
+mod in_flight;
 pub mod request_invoice;
 pub mod send_onion;
 pub mod send_payment;

@@ -30,6 +30,7 @@ pub use error::OnionError;
 pub use onion::{FirstHop, InvalidOnion, ONION_BYTES, Onion, WireOnion};
 pub use switch::{BlockingSwitch, Circuit, Dispatch, OnionRequest, Switch, Switching};
 
+use super::in_flight::{Page, demand_oracle};
 use crate::{
     AttemptId, Builder, Call, Cursor, Engine, Error, Fenced, Flow, Forgotten, Found, Inquiry, InvalidRecovery, Key,
     Listed, Operation, Record, Resolved, State, Status, UnixMillis,
@@ -126,9 +127,7 @@ impl SendOnion {
     /// [`InvalidRecovery::OracleMissing`]: it was given to none, and an onion in doubt would stay so until somebody comes to
     /// [`resolve`](Self::resolve) it.
     pub fn new(engine: Engine, flow: Flow, switch: Arc<dyn Switch>) -> Result<Self, InvalidRecovery> {
-        if !engine.has_oracle(&flow) {
-            return Err(InvalidRecovery::OracleMissing(flow.name().to_owned()));
-        }
+        demand_oracle(&engine, &flow)?;
         Ok(Self { engine, flow, switch, wait: None })
     }
 
@@ -257,12 +256,10 @@ impl SendOnion {
     /// # Errors
     /// As [`Engine::list`].
     pub fn list(&self, namespace: Option<&[u8]>, after: Option<Cursor>, limit: usize) -> Result<OnionPage, OnionError> {
-        let listed = self.engine.list(after, limit)?;
-        let next = listed.last().filter(|_| listed.len() == limit).map(|last| last.cursor);
-        let quarantined = listed.iter().filter(|listed| listed.found.is_none()).count();
         let is_asked_for = |onion: &ListedOnion| namespace.is_none_or(|namespace| onion.namespace == namespace);
-        let onions = listed.iter().filter_map(|listed| self.listed(listed)).filter(is_asked_for).collect();
-        Ok(OnionPage { onions, quarantined, next })
+        let show = |listed: &Listed| self.listed(listed).filter(is_asked_for);
+        let Page { shown, quarantined, next } = Page::read(&self.engine, after, limit, show)?;
+        Ok(OnionPage { onions: shown, quarantined, next })
     }
 
     fn listed(&self, listed: &Listed) -> Option<ListedOnion> {

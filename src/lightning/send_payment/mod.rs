@@ -45,6 +45,7 @@ pub use payer::{BlockingPayer, Dispatch, Listed, Listing, Payer, Sending};
 pub use refusal::SendError;
 pub use request::{Payee, PaymentRequest};
 
+use super::in_flight::{Page, demand_oracle};
 use crate::block_on::block_on;
 use crate::{
     Abandoned, Attempt, AttemptId, Builder, Call, Class, Cursor, End, Ended, Engine, Error, ErrorKind, Flow, Found,
@@ -201,9 +202,7 @@ impl SendPaymentSetup {
     /// [`InvalidRecovery::OracleMissing`]: it was given to none, and a payment in doubt would stay so for ever.
     pub fn bind(&self, engine: Engine) -> Result<SendPayment, InvalidRecovery> {
         let (shared, payer) = (Arc::clone(&self.shared), Arc::clone(&self.shared.payer));
-        if !engine.has_oracle(&shared.flow) {
-            return Err(InvalidRecovery::OracleMissing(shared.flow.name().to_owned()));
-        }
+        demand_oracle(&engine, &shared.flow)?;
         Ok(SendPayment { engine, shared, payer, host_acknowledges: self.host_acknowledges })
     }
 }
@@ -397,14 +396,12 @@ impl SendPayment {
     /// # Errors
     /// As [`Engine::list`].
     pub fn list(&self, after: Option<Cursor>, limit: usize) -> Result<PaymentPage, Error> {
-        let listed = self.engine.list(after, limit)?;
-        let next = listed.last().filter(|_| listed.len() == limit).map(|last| last.cursor);
-        let quarantined = listed.iter().filter(|listed| listed.found.is_none()).count();
-        let payments = listed.iter().filter_map(|listed| {
+        let show = |listed: &crate::Listed| {
             let (key, record) = listed.found.as_ref()?;
             Some(payment(self.shared.id_of(key)?, record, listed.is_dead_letter))
-        });
-        Ok(PaymentPage { payments: payments.collect(), quarantined, next })
+        };
+        let Page { shown, quarantined, next } = Page::read(&self.engine, after, limit, show)?;
+        Ok(PaymentPage { payments: shown, quarantined, next })
     }
 
     /// The operation: at most once per record.

@@ -245,8 +245,8 @@ fn a_file_of_format_1_reads_as_it_is_and_becomes_one_of_format_3_with_the_first_
 fn whatever_a_commit_changes_makes_a_file_one_of_format_3() {
     let row = Row::new("hashes", *b"key", *b"value").unwrap();
     let (nothing, first) = (Vec::new(), registered(1));
-    let removal = Change { expected: Some(Version::of(&first)), put: None, ..put(&key(1, 1), None, &first) };
-    let only_rows = Change { expected: None, put: None, rows: vec![row], ..put(&key(3, 3), None, &first) };
+    let removal = gone(&key(1, 1), &first);
+    let only_rows = Change { rows: vec![row], ..Change::new(key(3, 3), None, None) };
     for batch in [
         batch(2, nothing.clone()),
         Batch { tick: 1, ..batch(1, nothing) },

@@ -35,8 +35,7 @@ fn fill(store: &RedbStore, records: u64) {
         store.commit(&batch).unwrap();
     }
     let due = store.removable(UnixMillis(20), 0, 5).unwrap();
-    let remove = |(key, record): &(Key, Record)| Change::new(key.clone(), Some(Version::of(record)), None);
-    store.commit(&batch(7, due.iter().map(remove).collect())).unwrap();
+    store.commit(&batch(7, due.iter().map(|(key, record)| gone(key, record)).collect())).unwrap();
 }
 
 fn one_more(id: u8) -> Batch {

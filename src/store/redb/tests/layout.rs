@@ -18,10 +18,6 @@ fn places(store: &RedbStore) -> (Vec<u64>, Vec<u64>) {
         .unwrap()
 }
 
-fn gone(key: &Key, record: &Record) -> Change {
-    Change::new(key.clone(), Some(Version::of(record)), None)
-}
-
 #[test]
 fn a_change_that_says_where_its_record_was_listed_needs_no_index() {
     let store = SimulatedDisk::new().unwrap().open(small()).unwrap();

@@ -59,7 +59,7 @@ impl Life {
         let mut changes = Vec::new();
         for (key, record) in due {
             asked.records.remove(&key);
-            changes.push(Change::new(key, Some(Version::of(&record)), None));
+            changes.push(gone(&key, &record));
         }
         for row in &expired_rows {
             asked.rows.remove(&row_key::join(&row.table, &row.key));
@@ -164,7 +164,7 @@ fn a_full_disk_refuses_commits_serves_reads_and_takes_commits_again_when_there_i
     // Removing takes new pages before it gives old ones back.
     let due = store.removable(UnixMillis(9), 0, 64).unwrap();
     assert!(due.len() > 10);
-    let changes = due.into_iter().map(|(key, record)| Change::new(key, Some(Version::of(&record)), None)).collect();
+    let changes = due.iter().map(|(key, record)| gone(key, record)).collect();
     store.commit(&batch(9, changes)).unwrap();
     let left = check_invariants(&store);
     let survivor = disk.without_power().open(small()).unwrap();

@@ -79,6 +79,10 @@ fn put(key: &Key, expected: Option<&Record>, record: &Record) -> Change {
     Change::new(key.clone(), expected.map(Version::of), Some(Arc::new(record.clone())))
 }
 
+fn gone(key: &Key, record: &Record) -> Change {
+    Change::new(key.clone(), Some(Version::of(record)), None)
+}
+
 fn batch(now: u64, changes: Vec<Change>) -> Batch {
     Batch { now: UnixMillis(now), records_per_scope: 1_000, changes, ..Batch::default() }
 }

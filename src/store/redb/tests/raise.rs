@@ -92,7 +92,7 @@ fn a_change_in_the_commit_that_raises_a_file_meets_the_record_where_it_is_then()
     let store = disk.open(small()).unwrap();
     let record = |n| content.records[&numbered(n)].clone();
     let next = |n| Record { revision: 2, ..record(n) };
-    let remove = |n| Change { put: None, ..put(&numbered(n), Some(&record(n)), &record(n)) };
+    let remove = |n| gone(&numbered(n), &record(n));
     let changes = vec![
         put(&numbered(0), Some(&record(0)), &completed(&record(0), b"answer", 9)),
         put(&numbered(1), Some(&record(1)), &next(1)),
